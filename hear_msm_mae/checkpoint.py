@@ -1,0 +1,160 @@
+"""Checkpoints: one safetensors file holds the tensors, the configuration and the statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+FORMAT = "hear_msm_mae"
+FORMAT_VERSION = "1"
+BUNDLED_WEIGHTS = "hear_msm_mae-small-80x208p16x16.safetensors"
+
+_ENCODER, _DECODER = "encoder.", "decoder."
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """A complete model: configuration and tensors named `encoder.*`, optionally `decoder.*`."""
+
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the pretraining decoder is included (reconstructions need it)."""
+        return any(name.startswith(_DECODER) for name in self.tensors)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors below a prefix ("encoder." or "decoder."), without it, in float32."""
+        size = len(prefix)
+        return {k[size:]: v.float() for k, v in self.tensors.items() if k.startswith(prefix)}
+
+    def load_into(self, module: nn.Module, prefix: str = _ENCODER) -> None:
+        """Copy the tensors below `prefix` into a module built from the same configuration.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape.
+        """
+        try:
+            module.load_state_dict(self.part(prefix))
+        except RuntimeError as error:
+            raise ValueError(
+                f"the tensors do not fit the configuration {self.config.name}: {error}"
+            ) from error
+
+
+def bundled_weights() -> Path:
+    """Path of the weights that come with the package.
+
+    Raises:
+        FileNotFoundError: the installation lacks them.
+    """
+    package = Path(__file__).resolve().parent
+    # Installed as hear_msm_mae/weights; in a source tree the folder is beside the package.
+    for folder in (package / "weights", package.parent / "weights"):
+        if (folder / BUNDLED_WEIGHTS).is_file():
+            return folder / BUNDLED_WEIGHTS
+    raise FileNotFoundError(
+        f"the bundled weights {BUNDLED_WEIGHTS} are missing from this installation; "
+        "install the package again or pass model_file_path"
+    )
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a checkpoint; the file appears under its name only when it is complete.
+
+    Args:
+        path: destination, `.safetensors`.
+        checkpoint: what to write.
+        half: store float16 (half the size; computation is float32 after loading all the same).
+    """
+    dtype = torch.float16 if half else torch.float32
+    tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in checkpoint.tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": checkpoint.config.to_json(),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint written by `save_checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not safetensors, or not a model of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_format(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or not a safetensors weights file ({error}); "
+            "download or convert it again"
+        ) from error
+    try:
+        config = ModelConfig.from_json(metadata.get("config", ""))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Checkpoint(config, tensors)
+
+
+def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[str, Tensor]:
+    """Tensors of the modules under the names that checkpoints use."""
+    tensors = {_ENCODER + k: v for k, v in encoder.state_dict().items()}
+    if decoder is not None:
+        tensors |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
+    return tensors
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is a safetensors file of another architecture: its metadata does not name "
+            f"the format {FORMAT!r}; convert .pth files with `hear-msm-mae convert`"
+        )
+    if (version := metadata.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, this release reads {FORMAT_VERSION}; "
+            "upgrade hear_msm_mae"
+        )
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block succeeds.
+
+    Nothing is left behind, and the old file stays, when the block fails.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some writers choose the format by it.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)  # mkstemp makes private files; give the usual permissions
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

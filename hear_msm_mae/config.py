@@ -1,0 +1,190 @@
+"""Signal constants and the model configuration that is stored with the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+SAMPLE_RATE = 16_000  # Hz
+WINDOW_LENGTH = 400  # samples, 25 ms; also the FFT size
+HOP_LENGTH = 160  # samples, 10 ms
+MS_PER_FRAME = 1000 * HOP_LENGTH // SAMPLE_RATE  # 10 ms per spectrogram frame
+SAMPLES_PER_MS = SAMPLE_RATE // 1000  # 16
+F_MIN = 50.0  # Hz, lower edge of the first mel band
+F_MAX = 8000.0  # Hz, upper edge of the last mel band
+LOG_EPS = 2.0**-23  # added to the power before the logarithm
+
+# Used where a checkpoint carries no statistics (log-mel mean and standard deviation of AudioSet).
+DEFAULT_NORM_MEAN = -7.1
+DEFAULT_NORM_STD = 4.2
+
+_NAME = re.compile(r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)")
+
+
+def num_frames(num_samples: int) -> int:
+    """Number of spectrogram frames of a clip; frame j is centred at 10 j ms."""
+    return 1 + num_samples // HOP_LENGTH
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that is needed to rebuild a model around its weights.
+
+    Raises:
+        ValueError: a size is impossible; the message names the field.
+    """
+
+    n_mels: int = 80
+    """Mel bins of the input."""
+    unit_frames: int = 208
+    """Input unit: the longest stretch, in 10 ms frames, that is encoded at once."""
+    patch_mels: int = 16
+    """Patch height in mel bins."""
+    patch_frames: int = 16
+    """Patch width in frames."""
+    width: int = 768
+    """Channels of the encoder."""
+    depth: int = 12
+    """Transformer blocks of the encoder."""
+    heads: int = 12
+    """Attention heads of the encoder."""
+    mlp_ratio: float = 4.0
+    """Hidden size of the blocks' MLP relative to the width (encoder and decoder)."""
+    cls_token: bool = True
+    """Whether a learned CLS token is put before the patch tokens."""
+    decoder_width: int = 384
+    """Channels of the pretraining decoder."""
+    decoder_depth: int = 4
+    """Transformer blocks of the pretraining decoder."""
+    decoder_heads: int = 6
+    """Attention heads of the pretraining decoder."""
+    decoder_positions: str = "1d"
+    """Decoder position table: "1d" sinusoids over the token index or "2d" sin-cos."""
+    norm_mean: float = DEFAULT_NORM_MEAN
+    """Mean that is subtracted from the log-mel spectrogram (natural log of power)."""
+    norm_std: float = DEFAULT_NORM_STD
+    """Standard deviation that the log-mel spectrogram is divided by."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # With `from __future__ import annotations` field.type is a string.
+            if field.type == "int" and (type(value) is not int or value < 1):
+                raise ValueError(f"{field.name} must be a positive int, got {value!r}")
+            if field.type == "float" and (
+                isinstance(value, bool) or not isinstance(value, (int, float))
+            ):
+                raise ValueError(f"{field.name} must be a number, got {value!r}")
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be true or false, got {value!r}")
+        _require_multiple("n_mels", self.n_mels, "patch_mels", self.patch_mels)
+        _require_multiple("unit_frames", self.unit_frames, "patch_frames", self.patch_frames)
+        for part in ("", "decoder_"):
+            width, heads = getattr(self, f"{part}width"), getattr(self, f"{part}heads")
+            _require_multiple(f"{part}width", width, f"{part}heads", heads)
+        if self.width % 4:
+            raise ValueError(
+                f"width must be a multiple of 4 (2-D sin-cos positions), got {self.width}"
+            )
+        if self.decoder_positions not in ("1d", "2d"):
+            raise ValueError(
+                f"decoder_positions must be '1d' or '2d', got {self.decoder_positions!r}"
+            )
+        divisor = 4 if self.decoder_positions == "2d" else 2
+        if self.decoder_width % divisor:
+            raise ValueError(
+                f"decoder_width must be a multiple of {divisor} for "
+                f"{self.decoder_positions} positions, got {self.decoder_width}"
+            )
+        if not self.mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
+        if not (self.norm_std > 0 and abs(self.norm_mean) < float("inf") > self.norm_std):
+            raise ValueError(
+                "norm_mean must be finite and norm_std finite and positive, "
+                f"got {self.norm_mean} and {self.norm_std}"
+            )
+
+    @property
+    def rows(self) -> int:
+        """Patches along the mel axis."""
+        return self.n_mels // self.patch_mels
+
+    @property
+    def columns(self) -> int:
+        """Patches along the time axis of a whole unit."""
+        return self.unit_frames // self.patch_frames
+
+    @property
+    def patch_area(self) -> int:
+        """Values in one patch."""
+        return self.patch_mels * self.patch_frames
+
+    @property
+    def frame_embedding_size(self) -> int:
+        """Size of one frame embedding: the frequency patches of a column, concatenated."""
+        return self.rows * self.width
+
+    @property
+    def native_hop_ms(self) -> int:
+        """Distance of neighbouring patches in ms."""
+        return self.patch_frames * MS_PER_FRAME
+
+    @property
+    def name(self) -> str:
+        """The model name, e.g. "80x208p16x16": mels x frames of a unit, p, patch size.
+
+        >>> ModelConfig().name
+        '80x208p16x16'
+        """
+        return f"{self.n_mels}x{self.unit_frames}p{self.patch_mels}x{self.patch_frames}"
+
+    def to_json(self) -> str:
+        """The configuration as a JSON object, the form stored in checkpoints."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: not a JSON object, an unknown key, or an impossible value.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the model configuration is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError("the model configuration is not a JSON object")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(
+                f"unknown key(s) {unknown} in the model configuration; known: {sorted(known)}"
+            )
+        return cls(**values)
+
+
+def parse_name(name: str) -> dict[str, int] | None:
+    """Sizes found in a model name, or None when there are none.
+
+    The name may be part of a longer one (a folder or file name).
+
+    >>> parse_name("msm_mae_80x208p16x16.pth")
+    {'n_mels': 80, 'unit_frames': 208, 'patch_mels': 16, 'patch_frames': 16}
+    """
+    matches = list(_NAME.finditer(name))
+    if not matches:
+        return None
+    fields: dict[str, Any] = matches[-1].groupdict()  # the innermost name is the closest one
+    return {
+        "n_mels": int(fields["mels"]),
+        "unit_frames": int(fields["frames"]),
+        "patch_mels": int(fields["patch_mels"]),
+        "patch_frames": int(fields["patch_frames"]),
+    }
+
+
+def _require_multiple(name: str, value: int, by_name: str, by: int) -> None:
+    if value % by:
+        raise ValueError(f"{name} ({value}) must be a multiple of {by_name} ({by})")

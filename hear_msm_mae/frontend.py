@@ -1,0 +1,161 @@
+"""Front end: waveform -> normalised log-mel spectrogram (DESIGN: numerics)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from .config import (
+    DEFAULT_NORM_MEAN,
+    DEFAULT_NORM_STD,
+    F_MAX,
+    F_MIN,
+    HOP_LENGTH,
+    LOG_EPS,
+    SAMPLE_RATE,
+    WINDOW_LENGTH,
+    num_frames,
+)
+
+# Frames that are transformed at once: small enough to stay in the processor's cache.
+_CHUNK_FRAMES = 1024
+
+SILENCE = math.log(LOG_EPS)  # log-mel value of digital silence
+
+
+class LogMel(nn.Module):
+    """Waveform to normalised log-mel spectrogram, in float32 whatever autocast says.
+
+    Short-time Fourier transform with 25 ms periodic Hann windows every 10 ms, centred, with
+    reflect padding; power; Slaney mel bands from 50 to 8000 Hz; natural log of
+    (power + 2**-23); (x - mean) / std. Clips shorter than a window are padded with silence.
+
+    Args:
+        n_mels: number of mel bands.
+        mean, std: statistics of the log-mel values, stored as buffers.
+
+    Shape:
+        - input: (b, n) float32, 16 kHz, b clips of n >= 1 samples
+        - output: (b, f, t) float32, f mel bands, t = 1 + n // 160 frames
+
+    >>> LogMel()(torch.zeros(2, 16000)).shape
+    torch.Size([2, 80, 101])
+    """
+
+    window: Tensor
+    mel_basis: Tensor
+    norm_mean: Tensor
+    norm_std: Tensor
+
+    def __init__(
+        self, n_mels: int = 80, mean: float = DEFAULT_NORM_MEAN, std: float = DEFAULT_NORM_STD
+    ) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        window = torch.hann_window(WINDOW_LENGTH, periodic=True, dtype=torch.float64)
+        # Not persistent: fixed by the configuration, so not part of the weights.
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("mel_basis", mel_filter_bank(n_mels).float(), persistent=False)
+        self.register_buffer("norm_mean", torch.tensor(float(mean)), persistent=False)
+        self.register_buffer("norm_std", torch.tensor(float(std)), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LogMel:
+        """Follow moves to a device but keep float32: model.bfloat16() must not round here."""
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(b, n) -> (b, f, t), normalised with the stored statistics."""
+        return self.normalize(self.log_mel(waveform))
+
+    def normalize(self, log_mel: Tensor) -> Tensor:
+        """Apply the stored statistics: (x - mean) / std."""
+        return (log_mel - self.norm_mean) / self.norm_std
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """(b, n) -> (b, f, t), before normalisation."""
+        return self.log_mel_range(waveform, 0, num_frames(waveform.shape[-1]))
+
+    def log_mel_range(self, waveform: Tensor, start: int, stop: int) -> Tensor:
+        """Frames start..stop of the clip's spectrogram; frames outside the clip are silence.
+
+        Equals the same slice of `log_mel` of the whole clip, but touches only the samples it
+        needs, so that long recordings are processed in bounded memory.
+
+        Shape:
+            - waveform: (b, n)
+            - output: (b, f, stop - start), not normalised
+        """
+        total = num_frames(waveform.shape[-1])
+        first, last = max(start, 0), min(stop, total)
+        silent_left = min(max(-start, 0), stop - start)
+        if first >= last:
+            shape = (waveform.shape[0], self.n_mels, stop - start)
+            return torch.full(shape, SILENCE, device=self.window.device)
+        with torch.autocast(self.window.device.type, enabled=False):
+            samples = _padded_samples(waveform, first, last).to(self.window.device)
+            frames = samples.float().unfold(-1, WINDOW_LENGTH, HOP_LENGTH)  # (b, t, 400)
+            chunks = frames.split(max(1, _CHUNK_FRAMES // len(waveform)), dim=1)
+            log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
+            log_mel = log_mel.transpose(1, 2)
+        return F.pad(log_mel, (silent_left, stop - max(last, start)), value=SILENCE)
+
+    def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
+        """(b, t, 400) -> (b, t, f)."""
+        # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
+        # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
+        dtype = torch.float32 if frames.device.type == "mps" else torch.float64
+        spectrum = torch.fft.rfft(frames * self.window.to(dtype))  # (b, t, 201)
+        real, imag = spectrum.real, spectrum.imag
+        power = torch.addcmul(real.square(), imag, imag).float()
+        return (power @ self.mel_basis + LOG_EPS).log()
+
+    def extra_repr(self) -> str:
+        return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
+
+
+def mel_filter_bank(n_mels: int) -> Tensor:
+    """Slaney mel filters with Slaney area normalisation, built in float64.
+
+    Shape:
+        - output: (201, n_mels) float64, FFT bins x mel bands
+
+    """
+    default = torch.get_default_dtype()
+    try:  # torchaudio has no dtype argument; it computes in the default dtype
+        torch.set_default_dtype(torch.float64)
+        basis = melscale_fbanks(
+            WINDOW_LENGTH // 2 + 1, F_MIN, F_MAX, n_mels, SAMPLE_RATE, "slaney", "slaney"
+        )
+    finally:
+        torch.set_default_dtype(default)
+    return basis.double()
+
+
+def _padded_samples(waveform: Tensor, first: int, last: int) -> Tensor:
+    """The samples under frames first..last, reflected at the ends of the clip."""
+    n = waveform.shape[-1]
+    if n < WINDOW_LENGTH:  # silence first, reflection after: any n >= 1 works
+        waveform = F.pad(waveform, (0, WINDOW_LENGTH - n))
+        n = WINDOW_LENGTH
+    half = WINDOW_LENGTH // 2
+    start = first * HOP_LENGTH - half
+    stop = (last - 1) * HOP_LENGTH + half
+    left, right = max(-start, 0), max(stop - n, 0)
+    # A reflection reads up to `half` samples next to the edge; take them along.
+    inner_start = min(max(start, 0), n - half - 1) if right else max(start, 0)
+    inner_stop = max(min(stop, n), half + 1) if left else min(stop, n)
+    samples = waveform[..., inner_start:inner_stop]
+    if not (left or right):
+        return samples
+    padded = F.pad(samples.float(), (left, right), mode="reflect")
+    offset = start - (inner_start - left)
+    return padded[..., offset : offset + stop - start]

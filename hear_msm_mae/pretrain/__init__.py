@@ -1,0 +1,1 @@
+"""Pretraining: corpus preparation, masked autoencoder, training loop."""
