@@ -1,0 +1,214 @@
+"""The HEAR model: clips -> units in micro-batches -> scene or timestamp embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import SAMPLE_RATE, SAMPLES_PER_MS, ModelConfig, num_frames
+from .encoder import Encoder
+from .frontend import LogMel
+from .options import Options
+from .units import Track, Unit, scene_track, scene_weights, split_units, timestamp_tracks
+
+# Tokens encoded at once. Bounds the working memory whatever the audio's length; larger
+# micro-batches were not faster (benchmarks/inference.py).
+MAX_TOKENS = 4096
+MIN_STD = 1e-6  # constant input (silence) under batch statistics stays finite
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A unit of one track, in frames of the clip."""
+
+    track: int
+    unit: Unit
+    start: int
+    stop: int
+
+
+# Receives (clips, piece, embeddings of the kept columns (b, t, d)).
+_Sink = Callable[[slice, _Piece, Tensor], None]
+
+
+class HearModel(nn.Module):
+    """Pretrained encoder behind the HEAR 2021 common API; made by `load_model`.
+
+    Calling the model gives scene embeddings with gradients (for fine-tuning); the HEAR functions
+    of this package track none.
+
+    Attributes:
+        sample_rate: 16000 Hz.
+        scene_embedding_size, timestamp_embedding_size: d, python ints.
+        config: sizes; options: how it was loaded.
+
+    Shape:
+        - input: (b, n) float32 waveforms at 16 kHz in [-1, 1]
+        - output: (b, d) scene embeddings, float32
+    """
+
+    def __init__(self, config: ModelConfig, options: Options) -> None:
+        super().__init__()
+        self.config = config
+        self.options = options
+        self.sample_rate: int = SAMPLE_RATE
+        self.scene_embedding_size: int = config.frame_embedding_size * len(options.layers)
+        self.timestamp_embedding_size: int = self.scene_embedding_size
+        mean, std = config.norm_mean, config.norm_std
+        if isinstance(options.normalization, tuple):
+            mean, std = options.normalization
+        self.frontend = LogMel(config.n_mels, mean, std)
+        self.encoder = Encoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return self.frontend.window.device
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Scene embeddings: (b, n) -> (b, d)."""
+        return self.scene_embeddings(audio)
+
+    def scene_embeddings(self, audio: Tensor) -> Tensor:
+        """Mean of the frame embeddings over time: (b, n) -> (b, d) float32."""
+        n = audio.shape[1]
+        track = scene_track(n, self.config)
+        if self.options.mode == "paper":  # every patch counts alike, however little it holds
+            weights = torch.full((track.columns,), 1 / track.columns)
+        else:
+            weights = torch.from_numpy(scene_weights(n, self.config))
+        weights = weights.to(self.device)
+        output = torch.zeros(len(audio), self.scene_embedding_size, device=self.device)
+
+        def add(clips: slice, piece: _Piece, embeddings: Tensor) -> None:
+            first = piece.unit.first
+            weight = weights[first + piece.unit.keep_from : first + piece.unit.keep_to]
+            output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
+
+        self._encode(audio, [track], add)
+        return output
+
+    def timestamp_embeddings(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Frame embeddings and their centres.
+
+        Shape:
+            - audio: (b, n)
+            - output: (b, t, d) float32 embeddings, (b, t) float32 timestamps in ms
+        """
+        n = audio.shape[1]
+        if self.options.mode == "paper":
+            tracks = [scene_track(n, self.config)]
+            count = tracks[0].columns
+            timestamps = torch.arange(count).double() * (n / SAMPLES_PER_MS / count)
+        else:
+            tracks, times = timestamp_tracks(n, self.config, self.options.timestamp_hop_ms)
+            timestamps = torch.from_numpy(times)
+        shape = (len(audio), len(timestamps), self.timestamp_embedding_size)
+        output = torch.empty(shape, device=self.device)
+
+        def put(clips: slice, piece: _Piece, embeddings: Tensor) -> None:
+            step = len(tracks)  # neighbouring timestamps come from neighbouring tracks
+            first = piece.track + step * (piece.unit.first + piece.unit.keep_from)
+            last = piece.track + step * (piece.unit.first + piece.unit.keep_to)
+            output[clips, first:last:step] = embeddings
+
+        self._encode(audio, tracks, put)
+        return output, timestamps.float().to(self.device).repeat(len(audio), 1)
+
+    # -----------------------------------------------------------------------------------------
+    # Units in micro-batches
+    # -----------------------------------------------------------------------------------------
+    def _encode(self, audio: Tensor, tracks: list[Track], sink: _Sink) -> None:
+        """Encode all tracks of all clips and hand every unit's embeddings to `sink`."""
+        normalize = self._normalizer(audio)
+        limit = max(1, MAX_TOKENS // (self.config.rows * self.config.columns))
+        clips_at_once = min(len(audio), limit)
+        for first in range(0, len(audio), clips_at_once):
+            clips = slice(first, min(first + clips_at_once, len(audio)))
+            size = clips.stop - clips.start
+            for pieces in _batched(self._pieces(tracks), max(1, limit // size)):
+                # One spectrogram for all shifted copies of this stretch of time.
+                low = min(piece.start for piece in pieces)
+                high = max(piece.stop for piece in pieces)
+                spectrogram = self._spectrogram(audio[clips], low, high, normalize)
+                for group in _by_length(pieces):
+                    units = [spectrogram[..., p.start - low : p.stop - low] for p in group]
+                    embeddings = self._embed_units(torch.cat(units))
+                    for piece, part in zip(group, embeddings.split(size), strict=True):
+                        kept = part[:, piece.unit.keep_from : piece.unit.keep_to]
+                        sink(clips, piece, kept)
+
+    def _pieces(self, tracks: list[Track]) -> Iterator[_Piece]:
+        """Units of all tracks in order of time, so that neighbours share a spectrogram."""
+        p_t, columns = self.config.patch_frames, self.config.columns
+        pieces = []
+        for index, track in enumerate(tracks):
+            for unit in split_units(track.columns, columns, self.options.unit_overlap):
+                start = track.start + unit.first * p_t
+                pieces.append(_Piece(index, unit, start, start + unit.columns * p_t))
+        return iter(sorted(pieces, key=lambda piece: piece.start))
+
+    def _spectrogram(
+        self, audio: Tensor, start: int, stop: int, normalize: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Normalised frames start..stop; outside the clip silence, in paper mode the mean."""
+        if self.options.mode != "paper":
+            return normalize(self.frontend.log_mel_range(audio, start, stop))
+        end = min(stop, num_frames(audio.shape[1]))
+        return F.pad(normalize(self.frontend.log_mel_range(audio, start, end)), (0, stop - end))
+
+    def _embed_units(self, spectrogram: Tensor) -> Tensor:
+        """(b, f, t frames) -> (b, t columns, d) float32."""
+        columns = spectrogram.shape[-1] // self.config.patch_frames
+        if self.options.mode == "paper":  # whole units only, filled up with the mean (zero)
+            missing = self.config.unit_frames - spectrogram.shape[-1]
+            spectrogram = F.pad(spectrogram, (0, missing))
+        if self.options.layers == (self.config.depth - 1,):
+            tokens = [self.encoder(spectrogram)]
+        else:
+            outputs = dict(enumerate(self.encoder.layers(spectrogram)))
+            tokens = [outputs[index] for index in self.options.layers]
+        embeddings = [self.encoder.frame_embeddings(x)[:, :columns] for x in tokens]
+        return torch.cat(embeddings, dim=-1).float()
+
+    def _normalizer(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
+        """Stored statistics, or those of the whole batch (unbiased std) in a first pass."""
+        if self.options.normalization != "batch":
+            return self.frontend.normalize
+        total, squares, count = 0.0, 0.0, 0
+        frames, step = num_frames(audio.shape[1]), 16 * self.config.unit_frames
+        shift = self.frontend.norm_mean.item()  # keeps the sum of squares small
+        for clip in audio.split(1):
+            for start in range(0, frames, step):
+                part = self.frontend.log_mel_range(clip, start, min(start + step, frames))
+                values = part.detach().double().cpu() - shift
+                total += values.sum().item()
+                squares += values.square().sum().item()
+                count += values.numel()
+        variance = (squares - total * total / count) / max(count - 1, 1)
+        mean, std = shift + total / count, max(math.sqrt(max(variance, 0.0)), MIN_STD)
+        return lambda log_mel: (log_mel - mean) / std
+
+
+def _batched(pieces: Iterator[_Piece], size: int) -> Iterator[list[_Piece]]:
+    batch: list[_Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _by_length(pieces: list[_Piece]) -> list[list[_Piece]]:
+    """Groups of pieces that fit into one tensor."""
+    groups: dict[int, list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.stop - piece.start, []).append(piece)
+    return list(groups.values())

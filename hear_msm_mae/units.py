@@ -1,0 +1,116 @@
+"""Where patches and units lie in time: integer arithmetic only, so nothing can drift.
+
+A *track* is a run of neighbouring patches over a clip. Scene embeddings need one track, from
+frame 0. Timestamps closer than a patch width need several, each shifted by one timestamp hop;
+their embeddings are interleaved. Tracks are cut into *units*, the stretches that the encoder
+sees at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .config import MS_PER_FRAME, SAMPLES_PER_MS, ModelConfig, num_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Patch k of the track starts at frame `start` + k * patch width; frames < 0 are silence."""
+
+    start: int
+    columns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Columns first..first + columns of a track, of which keep_from..keep_to are used."""
+
+    first: int
+    columns: int
+    keep_from: int
+    keep_to: int
+
+
+def scene_track(num_samples: int, config: ModelConfig) -> Track:
+    """Patches from frame 0 until the last frame of the clip is covered."""
+    return Track(0, -(-num_frames(num_samples) // config.patch_frames))
+
+
+def scene_weights(num_samples: int, config: ModelConfig) -> np.ndarray:
+    """Weight of each frame embedding in the scene: the share of the clip's frames in its patch.
+
+    The mean over time of a clip whose last patch is part silence: that patch counts by the
+    frames that exist, so a single trailing frame does not weigh as much as a full patch.
+
+    Shape:
+        - output: (t,) float32, sum 1
+    """
+    frames = num_frames(num_samples)
+    starts = np.arange(0, frames, config.patch_frames)
+    filled = np.minimum(frames - starts, config.patch_frames)
+    return (filled / frames).astype(np.float32)
+
+
+def valid_hops_ms(config: ModelConfig) -> list[int]:
+    """Timestamp hops a model can have: multiples of 10 ms that divide its patch width."""
+    width = config.patch_frames
+    return [MS_PER_FRAME * hop for hop in range(1, width + 1) if width % hop == 0]
+
+
+def timestamp_tracks(
+    num_samples: int, config: ModelConfig, hop_ms: int
+) -> tuple[list[Track], np.ndarray]:
+    """Tracks for timestamps `hop_ms` apart, and the timestamps.
+
+    Timestamps are the centres of the patches: a patch from frame s is centred at
+    10 s + 5 (patch width - 1) ms. All centres on that grid inside the clip are used; patches may
+    reach beyond its ends, where they see silence. A clip that is too short for any gets one
+    timestamp at its middle.
+
+    Returns:
+        The tracks; track i holds timestamps i, i + len(tracks), ...
+        (t,) float32 timestamps in ms.
+    """
+    centre_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2
+    first_ms = centre_ms % hop_ms
+    if first_ms * SAMPLES_PER_MS > num_samples:
+        middle_ms = num_samples / SAMPLES_PER_MS / 2
+        start = round((middle_ms - centre_ms) / MS_PER_FRAME)
+        return [Track(start, 1)], np.array([middle_ms], dtype=np.float32)
+    hop_samples = hop_ms * SAMPLES_PER_MS
+    count = 1 + (num_samples - first_ms * SAMPLES_PER_MS) // hop_samples
+    # int64 milliseconds are exact; float32 holds each of them exactly up to 4.6 hours.
+    timestamps = (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float32)
+    shifts = min(config.native_hop_ms // hop_ms, count)
+    start = (first_ms - centre_ms) // MS_PER_FRAME
+    tracks = [
+        Track(start + shift * hop_ms // MS_PER_FRAME, len(range(shift, count, shifts)))
+        for shift in range(shifts)
+    ]
+    return tracks, timestamps
+
+
+def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]:
+    """Cut a track into units; the last one is as short as what is left.
+
+    Args:
+        columns: length of the track in patches.
+        unit_columns: longest unit in patches.
+        overlap: patches that neighbouring units share; each keeps its half of them.
+
+    >>> [u.columns for u in split_units(30, 13)]
+    [13, 13, 4]
+    """
+    step = unit_columns - overlap
+    count = 1 + max(0, -(-(columns - unit_columns) // step))
+    units = []
+    for index in range(count):
+        first = index * step
+        last = index == count - 1
+        size = columns - first if last else unit_columns
+        keep_from = 0 if index == 0 else overlap // 2
+        keep_to = size if last else step + overlap // 2
+        units.append(Unit(first, size, keep_from, keep_to))
+    return units
