@@ -1,0 +1,42 @@
+# Two commands for a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# The pair the suite is run with; the package itself declares lower bounds in setup.cfg.
+TORCH = torch==2.14.1 torchvision==0.29.1
+# PyPI's hearvalidator declares Python < 3.9 and plain pip would pick an old, weaker release.
+VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
+	$(BIN)/python examples/similarity.py .demo/embeddings.npz
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python -m benchmarks.inference --write
+
+$(VENV)/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[pretrain,test]" tensorflow-cpu
+	$(BIN)/pip install --quiet $(VALIDATOR)
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo build *.egg-info
