@@ -1,0 +1,270 @@
+"""Build the pretraining corpus from openly licensed Debian packages.
+
+    python weights/corpus/build.py DEST [--only NAME ...] [--check]
+
+Reads `sources.csv` beside this file. Recordings come out of Debian packages
+(`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); the
+rendered sources need `fluidsynth`, `fluid-soundfont-gm` and `espeak-ng`. Every
+source ends in DEST/NAME/; it is built beside that and renamed when it is whole,
+and its stamp DEST/.stamps/NAME.json is written last, so an interrupted build is
+simply run again. DEST/manifest.csv lists what was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import packages
+from packages import BuildError, Collected
+
+log = logging.getLogger("corpus")
+HERE = Path(__file__).resolve().parent
+KINDS = ("speech", "music", "sound", "rendered")
+MANIFEST_COLUMNS = ("name", "package", "version", "licence", "kind", "files", "hours")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One row of sources.csv; `hours` and `files` are what the build of `version` gave."""
+
+    name: str
+    kind: str
+    package: str
+    version: str
+    licence: str
+    hours: float
+    files: int
+    include: str  # globs on the path in the package, joined by spaces; empty for all
+    exclude: str
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
+    """The sources in the order they are built (which decides who keeps a duplicate)."""
+    sources = []
+    for row in read_csv(path):
+        numbers = {"hours": float(row["hours"] or 0), "files": int(row["files"] or 0)}
+        sources.append(Source(**{**row, **numbers}))
+    return sources
+
+
+def read_excluded(path: Path = HERE / "excluded.csv") -> dict[str, str]:
+    """Package name patterns that must stay out of the corpus, with the reason's keyword."""
+    return {row["pattern"]: row["role"] for row in read_csv(path)}
+
+
+def read_held_out(path: Path = HERE / "held_out.csv") -> set[str]:
+    """SHA-256 of single recordings that must stay out (the clips of examples/)."""
+    return {row["sha256"] for row in read_csv(path)}
+
+
+def refuse_excluded(sources: list[Source], excluded: dict[str, str]) -> None:
+    """Raise BuildError if a source is kept for evaluation or reserved."""
+    for source in sources:
+        for pattern, role in excluded.items():
+            if fnmatch(source.package, pattern):
+                raise BuildError(f"{source.package} is {role} ({pattern}), not for the corpus")
+
+
+class Corpus:
+    """The folder that is built: where a source, its stamp and its downloads are."""
+
+    def __init__(self, folder: Path, debs: Path | None = None) -> None:
+        self.folder = folder
+        self.stamps = folder / ".stamps"
+        self.scratch = folder / ".scratch"
+        self.debs = debs or folder / ".cache" / "debs"
+
+    def stamp(self, source: Source) -> dict | None:
+        """What was built for a source, or None if it is not complete."""
+        path = self.stamps / f"{source.name}.json"
+        if not path.is_file() or not (self.folder / source.name).is_dir():
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def seen(self) -> set[str]:
+        """Digests of all files of complete sources."""
+        stamps = self.stamps.glob("*.json")
+        return {d for path in stamps for d in json.loads(path.read_text())["digests"].values()}
+
+    def build(self, source: Source, held_out: set[str]) -> None:
+        """Build one source, or leave it alone if it is complete."""
+        if self.stamp(source) is not None:
+            log.info("%-28s already complete", source.name)
+            return
+        started = time.monotonic()
+        work = self.scratch / source.name
+        for leftover in (work, self.folder / source.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+        (work / "audio").mkdir(parents=True)
+        self.debs.mkdir(parents=True, exist_ok=True)
+        version, collected = self._make(source, work, held_out)
+        if not collected.digests:
+            raise BuildError(f"{source.name}: no audio file found in {source.package}")
+        (work / "audio").rename(self.folder / source.name)
+        self._write_stamp(source, version, collected)
+        shutil.rmtree(work)
+        log.info(
+            "%-28s %5d files %6.2f h (%d duplicate, %d held out, %d unreadable) in %.0f s",
+            source.name,
+            len(collected.digests),
+            collected.seconds / 3600,
+            collected.duplicates,
+            collected.held_out,
+            collected.unreadable,
+            time.monotonic() - started,
+        )
+
+    def _make(self, source: Source, work: Path, held_out: set[str]) -> tuple[str, Collected]:
+        tree = work / "tree"
+        if source.kind == "rendered":
+            version = render(source, tree, self.debs)
+        else:
+            deb = packages.fetch(source.package, self.debs)
+            version = packages.version_of(deb)
+            packages.unpack(deb, tree)
+        if source.version and version != source.version:
+            log.warning(
+                "%s: version %s, but sources.csv was made with %s; hours and licences may differ",
+                source.package,
+                version,
+                source.version,
+            )
+        collected = packages.collect(
+            tree, work / "audio", self.seen(), held_out, source.include, source.exclude
+        )
+        return version, collected
+
+    def _write_stamp(self, source: Source, version: str, collected: Collected) -> None:
+        self.stamps.mkdir(exist_ok=True)
+        stamp = {
+            "name": source.name,
+            "package": source.package,
+            "version": version,
+            "licence": source.licence,
+            "kind": source.kind,
+            "files": len(collected.digests),
+            "hours": round(collected.seconds / 3600, 3),
+            "digests": collected.digests,
+        }
+        path = self.stamps / f"{source.name}.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(stamp, indent=0), encoding="utf-8")
+        part.rename(path)
+
+    def write_manifest(self) -> dict[str, float]:
+        """Write manifest.csv from the stamps; return the hours by kind."""
+        hours = dict.fromkeys(KINDS, 0.0)
+        part = self.folder / "manifest.csv.part"
+        with part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, MANIFEST_COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            for path in sorted(self.stamps.glob("*.json")):
+                stamp = json.loads(path.read_text(encoding="utf-8"))
+                writer.writerow(stamp)
+                hours[stamp["kind"]] += stamp["hours"]
+        part.rename(self.folder / "manifest.csv")
+        return hours
+
+    def problems(self, sources: list[Source]) -> list[str]:
+        """What is missing or changed, in words; empty for a complete corpus."""
+        found = []
+        for source in sources:
+            stamp = self.stamp(source)
+            if stamp is None:
+                found.append(f"{source.name}: not built")
+                continue
+            for relative, digest in stamp["digests"].items():
+                path = self.folder / source.name / relative
+                if not path.is_file():
+                    found.append(f"{source.name}: {relative} is missing")
+                elif packages.sha256(path) != digest:
+                    found.append(f"{source.name}: {relative} has changed")
+        return found
+
+
+def render(source: Source, tree: Path, debs: Path) -> str:
+    """Render a synthetic source into `tree` and return the version of its synthesiser."""
+    # Imported here: the recordings can be built without any synthesiser.
+    if source.name == "general-midi":
+        import render_midi
+
+        return render_midi.render_all(tree)
+    if source.name == "espeak-ng":
+        import render_speech
+
+        return render_speech.render_all(tree, debs)
+    raise BuildError(f"no renderer is called {source.name!r}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dest", type=Path, help="folder of the corpus, made if missing")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="build or check only these")
+    parser.add_argument("--check", action="store_true", help="verify every file, build nothing")
+    parser.add_argument("--debs", type=Path, help="folder with .deb files (DEST/.cache/debs)")
+    parser.add_argument("--sources", type=Path, default=HERE / "sources.csv")
+    parser.add_argument("--held-out", type=Path, default=HERE / "held_out.csv")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status: 0, or 1 if any source failed."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    sources = read_sources(options.sources)
+    if options.only:
+        unknown = set(options.only) - {source.name for source in sources}
+        if unknown:
+            log.error("not in %s: %s", options.sources.name, ", ".join(sorted(unknown)))
+            return 2
+        sources = [source for source in sources if source.name in options.only]
+    debs = options.debs.resolve() if options.debs else None
+    corpus = Corpus(options.dest.resolve(), debs)
+    if options.check:
+        problems = corpus.problems(sources)
+        for problem in problems:
+            log.error(problem)
+        log.info("%d sources checked, %d problems", len(sources), len(problems))
+        return 1 if problems else 0
+    return build_all(corpus, sources, read_held_out(options.held_out))
+
+
+def build_all(corpus: Corpus, sources: list[Source], held_out: set[str]) -> int:
+    """Build every source, go on after one that fails, write the manifest."""
+    failed = []
+    try:
+        refuse_excluded(sources, read_excluded())
+        corpus.folder.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            try:
+                corpus.build(source, held_out)
+            except BuildError as error:
+                log.error("%s: %s", source.name, error)
+                failed.append(source.name)
+    except BuildError as error:
+        log.error("%s", error)
+        return 1
+    hours = corpus.write_manifest()
+    summary = ", ".join(f"{kind} {value:.1f}" for kind, value in hours.items())
+    log.info("hours: %s; total %.1f", summary, sum(hours.values()))
+    if failed:
+        log.error("failed: %s", ", ".join(failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
