@@ -91,7 +91,8 @@ def make_deb(folder: Path, name: str, tones: dict[str, float]) -> Path:
     deb.parent.mkdir(exist_ok=True)
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
-        check=True, capture_output=True,
+        check=True,
+        capture_output=True,
     )
     return deb
 
@@ -223,7 +224,7 @@ def test_midi_bytes(monkeypatch):
     score = midi.Score()
     score.note(0.5, 0.25, channel=2, pitch=69, velocity=90)
     # 500 ticks, note on; 250 ticks, note off; end of track.
-    assert score.to_bytes().hex().endswith("8374" "92455a" "817a" "824500" "00ff2f00")
+    assert score.to_bytes().hex().endswith("837492455a817a82450000ff2f00")
 
 
 # --- examples --------------------------------------------------------------------------

@@ -10,13 +10,36 @@ from random import Random
 from midi import DRUM_CHANNEL, Score
 
 SCALES = (
-    (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 8, 11), (0, 2, 4, 7, 9),
-    (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10), (0, 3, 5, 6, 7, 10), (0, 1, 3, 5, 7, 8, 10),
+    (0, 2, 4, 5, 7, 9, 11),
+    (0, 2, 3, 5, 7, 8, 10),
+    (0, 2, 3, 5, 7, 8, 11),
+    (0, 2, 4, 7, 9),
+    (0, 2, 3, 5, 7, 9, 10),
+    (0, 2, 4, 5, 7, 9, 10),
+    (0, 3, 5, 6, 7, 10),
+    (0, 1, 3, 5, 7, 8, 10),
 )  # semitones: major, minor, harmonic minor, pentatonic, dorian, mixolydian, blues, phrygian
-CHORDS = ((0, 4, 7), (0, 3, 7), (0, 4, 7, 11), (0, 3, 7, 10), (0, 4, 7, 10), (0, 3, 6), (0, 5, 7),
-          (0, 7), (0, 12))  # semitones above the root
-PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (5, 3, 0, 4), (0, 4, 5, 3), (1, 4, 0, 0), (0, 2, 3, 4),
-                (0, 6, 5, 4), (0, 0, 3, 3))  # scale degrees, one per bar
+CHORDS = (
+    (0, 4, 7),
+    (0, 3, 7),
+    (0, 4, 7, 11),
+    (0, 3, 7, 10),
+    (0, 4, 7, 10),
+    (0, 3, 6),
+    (0, 5, 7),
+    (0, 7),
+    (0, 12),
+)  # semitones above the root
+PROGRESSIONS = (
+    (0, 3, 4, 0),
+    (0, 5, 3, 4),
+    (5, 3, 0, 4),
+    (0, 4, 5, 3),
+    (1, 4, 0, 0),
+    (0, 2, 3, 4),
+    (0, 6, 5, 4),
+    (0, 0, 3, 3),
+)  # scale degrees, one per bar
 DRUM_KITS = (0, 8, 16, 24, 25, 32, 40, 48)
 DRUM_PITCHES = range(27, 88)
 KICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH, RIDE = 36, 38, 42, 46, 49, 51
@@ -153,8 +176,15 @@ def pitch_of(scale: tuple[int, ...], key: int, degree: int) -> int:
 
 
 def play_bar(
-    score: Score, rng: Random, start: float, step: float, parts: set[int],
-    scale: tuple[int, ...], key: int, degree: int, motifs: list[list[tuple[int, int, int]]],
+    score: Score,
+    rng: Random,
+    start: float,
+    step: float,
+    parts: set[int],
+    scale: tuple[int, ...],
+    key: int,
+    degree: int,
+    motifs: list[list[tuple[int, int, int]]],
 ) -> None:
     """Add one bar of every pitched part: 0 melody, 1 second voice, 2 chords, 3 bass."""
     bar = SIXTEENTHS * step
@@ -174,5 +204,6 @@ def play_bar(
         beats = rng.choice((2, 4, 8))
         for beat in range(beats):
             pitch = pitch_of(scale, key - 24, degree + rng.choice((0, 0, 0, 2, 4)))
-            score.note(start + beat * bar / beats, 0.9 * bar / beats, 3, pitch,
-                       rng.randint(70, 110))
+            score.note(
+                start + beat * bar / beats, 0.9 * bar / beats, 3, pitch, rng.randint(70, 110)
+            )

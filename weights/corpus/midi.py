@@ -35,9 +35,7 @@ class Score:
         """A control change, e.g. 7 volume, 10 pan, 91 reverb (values 0 to 127)."""
         self._add(start, 1, bytes((0xB0 | channel, number, value)))
 
-    def note(
-        self, start: float, length: float, channel: int, pitch: int, velocity: int
-    ) -> None:
+    def note(self, start: float, length: float, channel: int, pitch: int, velocity: int) -> None:
         """A note: start and length in seconds, pitch and velocity 0 to 127."""
         self._add(start, 2, bytes((0x90 | channel, pitch, velocity)))
         # Ends sort before starts of the same tick, else a repeated pitch is cut off at once.

@@ -53,8 +53,26 @@ def render(score: Score, font: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         midi_file, stereo_file = Path(scratch, "score.mid"), Path(scratch, "stereo.wav")
         score.write(midi_file)
-        run(["fluidsynth", "-q", "-n", "-i", "-g", "0.4", "-r", str(RENDER_RATE), "-T", "wav",
-             "-O", "s16", "-F", str(stereo_file), str(font), str(midi_file)])
+        run(
+            [
+                "fluidsynth",
+                "-q",
+                "-n",
+                "-i",
+                "-g",
+                "0.4",
+                "-r",
+                str(RENDER_RATE),
+                "-T",
+                "wav",
+                "-O",
+                "s16",
+                "-F",
+                str(stereo_file),
+                str(font),
+                str(midi_file),
+            ]
+        )
         stereo, rate = soundfile.read(stereo_file, dtype="float32")  # (n, 2)
     mono = soxr.resample(stereo.mean(axis=1), rate, SAMPLE_RATE)  # (n,)
     peak = float(np.abs(mono).max())

@@ -53,8 +53,11 @@ def phrases(locale_root: Path, code: str) -> list[str]:
             with catalogue.open("rb") as stream:
                 messages = gettext.GNUTranslations(stream)._catalog  # type: ignore[attr-defined]
             texts.update(
-                text for key, text in messages.items()
-                if key and isinstance(text, str) and 4 < len(text) < 160
+                text
+                for key, text in messages.items()
+                if key
+                and isinstance(text, str)
+                and 4 < len(text) < 160
                 and not set(text) & set("%<>{}\\|_=@/\n")
             )
     return sorted(texts)
@@ -82,8 +85,16 @@ def text_line(rng: Random, texts: list[str]) -> str:
 
 def say(text: str, voice: str, rng: Random, target: Path) -> None:
     """Speak `text` with random pitch, speed and loudness into a mono 16 kHz FLAC file."""
-    settings = ["-p", str(rng.randint(15, 85)), "-s", str(rng.randint(115, 220)),
-                "-a", str(rng.randint(50, 130)), "-g", str(rng.choice((0, 0, 2, 5)))]
+    settings = [
+        "-p",
+        str(rng.randint(15, 85)),
+        "-s",
+        str(rng.randint(115, 220)),
+        "-a",
+        str(rng.randint(50, 130)),
+        "-g",
+        str(rng.choice((0, 0, 2, 5))),
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         spoken, script = Path(scratch, "spoken.wav"), Path(scratch, "text.txt")
         script.write_text(text, encoding="utf-8")
