@@ -18,6 +18,9 @@ from .options import resolve_options
 logger = logging.getLogger(__name__)
 
 LOUD = 32.0  # values beyond this are surely not scaled to [-1, 1]
+TOO_LOUD = 1e12  # values far beyond any sample format, whose power may overflow float32
+
+FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
@@ -116,15 +119,17 @@ def _check_audio(audio: object) -> Tensor:
             raise TypeError(_dtype_message(audio.dtype))
         if audio.dtype not in (np.float16, np.float32, np.float64):  # big-endian, long double
             audio = audio.astype(np.float32)
-        if not audio.flags.writeable or any(stride < 0 for stride in audio.strides):
-            audio = audio.copy()  # torch takes neither
+        if not audio.flags.writeable or any(
+            stride < 0 or stride % audio.itemsize for stride in audio.strides
+        ):
+            audio = audio.copy()  # torch takes none of these
         audio = torch.from_numpy(audio)
     if not isinstance(audio, Tensor):
         raise TypeError(
             "audio must be a torch.Tensor or numpy.ndarray of shape (b, n), "
             f"got {type(audio).__name__}"
         )
-    if not audio.is_floating_point():
+    if audio.dtype not in FLOAT_TYPES:
         raise TypeError(_dtype_message(audio.dtype))
     _check_shape(tuple(audio.shape))
     low, high = (value.item() for value in audio.detach().aminmax())  # both NaN if any value is
@@ -133,6 +138,8 @@ def _check_audio(audio: object) -> Tensor:
         raise ValueError(
             f"audio contains NaN or Inf in clip(s) {bad[:10]}; expected finite values in [-1, 1]"
         )
+    if max(-low, high) > TOO_LOUD:
+        raise ValueError(f"audio reaches {max(-low, high):.4g}; expected finite values in [-1, 1]")
     if max(-low, high) > LOUD:
         logger.warning(
             "audio reaches %.4g; expected [-1, 1] (divide 16-bit samples by 32768)", max(-low, high)
@@ -158,13 +165,17 @@ def _check_shape(shape: tuple[int, ...]) -> None:
 
 def _dtype_message(dtype: object) -> str:
     return (
-        f"audio must be floating point in [-1, 1], got {dtype}; "
+        f"audio must be float32 (or float16, bfloat16, float64) in [-1, 1], got {dtype}; "
         "convert integer samples first, e.g. 16-bit: audio / 32768"
     )
 
 
 def _list_error(audio: list[Any] | tuple[Any, ...]) -> Exception:
-    lengths = sorted({len(clip) for clip in audio if hasattr(clip, "__len__")})
+    # The last axis is time: clips may be (n,) or (1, n). Plain numbers and 0-D arrays have none.
+    shapes = [
+        getattr(clip, "shape", (len(clip),) if isinstance(clip, list) else ()) for clip in audio
+    ]
+    lengths = sorted({shape[-1] for shape in shapes if len(shape)})
     if len(lengths) > 1:
         return ValueError(
             f"audio is a {type(audio).__name__} of clips of unequal lengths (from {lengths[0]} to "

@@ -49,8 +49,9 @@ class Checkpoint:
         try:
             module.load_state_dict(self.part(prefix))
         except RuntimeError as error:
+            reason = " ".join(str(error).split())  # torch spreads it over several lines
             raise ValueError(
-                f"the tensors do not fit the configuration {self.config.name}: {error}"
+                f"the tensors do not fit the configuration {self.config.name}: {reason}"
             ) from error
 
 

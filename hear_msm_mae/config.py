@@ -98,8 +98,8 @@ class ModelConfig:
                 f"decoder_width must be a multiple of {divisor} for "
                 f"{self.decoder_positions} positions, got {self.decoder_width}"
             )
-        if not self.mlp_ratio > 0:
-            raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
+        if not 0 < self.mlp_ratio < float("inf"):
+            raise ValueError(f"mlp_ratio must be positive and finite, got {self.mlp_ratio}")
         if not (self.norm_std > 0 and abs(self.norm_mean) < float("inf") > self.norm_std):
             raise ValueError(
                 "norm_mean must be finite and norm_std finite and positive, "

@@ -8,7 +8,9 @@ biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
+import math
 import pathlib
 import pickle
 import re
@@ -18,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import DEFAULT_NORM_MEAN, DEFAULT_NORM_STD, ModelConfig, parse_name
-from .encoder import Encoder, sincos_2d
+from .encoder import Encoder, layer_norm, make_blocks, sincos_1d, sincos_2d
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +72,13 @@ def load_pickle(path: str | Path, name: str | None = None) -> Checkpoint:
     stats = state.pop("norm_stats", content.get("norm_stats"))
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
-    found = name or _name_in_path(path)
     try:
-        return convert_state(
-            {k: v for k, v in state.items() if isinstance(v, Tensor)}, found, stats
-        )
+        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        checkpoint = convert_state(tensors, name or _name_in_path(path), stats)
+        _check_name(name, checkpoint.config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return checkpoint
 
 
 def convert_state(state: Mapping[str, Tensor], name: str | None, stats: Any = None) -> Checkpoint:
@@ -92,14 +94,52 @@ def convert_state(state: Mapping[str, Tensor], name: str | None, stats: Any = No
     """
     state = {key: tensor.float() for key, tensor in state.items()}
     mean, std = _statistics(stats)
+    decoder = {k: v for k, v in state.items() if k.startswith(("decoder_", "mask_token"))}
+    state = {k: v for k, v in state.items() if k not in decoder}
     config = _infer_config(state, name, mean, std)
-    _check_tables(state, config)
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if key not in ("pos_embed", "decoder_pos_embed"):
-            tensors.update(_rename(key, tensor))
-    _check_complete(tensors, config)
+    tensors = _rename_all(state)
+    with torch.device("meta"):  # shapes without memory
+        _check_complete(tensors, "encoder.", Encoder(config))
+    if decoder:
+        try:
+            config, decoder = _convert_decoder(decoder, config)
+        except ValueError as error:
+            logger.warning("the decoder is left out (embeddings do not need it): %s", error)
+        else:
+            tensors |= decoder
     return Checkpoint(config, tensors)
+
+
+def _convert_decoder(
+    state: Mapping[str, Tensor], config: ModelConfig
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The configuration with the decoder's sizes, and the decoder's tensors.
+
+    Raises:
+        ValueError: the decoder is incomplete or of another architecture.
+    """
+    if state.get("decoder_embed.weight", torch.empty(0)).ndim != 2:
+        raise ValueError("decoder_embed.weight is missing or misshapen")
+    width = state["decoder_embed.weight"].shape[0]
+    config = dataclasses.replace(
+        config,
+        decoder_width=width,
+        decoder_depth=_count_blocks(state, "decoder_blocks."),
+        decoder_heads=_heads(width),
+        decoder_positions=_decoder_positions(state, config, width),
+    )
+    tensors = _rename_all(state)
+    with torch.device("meta"):
+        expected = nn.Module()
+        expected.embed = nn.Linear(config.width, width)
+        expected.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        expected.blocks = make_blocks(
+            width, config.decoder_depth, config.decoder_heads, config.mlp_ratio
+        )
+        expected.norm = layer_norm(width)
+        expected.predict = nn.Linear(width, config.patch_area)
+    _check_complete(tensors, "decoder.", expected)
+    return config, tensors
 
 
 # ---------------------------------------------------------------------------------------------
@@ -108,8 +148,10 @@ def convert_state(state: Mapping[str, Tensor], name: str | None, stats: Any = No
 def _is_pickle(path: Path) -> bool:
     """Whether the file is a zip archive or a bare pickle stream, the two formats of torch.save."""
     with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or (head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04"))
+        head = file.read(9)
+    if head[4:] == b"\0\0\0\0{":  # safetensors: size of the header (8 bytes), then JSON
+        return False
+    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
 
 
 def _safe_load(path: Path) -> Any:
@@ -118,17 +160,27 @@ def _safe_load(path: Path) -> Any:
     scalar = multiarray.multiarray.scalar
     allowed: list[Any] = [
         argparse.Namespace,
-        pathlib.PosixPath,
         np.ndarray,
         np.dtype,
-        *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8")),
+        *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdU"),
+        # Paths of any system and Python version, as pure ones: they can be made on any system.
+        *(
+            (pure, f"{module}.{kind}{system}Path")
+            for pure, system in (
+                (pathlib.PurePosixPath, "Posix"),
+                (pathlib.PureWindowsPath, "Windows"),
+            )
+            for module in ("pathlib", "pathlib._local")
+            for kind in ("", "Pure")
+        ),
         # NumPy 1 and 2 give these functions different homes.
         *((reconstruct, f"numpy.{home}.multiarray._reconstruct") for home in ("core", "_core")),
         *((scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")),
     ]
     try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file: of a path that ends in .safetensors torch believes the ending.
+        with path.open("rb") as file, torch.serialization.safe_globals(allowed):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = (
@@ -137,16 +189,21 @@ def _safe_load(path: Path) -> Any:
             else "is damaged or needs more than tensors and plain values"
         )
         raise ValueError(f"{path} refused: the pickle {reason}") from error
-    except (RuntimeError, EOFError, OSError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is truncated or not a PyTorch weights file ({error})".splitlines()[0]
-        ) from error
+    except Exception as error:  # damaged pickles raise nearly anything
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise ValueError(f"{path} is truncated or not a PyTorch weights file ({reason})") from error
 
 
 def _name_in_path(path: Path) -> str | None:
     """The file's own name first, then its folder's."""
     path = path.absolute()
     return next((part for part in (path.stem, path.parent.name) if parse_name(part)), None)
+
+
+def _check_name(name: str | None, config: ModelConfig) -> None:
+    """A name that the user gave must fit; one that merely occurs in a path need not."""
+    if name is not None and parse_name(name) != parse_name(config.name):
+        raise ValueError(f"the name {name!r} contradicts the tensors, which are {config.name}")
 
 
 def _statistics(stats: Any) -> tuple[float, float]:
@@ -157,10 +214,13 @@ def _statistics(stats: Any) -> tuple[float, float]:
             DEFAULT_NORM_STD,
         )
         return DEFAULT_NORM_MEAN, DEFAULT_NORM_STD
-    values = np.asarray(stats, dtype=np.float64).reshape(-1)
-    if values.shape != (2,):
-        raise ValueError(f"norm_stats must be mean and std, got {values.size} values")
-    return float(values[0]), float(values[1])
+    if isinstance(stats, Tensor):
+        stats = stats.detach().double()
+    try:
+        mean, std = np.asarray(stats, dtype=np.float64).reshape(-1).tolist()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"norm_stats must be mean and std, got {stats!r}") from error
+    return mean, std
 
 
 # ---------------------------------------------------------------------------------------------
@@ -179,53 +239,43 @@ def _infer_config(
             "width": width,
             "depth": _count_blocks(state, "blocks."),
             "heads": _heads(width),
-            "mlp_ratio": hidden / width,
+            # Not a hair below, where it would lose a channel in being multiplied with the width.
+            "mlp_ratio": _ratio(hidden, width),
             "cls_token": "cls_token" in state,
         }
-        if "decoder_embed.weight" in state:
-            decoder_width = state["decoder_embed.weight"].shape[0]
-            sizes["decoder_width"] = decoder_width
-            sizes["decoder_depth"] = _count_blocks(state, "decoder_blocks.")
-            sizes["decoder_heads"] = _heads(decoder_width)
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"not an MSM-MAE checkpoint: {error} is missing or misshapen") from error
-    patches = None
-    if "pos_embed" in state:
-        patches = state["pos_embed"].shape[-2] - int(sizes["cls_token"])
-    sizes |= _unit_size(state, sizes, name, patches)
-    config = ModelConfig(**sizes, norm_mean=mean, norm_std=std)
-    if "decoder_pos_embed" in state and not _is_1d_table(state["decoder_pos_embed"]):
-        config = ModelConfig(**sizes, norm_mean=mean, norm_std=std, decoder_positions="2d")
-    return config
+    except KeyError as error:
+        raise ValueError(f"not an MSM-MAE checkpoint: {error} is missing") from error
+    except IndexError as error:
+        raise ValueError(
+            "not an MSM-MAE checkpoint: patch_embed.proj.weight, norm.weight or "
+            "blocks.0.mlp.fc1.weight is misshapen"
+        ) from error
+    sizes |= _unit_size(state, sizes, name)
+    return ModelConfig(**sizes, norm_mean=mean, norm_std=std)
 
 
 def _unit_size(
-    state: Mapping[str, Tensor], sizes: Mapping[str, Any], name: str | None, patches: int | None
+    state: Mapping[str, Tensor], sizes: Mapping[str, Any], name: str | None
 ) -> dict[str, int]:
-    """Mel bins and frames of a unit, from the position table or the name."""
-    p_f, p_t = sizes["patch_mels"], sizes["patch_frames"]
-    named = parse_name(name) if name else None
-    if named:
-        if (named["patch_mels"], named["patch_frames"]) != (p_f, p_t):
-            raise ValueError(
-                f"the name {name!r} contradicts the tensors: their patch is {p_f}x{p_t}"
-            )
-        count = (named["n_mels"] // p_f) * (named["unit_frames"] // p_t)
-        if patches not in (None, count):
-            raise ValueError(
-                f"the name {name!r} contradicts the tensors: it means {count} patches, "
-                f"their position table has {patches}"
-            )
-        return {"n_mels": named["n_mels"], "unit_frames": named["unit_frames"]}
-    if patches is not None:
-        table = state["pos_embed"].reshape(-1, sizes["width"])[-patches:]
+    """Mel bins and frames of a unit, from the position table or, without one, from the name."""
+    p_f, p_t, width = sizes["patch_mels"], sizes["patch_frames"], sizes["width"]
+    if "pos_embed" in state:
+        table = state["pos_embed"]
+        patches = table.numel() // width - int(sizes["cls_token"])
         for rows in (r for r in range(1, patches + 1) if patches % r == 0):
-            expected = sincos_2d(rows, patches // rows, sizes["width"]).flatten(0, 1)
-            if torch.allclose(table, expected, atol=TABLE_TOLERANCE):
+            expected = sincos_2d(rows, patches // rows, width).flatten(0, 1)
+            if _is_table(table, expected):
                 return {"n_mels": rows * p_f, "unit_frames": patches // rows * p_t}
-    raise ValueError(
-        "the tensors leave the unit size open; give the model name, e.g. --name 80x208p16x16"
-    )
+        raise ValueError(
+            "pos_embed is not a fixed 2-D sin-cos table; trained tables are not supported"
+        )
+    named = parse_name(name) if name else None
+    if named is None or (named["patch_mels"], named["patch_frames"]) != (p_f, p_t):
+        raise ValueError(
+            "the tensors leave the unit size open; give the model name, e.g. --name "
+            f"80x208p{p_f}x{p_t}"
+        )
+    return {"n_mels": named["n_mels"], "unit_frames": named["unit_frames"]}
 
 
 def _heads(width: int) -> int:
@@ -236,29 +286,37 @@ def _heads(width: int) -> int:
     return width // HEAD_WIDTH
 
 
+def _ratio(hidden: int, width: int) -> float:
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
 def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    return 1 + max(int(k[len(prefix) :].split(".")[0]) for k in state if k.startswith(prefix))
+    indices = [re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state]
+    return 1 + max((int(found[1]) for found in indices if found), default=0)
 
 
-def _is_1d_table(table: Tensor) -> bool:
-    # Position 0 of the interleaved sinusoids is 0, 1, 0, 1, ...; of the 2-D table 0, ..., 1, ...
-    # A leading row of zeros belongs to CLS.
-    rows = table.reshape(-1, table.shape[-1])
-    first = rows[1] if bool((rows[0] == 0).all()) else rows[0]
-    return bool((first[0::2].abs() < TABLE_TOLERANCE).all())
+def _decoder_positions(state: Mapping[str, Tensor], config: ModelConfig, width: int) -> str:
+    """Which of the fixed tables the decoder has; tables are recomputed, so others must not pass."""
+    table = state.get("decoder_pos_embed")
+    if table is None:
+        return "1d"
+    rows, columns = config.rows, config.columns
+    sines_cosines = sincos_1d(torch.arange(rows * columns), width).float()
+    interleaved = sines_cosines.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
+    if _is_table(table, interleaved):
+        return "1d"
+    if _is_table(table, sincos_2d(rows, columns, width).flatten(0, 1)):
+        return "2d"
+    raise ValueError("decoder_pos_embed is not a fixed sinusoid table")
 
 
-def _check_tables(state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """The tables are recomputed, so a file whose encoder table differs must not pass."""
-    if "pos_embed" not in state:
-        return
-    expected = sincos_2d(config.rows, config.columns, config.width).flatten(0, 1)
-    table = state["pos_embed"].reshape(-1, config.width)[-len(expected) :]
-    if not torch.allclose(table, expected, atol=TABLE_TOLERANCE):
-        raise ValueError(
-            f"pos_embed is not the fixed sin-cos table of {config.name}; "
-            "trained position tables are not supported"
-        )
+def _is_table(table: Tensor, expected: Tensor) -> bool:
+    """Whether the last rows are the expected ones; a row before them belongs to CLS."""
+    if not 2 <= table.ndim <= 3 or table.shape[-1] != expected.shape[-1]:
+        return False
+    last = table.flatten(0, -2)[-len(expected) :]
+    return last.shape == expected.shape and torch.allclose(last, expected, atol=TABLE_TOLERANCE)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -280,6 +338,15 @@ _RENAMED = {
 }
 
 
+def _rename_all(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors but the fixed position tables under this package's names."""
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key not in ("pos_embed", "decoder_pos_embed"):
+            tensors |= _rename(key, tensor)
+    return tensors
+
+
 def _rename(key: str, tensor: Tensor) -> dict[str, Tensor]:
     """One original tensor under this package's name; a joint bias becomes two."""
     if key in _RENAMED:
@@ -290,17 +357,16 @@ def _rename(key: str, tensor: Tensor) -> dict[str, Tensor]:
     new = new if new.startswith("decoder.") else f"encoder.{new}"
     if new.endswith(".attn.qkv.bias"):
         # A key bias shifts all scores of a query alike, which the softmax cancels: drop it.
-        query, _, value = tensor.chunk(3)
+        query, _, value = tensor.flatten().tensor_split(3)
         stem = new.removesuffix("bias")
         return {f"{stem}q_bias": query, f"{stem}v_bias": value}
     return {re.sub(r"\.attn\.([qv]_bias)$", r".attn.qkv.\1", new): tensor}
 
 
-def _check_complete(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Every encoder tensor is there and has its shape (meta device: no memory is used)."""
-    with torch.device("meta"):
-        expected = {f"encoder.{k}": v.shape for k, v in Encoder(config).state_dict().items()}
-    found = {k: v.shape for k, v in tensors.items() if k.startswith("encoder.")}
+def _check_complete(tensors: Mapping[str, Tensor], prefix: str, module: nn.Module) -> None:
+    """Every tensor of the module is there, under the prefix, has its shape, and no other is."""
+    expected = {prefix + key: value.shape for key, value in module.state_dict().items()}
+    found = {key: value.shape for key, value in tensors.items()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             raise ValueError(

@@ -18,7 +18,7 @@ from .units import Track, Unit, scene_track, scene_weights, split_units, timesta
 
 # Tokens encoded at once. Bounds the working memory whatever the audio's length; larger
 # micro-batches were not faster (benchmarks/inference.py).
-MAX_TOKENS = 4096
+MAX_TOKENS = 2048
 MIN_STD = 1e-6  # constant input (silence) under batch statistics stays finite
 
 

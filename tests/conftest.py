@@ -1,0 +1,171 @@
+"""Fixtures that several test files share: tiny models and checkpoints of the reference layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import MODELS, audio, golden, parameter, write_pickle
+from torch import Tensor
+
+from hear_msm_mae import load_model
+from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint, state_tensors
+from hear_msm_mae.config import ModelConfig
+from hear_msm_mae.convert import load_any
+from hear_msm_mae.embedder import HearModel
+from hear_msm_mae.encoder import Encoder
+from hear_msm_mae.frontend import LogMel
+from hear_msm_mae.pretrain.mae import Decoder, MaskedAutoencoder
+
+StateMaker = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device of this machine in turn."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    return ModelConfig(
+        width=32, depth=2, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_config: ModelConfig) -> Checkpoint:
+    """Random weights; do not change them."""
+    torch.manual_seed(1)
+    return Checkpoint(tiny_config, state_tensors(Encoder(tiny_config), Decoder(tiny_config)))
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Checkpoint) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, tiny_checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_file: Path) -> HearModel:
+    return load_model(tiny_file)
+
+
+@pytest.fixture(scope="session", params=MODELS)
+def reference_weights(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """(path of the seeded model as .pth, its recorded arrays) for each golden model."""
+    arrays = golden(request.param)
+    return write_pickle(tmp_path_factory.mktemp("reference") / "checkpoint.pth", arrays), arrays
+
+
+@pytest.fixture(scope="session")
+def reference_model(
+    reference_weights: tuple[Path, dict[str, np.ndarray]],
+) -> tuple[MaskedAutoencoder, dict[str, np.ndarray], Tensor]:
+    """(masked autoencoder, recorded arrays, first unit of the normalised 10 s batch)."""
+    path, arrays = reference_weights
+    checkpoint = load_any(path)
+    model = MaskedAutoencoder(checkpoint.config).eval()
+    checkpoint.load_into(model.encoder)
+    checkpoint.load_into(model.decoder, "decoder.")
+    log_mel = LogMel().log_mel(audio("10p0"))
+    normalised = (log_mel - log_mel.mean()) / log_mel.std()
+    return model, arrays, normalised[..., : checkpoint.config.unit_frames]
+
+
+@pytest.fixture(scope="session")
+def reference_state() -> StateMaker:
+    """Function that makes a state dictionary in the layout of golden/README.md, of any size."""
+    return _reference_state
+
+
+def _reference_state(
+    width: int = 64,
+    depth: int = 1,
+    patch: tuple[int, int] = (16, 16),
+    grid: tuple[int, int] = (5, 13),
+    cls: bool = True,
+    decoder: str | None = "1d",
+    decoder_width: int = 64,
+    mlp_ratio: float = 4,
+) -> dict[str, Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embed.proj.weight": (width, 1, *patch),
+        "patch_embed.proj.bias": (width,),
+        **({"cls_token": (1, 1, width)} if cls else {}),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    for block in range(depth):
+        shapes |= _block_shapes(f"blocks.{block}", width, mlp_ratio)
+    if decoder:
+        shapes |= {
+            "mask_token": (1, 1, decoder_width),
+            "decoder_embed.weight": (decoder_width, width),
+            "decoder_embed.bias": (decoder_width,),
+            **_block_shapes("decoder_blocks.0", decoder_width, mlp_ratio),
+            "decoder_norm.weight": (decoder_width,),
+            "decoder_norm.bias": (decoder_width,),
+            "decoder_pred.weight": (patch[0] * patch[1], decoder_width),
+            "decoder_pred.bias": (patch[0] * patch[1],),
+        }
+    state = {name: torch.from_numpy(parameter(name, shape)) for name, shape in shapes.items()}
+    state["pos_embed"] = _with_cls(_table_2d(*grid, width), cls)
+    if decoder == "1d":
+        state["decoder_pos_embed"] = _with_cls(_table_1d(grid[0] * grid[1], decoder_width), cls)
+    elif decoder == "2d":
+        state["decoder_pos_embed"] = _with_cls(_table_2d(*grid, decoder_width), cls)
+    return state
+
+
+def _block_shapes(prefix: str, width: int, mlp_ratio: float) -> dict[str, tuple[int, ...]]:
+    hidden = round(mlp_ratio * width)
+    shapes = {
+        "norm1.weight": (width,),
+        "norm1.bias": (width,),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.q_bias": (width,),
+        "attn.v_bias": (width,),
+        "attn.proj.weight": (width, width),
+        "attn.proj.bias": (width,),
+        "norm2.weight": (width,),
+        "norm2.bias": (width,),
+        "mlp.fc1.weight": (hidden, width),
+        "mlp.fc1.bias": (hidden,),
+        "mlp.fc2.weight": (width, hidden),
+        "mlp.fc2.bias": (width,),
+    }
+    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+
+
+def _table_2d(rows: int, columns: int, width: int) -> np.ndarray:
+    """2-D sin-cos table by its formula: sines and cosines of time, then of frequency."""
+    omega = 10000.0 ** (-np.arange(width // 4) / (width // 4))
+    time = np.tile(np.arange(columns), rows)[:, None] * omega
+    frequency = np.repeat(np.arange(rows), columns)[:, None] * omega
+    parts = (np.sin(time), np.cos(time), np.sin(frequency), np.cos(frequency))
+    return np.concatenate(parts, axis=1)
+
+
+def _table_1d(length: int, width: int) -> np.ndarray:
+    """Sinusoids over the index, sines and cosines interleaved."""
+    angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(0, width, 2) / width)
+    table = np.empty((length, width))
+    table[:, 0::2], table[:, 1::2] = np.sin(angles), np.cos(angles)
+    return table
+
+
+def _with_cls(table: np.ndarray, cls: bool) -> Tensor:
+    padded = np.pad(table, ((int(cls), 0), (0, 0)))
+    return torch.from_numpy(padded[None].astype(np.float32))

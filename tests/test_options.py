@@ -1,0 +1,234 @@
+"""Options of `load_model`: every value that is valid, and messages about those that are not."""
+
+import json
+
+import pytest
+import torch
+
+from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
+from hear_msm_mae.config import ModelConfig
+from hear_msm_mae.options import Options, resolve_options
+
+BASE = ModelConfig()  # 12 blocks, patches of 160 ms, 13 columns per unit
+
+
+def option(name: str, value, config: ModelConfig = BASE, **others):
+    """The checked value of one option."""
+    return getattr(resolve_options(config, {name: value, **others}), name)
+
+
+def test_defaults():
+    assert resolve_options(BASE, {}) == Options(
+        mode="default",
+        precision="float32",
+        normalization="stored",
+        timestamp_hop_ms=40,
+        layers=(11,),
+        unit_overlap=0,
+    )
+
+
+def test_defaults_of_paper_mode():
+    options = resolve_options(BASE, {"mode": "paper"})
+    assert options.normalization == "batch"
+    assert options.timestamp_hop_ms == 160
+
+
+@pytest.mark.parametrize(
+    ("patch_frames", "hop"), [(1, 10), (2, 20), (4, 40), (6, 30), (8, 40), (5, 10), (16, 40)]
+)
+def test_default_hop_is_the_largest_up_to_40_ms(patch_frames, hop):
+    config = ModelConfig(patch_frames=patch_frames, unit_frames=60 * patch_frames)
+    assert resolve_options(config, {}).timestamp_hop_ms == hop
+
+
+@pytest.mark.parametrize("given", [["mode", "default"], ["mode", "paper"]])
+def test_mode(given):
+    assert option(*given) == given[1]
+
+
+@pytest.mark.parametrize("value", ["float32", "bfloat16"])
+def test_precision(value):
+    assert option("precision", value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("stored", "stored"),
+        ("batch", "batch"),
+        ((-6, 4), (-6.0, 4.0)),
+        ([-6.5, 3.25], (-6.5, 3.25)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_normalization(value, expected, mode):
+    assert option("normalization", value, mode=mode) == expected
+
+
+@pytest.mark.parametrize("value", [10, 20, 40, 80, 160, 40.0])
+def test_timestamp_hop_ms(value):
+    hop = option("timestamp_hop_ms", value)
+    assert hop == value
+    assert type(hop) is int
+
+
+@pytest.mark.parametrize(
+    ("value", "layers"),
+    [
+        ("last", (11,)),
+        (-1, (11,)),
+        (11, (11,)),
+        (0, (0,)),
+        (-12, (0,)),
+        ([5], (5,)),
+        ((3, 7, -1), (3, 7, 11)),
+        ([11, 0], (11, 0)),  # concatenated in the order given
+    ],
+)
+def test_layer(value, layers):
+    assert resolve_options(BASE, {"layer": value}).layers == layers
+
+
+@pytest.mark.parametrize("value", [0, 1, 6])
+def test_unit_overlap(value):
+    assert option("unit_overlap", value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "valid"),
+    [
+        ("mode", ["Paper", "", None, 1, ["paper"]], ["default", "paper"]),
+        ("precision", ["float16", "bf16", None, torch.bfloat16], ["float32", "bfloat16"]),
+        (
+            "normalization",
+            ["none", None, 4.2, [], [1], [1, 2, 3], [0, 0], [0, -1], ["0", "1"], [True, True]],
+            ["stored", "batch", "(mean, std)"],
+        ),
+        ("normalization", [[float("nan"), 1], [0, float("inf")]], ["finite", "std > 0"]),
+        ("timestamp_hop_ms", [0, -40, 30, 15, 320, 40.5, "40", True], ["10, 20, 40, 80, 160"]),
+        (
+            "layer",
+            [12, -13, 1.0, "first", "11", None, True, [], [12], ["last"], [[1]]],
+            ["'last'", "-12 to 11", "list"],
+        ),
+        ("unit_overlap", [-1, 7, 1.0, "1", None, True], ["0 to 6"]),
+    ],
+)
+def test_invalid_values_are_refused_with_the_valid_ones(name, values, valid):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{name}") as error:
+            resolve_options(BASE, {name: value})
+        message = str(error.value)
+        assert repr(value) in message
+        for expected in valid:
+            assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("options", "valid"),
+    [({"timestamp_hop_ms": 40}, "160"), ({"unit_overlap": 1}, "0 to 0")],
+)
+def test_paper_mode_has_no_choice_of_these(options, valid):
+    with pytest.raises(ValueError, match=f"{valid}.*in paper mode"):
+        resolve_options(BASE, {"mode": "paper", **options})
+
+
+def test_unknown_options_are_refused_with_the_valid_ones(tiny_file):
+    with pytest.raises(ValueError, match=r"unknown option\(s\) \['Mode', 'hop'\]") as error:
+        load_model(tiny_file, hop=40, Mode="paper")
+    for name in (
+        "layer",
+        "mode",
+        "normalization",
+        "precision",
+        "timestamp_hop_ms",
+        "unit_overlap",
+    ):
+        assert name in str(error.value)
+
+
+def test_options_arrive_as_json(tiny_file):
+    """hear-eval-kit passes what json.loads makes of --model-options."""
+    text = """{"mode": "default", "timestamp_hop_ms": 20, "normalization": [-6, 4],
+               "precision": "float32", "layer": [0, -1], "unit_overlap": 2}"""
+    options = load_model(str(tiny_file), **json.loads(text)).options
+    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1), 2)
+    assert json.loads('{"timestamp_hop_ms": null}')["timestamp_hop_ms"] is None
+    assert load_model(tiny_file, timestamp_hop_ms=None).options.timestamp_hop_ms == 40
+
+
+# ---------------------------------------------------------------------------------------------
+# What the options do
+# ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def audio():
+    return torch.randn(2, 40000) * 0.1
+
+
+def test_the_hop_is_the_distance_of_timestamps(tiny_file, audio):
+    for hop in (10, 40, 160):
+        _, times = get_timestamp_embeddings(audio, load_model(tiny_file, timestamp_hop_ms=hop))
+        assert (times.diff(dim=1) == hop).all()
+
+
+def test_layers_are_concatenated_in_order(tiny_file, audio):
+    def scene(layer):
+        model = load_model(tiny_file, layer=layer)
+        embeddings = get_scene_embeddings(audio, model)
+        assert embeddings.shape[1] == model.scene_embedding_size
+        assert get_timestamp_embeddings(audio, model)[0].shape[2] == model.timestamp_embedding_size
+        return embeddings
+
+    both = scene([1, 0])
+    torch.testing.assert_close(both, torch.cat([scene("last"), scene(0)], dim=1))
+    assert not torch.allclose(scene(0), scene(1))
+
+
+def test_a_pair_replaces_the_stored_statistics(tiny_file, audio):
+    stored = load_model(tiny_file)
+    mean, std = stored.config.norm_mean, stored.config.norm_std
+    same = load_model(tiny_file, normalization=(mean, std))
+    other = load_model(tiny_file, normalization=(mean, 2 * std))
+    expected = get_scene_embeddings(audio, stored)
+    assert torch.equal(get_scene_embeddings(audio, same), expected)
+    assert not torch.allclose(get_scene_embeddings(audio, other), expected)
+
+
+def test_batch_statistics_do_not_hear_the_level(tiny_file):
+    """Their purpose: a constant factor on all clips is a constant in the log, which the mean takes.
+
+    True as long as the power stays far above the constant under the logarithm.
+    """
+    audio = torch.randn(2, 40000)
+    batch = load_model(tiny_file, normalization="batch")
+    stored = load_model(tiny_file)
+
+    def change(model):
+        return (get_scene_embeddings(audio, model) - get_scene_embeddings(audio / 2, model)).norm()
+
+    assert change(batch) < 0.05 * change(stored)
+
+
+def test_bfloat16_is_close_and_returns_float32(tiny_file, audio, device):
+    exact = get_scene_embeddings(audio, load_model(tiny_file).to(device))
+    model = load_model(tiny_file, precision="bfloat16").to(device)
+    assert model.encoder.patch_embed.weight.dtype == torch.bfloat16
+    rounded = get_scene_embeddings(audio, model)
+    assert rounded.dtype == torch.float32
+    assert rounded.device.type == device.type
+    assert 1e-5 < ((rounded - exact).norm() / exact.norm()).item() < 0.05
+
+
+def test_overlap_changes_what_lies_at_the_boundaries_only(tiny_file):
+    audio = torch.randn(1, 4 * 16000) * 0.1
+    hop = {"timestamp_hop_ms": 160}
+    plain, times = get_timestamp_embeddings(audio, load_model(tiny_file, **hop))
+    overlapping, same_times = get_timestamp_embeddings(
+        audio, load_model(tiny_file, unit_overlap=4, **hop)
+    )
+    assert torch.equal(times, same_times)
+    assert plain.shape == overlapping.shape
+    difference = (plain - overlapping).abs().amax(dim=(0, 2))
+    assert difference[:11].max() < 1e-5  # the first unit keeps 13 - 4 / 2 of its columns
+    assert difference[11:].max() > 1e-3
