@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
@@ -145,8 +146,15 @@ class MaskedAutoencoder(nn.Module):
         """
         latents = self.encoder(spectrogram, mask.visible)
         prediction = self.decoder(latents, mask, targets=mask.masked)
-        target = gather_tokens(patchify(spectrogram, self.config), mask.masked)
-        return (prediction.float() - self._target(target)).square().mean()
+        return F.mse_loss(prediction.float(), self.target(spectrogram, mask))
+
+    def target(self, spectrogram: Tensor, mask: Mask) -> Tensor:
+        """What the masked patches are compared with: (b, f, t) -> (b, l - k, a) float32."""
+        patches = gather_tokens(patchify(spectrogram, self.config), mask.masked).float()
+        if not self.norm_pixels:
+            return patches
+        mean, std = _patch_statistics(patches)
+        return (patches - mean) / std
 
     def predict(self, spectrogram: Tensor, mask: Mask) -> Tensor:
         """Predictions for all patches, in grid order: (b, f, t) -> (b, l, a)."""
@@ -182,12 +190,11 @@ class MaskedAutoencoder(nn.Module):
         index = mask.masked[..., None].expand(-1, -1, patches.shape[-1])
         return unpatchify(patches.scatter(1, index, prediction.to(patches.dtype)), self.config)
 
-    def _target(self, patches: Tensor) -> Tensor:
-        patches = patches.float()
-        if not self.norm_pixels:
-            return patches
-        mean, std = _patch_statistics(patches)
-        return (patches - mean) / std
+    def hide(self, spectrogram: Tensor, mask: Mask) -> Tensor:
+        """The spectrogram with NaN in its masked patches, for pictures: (b, f, t) both."""
+        patches = patchify(spectrogram, self.config)
+        index = mask.masked[..., None].expand(-1, -1, patches.shape[-1])
+        return unpatchify(patches.scatter(1, index, float("nan")), self.config)
 
 
 def sinusoid_table(length: int, width: int) -> Tensor:
