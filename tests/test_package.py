@@ -1,0 +1,98 @@
+"""What is shipped: the wheel's contents, checksums, versions, licences."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hear_msm_mae
+from hear_msm_mae.checkpoint import BUNDLED_WEIGHTS, bundled_weights, load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """A wheel built from the files that git would commit."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(folder), str(source)], check=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_wheel_carries_weights_and_types(wheel):
+    names = set(wheel.namelist())
+    expected = {
+        f"hear_msm_mae/weights/{BUNDLED_WEIGHTS}",
+        "hear_msm_mae/weights/SHA256SUMS",
+        "hear_msm_mae/py.typed",
+        "hear_msm_mae/pretrain/recipes/tiny-smoke.yaml",
+    }
+    assert expected <= names, expected - names
+    assert not [name for name in names if name.startswith(("tests/", "weights/", "benchmarks/"))]
+
+
+def test_installed_wheel_loads_its_own_weights(wheel, tmp_path):
+    """Unpacked like pip does, away from the source tree."""
+    wheel.extractall(tmp_path)
+    code = (
+        "import hear_msm_mae as h, torch; model = h.load_model();"
+        "print(h.__file__, h.get_scene_embeddings(torch.zeros(1, 800), model).shape)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=dict(os.environ) | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith(str(tmp_path))
+
+
+def test_checksums():
+    sums = (ROOT / "weights" / "SHA256SUMS").read_text().split("\n")
+    files = {line.split()[1]: line.split()[0] for line in sums if line.strip()}
+    assert BUNDLED_WEIGHTS in files
+    for name, digest in files.items():
+        assert hashlib.sha256((ROOT / "weights" / name).read_bytes()).hexdigest() == digest
+
+
+def test_bundled_weights_are_trained():
+    """Random weights have Xavier's spread exactly and biases of zero; training moves both."""
+    checkpoint = load_checkpoint(bundled_weights())
+    biases = [t for name, t in checkpoint.tensors.items() if name.endswith("mlp.fc1.bias")]
+    assert all(bias.float().abs().mean() > 1e-4 for bias in biases)
+    assert (checkpoint.config.norm_mean, checkpoint.config.norm_std) != (-7.1, 4.2)
+    assert bundled_weights().stat().st_size <= 50e6
+
+
+def test_version_is_the_same_everywhere():
+    version = hear_msm_mae.__version__
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_import_does_no_work():
+    """Importing must not load training needs, plots or weights."""
+    code = "import sys, hear_msm_mae; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["lightning", "tensorboard", "matplotlib", "sklearn", "hear_msm_mae.pretrain", "typer"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
