@@ -1,0 +1,165 @@
+"""Measures of a model in training: held-out loss, reconstruction pictures, linear probe."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoint import replacing
+from .mae import MaskedAutoencoder
+from .sampling import Batch, CorpusLike, CropSampler, StepDataset, split_order
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+PART = 64  # crops at once
+PROBE_SECONDS = 10.0  # of each file
+PROBE_FOLDS = 4
+
+
+class Evaluation:
+    """Fixed crops and labelled clips on which a model in training is measured.
+
+    The crops come from held-out clips where there are any, else from the training clips; crops
+    and masks are the same at every call.
+    """
+
+    def __init__(
+        self, settings: Settings, corpus: CorpusLike, fabric: Fabric, model: MaskedAutoencoder
+    ) -> None:
+        self.settings, self.fabric, self.model = settings, fabric, model
+        self.crops: Batch | None = None
+        self.shown: Batch | None = None
+        try:
+            sampler = CropSampler(corpus, settings, held_out=True)
+            held_out = True
+        except ValueError:  # too few clips to hold any out
+            sampler = CropSampler(corpus, settings)
+            held_out = False
+        count = max(settings.holdout_crops if held_out else 0, settings.pictures)
+        if count:
+            crops = StepDataset(sampler).batch(0, range(count))
+            if held_out and settings.holdout_crops:
+                self.crops = Batch(*(x[: settings.holdout_crops] for x in crops))
+            if settings.pictures:
+                self.shown = Batch(*(x[: settings.pictures] for x in crops))
+        self.probe = _load_probe(settings.probe) if settings.probe else None
+
+    @torch.no_grad()
+    def run(self, step: int) -> dict[str, float]:
+        """Scores of the model as it is; draws the picture of this step."""
+        scores: dict[str, float] = {}
+        if self.crops is not None:
+            scores |= self._held_out(self.crops)
+        if self.shown is not None:
+            path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
+            draw_reconstruction(path, *self._reconstruct(self.shown), step)
+        if self.probe is not None:
+            scores["probe/accuracy"] = linear_probe(self._embed(self.probe[0]), self.probe[1])
+        return scores
+
+    def _held_out(self, crops: Batch) -> dict[str, float]:
+        """Loss, and loss relative to predicting the target's mean everywhere (the corpus mean)."""
+        total = mean_only = 0.0
+        count = len(crops.order)
+        for start in range(0, count, PART):
+            x, order = (t[start : start + PART].to(self.fabric.device) for t in crops)
+            mask = split_order(order, self.settings.mask_ratio)
+            with self.fabric.autocast():
+                loss = self.model(x, mask)
+            total += float(loss) * len(x)
+            mean_only += float(self.model.target(x, mask).square().mean()) * len(x)
+        return {"held_out/loss": total / count, "held_out/loss_vs_mean": total / mean_only}
+
+    def _reconstruct(self, crops: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Original, masked and reconstructed spectrograms, each (b, f, t)."""
+        x, order = crops.spectrogram.to(self.fabric.device), crops.order.to(self.fabric.device)
+        mask = split_order(order, self.settings.mask_ratio)
+        with self.fabric.autocast():
+            output = self.model.reconstruct(x, mask).float()
+        return x.cpu(), self.model.hide(x, mask).cpu(), output.cpu()
+
+    def _embed(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Scene embeddings (n, d) by the encoder in training, frozen."""
+        from ..embedder import HearModel
+        from ..options import resolve_options
+
+        with torch.random.fork_rng(devices=[]):  # it draws initial weights
+            hear = HearModel(self.model.config, resolve_options(self.model.config, {}))
+        hear.encoder = self.model.encoder  # shared, only read
+        hear.frontend.to(self.fabric.device)
+        with self.fabric.autocast():
+            clips = [torch.from_numpy(w)[None].to(self.fabric.device) for w in waveforms]
+            return torch.cat([hear(clip).float().cpu() for clip in clips]).numpy()
+
+
+def linear_probe(embeddings: NDArray[np.float32], labels: list[str]) -> float:
+    """Cross-validated accuracy of logistic regression on standardised embeddings (n, d)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+    folds = StratifiedKFold(PROBE_FOLDS, shuffle=True, random_state=0)
+    return float(cross_val_score(classifier, embeddings, labels, cv=folds).mean())
+
+
+def draw_reconstruction(
+    path: Path, original: Tensor, masked: Tensor, output: Tensor, step: int
+) -> None:
+    """A PNG with one row per clip: original, what the encoder sees, reconstruction (b, f, t)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 1.6 * len(original) + 0.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(original), 3, squeeze=False, sharex=True, sharey=True)
+    titles = ("original", "visible patches", f"reconstruction, step {step}")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    for row, clips in zip(axes, zip(original, masked, output, strict=True), strict=True):
+        low, high = float(clips[0].min()), float(clips[0].max())
+        for axis, clip in zip(row, clips, strict=True):
+            axis.imshow(clip.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high)
+    figure.supxlabel("frames of 10 ms")
+    figure.supylabel("mel bin")
+    with replacing(path) as temporary:
+        canvas.print_png(str(temporary))
+
+
+def _load_probe(folder: str) -> tuple[list[NDArray[np.float32]], list[str]]:
+    """Waveforms and labels of a folder with one sub-folder per label.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: fewer than two labels, or too few files of one.
+    """
+    from ..audio import find_audio, read_audio
+
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"probe: no folder {folder}")
+    waveforms, labels = [], []
+    for sub in sorted(p for p in root.iterdir() if p.is_dir()):
+        for file in find_audio([sub]):
+            try:
+                waveforms.append(read_audio(file, stop=PROBE_SECONDS))
+            except ValueError as error:
+                log.warning("probe: left out: %s", error)
+                continue
+            labels.append(sub.name)
+    few = [name for name in set(labels) if labels.count(name) < PROBE_FOLDS]
+    if len(set(labels)) < 2 or few:
+        raise ValueError(
+            f"probe {folder} must hold at least two sub-folders, one per label, with at least "
+            f"{PROBE_FOLDS} readable audio files each; found {len(set(labels))} label(s), too few "
+            f"files in {few}"
+        )
+    return waveforms, labels

@@ -1,0 +1,173 @@
+"""Watching a run: progress line, TensorBoard scalars, pictures and probes at checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from lightning.fabric import Fabric
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ..config import ModelConfig
+from .evaluate import Evaluation
+from .mae import MaskedAutoencoder
+from .sampling import CorpusLike
+from .settings import Settings
+from .state import Progress
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_LOG_LINE = 60.0  # where there is no terminal for a progress line
+PEAK_SIZE = 2048  # square matrices whose product measures the machine's peak
+
+
+class Watcher:
+    """Reports of one run. Only the first process reports; on others every method does nothing.
+
+    Nothing here changes what is computed: no global random numbers are drawn, and the model is
+    only read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: CorpusLike,
+        fabric: Fabric,
+        model: MaskedAutoencoder,
+        first: int,
+        total: int,
+    ) -> None:
+        self.settings, self.first, self.total = settings, first, total
+        self.active = fabric.global_rank == 0 and first < total
+        if not self.active:
+            return
+        self.flops = training_flops(model.config, settings.mask_ratio) * settings.batch
+        self.peak = fabric.world_size * matmul_peak(fabric.device, settings.precision)
+        self.evaluation = Evaluation(settings, corpus, fabric, model)
+        self.writer = SummaryWriter(str(Path(settings.run_dir) / "tensorboard"), purge_step=first)
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=first, unit="step", dynamic_ncols=True, disable=not self.terminal
+        )
+        log.info(
+            "step %d of %d, %.1f GFLOP per crop, matmul peak %.0f GFLOP/s, %d process(es)",
+            first,
+            total,
+            self.flops / settings.batch / 1e9,
+            self.peak / 1e9,
+            fabric.world_size,
+        )
+
+    def __enter__(self) -> Watcher:
+        self.waited = self.waited_before = 0.0
+        self.steps = self.steps_before = 0
+        self.began = self.reported = self.line = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.active:
+            self.bar.close()
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time inside counts as waiting for data."""
+        start = time.monotonic()
+        yield
+        self.waited += time.monotonic() - start
+
+    def step(self, progress: Progress, loss: float, norm: float, lr: float) -> None:
+        """After each step: every `log_steps` steps the scalars are written."""
+        self.steps += 1
+        if not self.active:
+            return
+        self.bar.update()
+        if progress.bad_in_a_row:
+            log.warning("step %d skipped: loss %g, gradient norm %g", progress.step, loss, norm)
+        s, now = self.settings, time.monotonic()
+        if progress.step % s.log_steps and progress.step != self.total:
+            return
+        elapsed = max(now - self.reported, 1e-9)
+        rate = (self.steps - self.steps_before) / elapsed  # steps per second
+        scalars = {
+            "loss": loss,
+            "lr": lr,
+            "gradient_norm": norm,
+            "skipped_steps": progress.skipped,
+            "samples_per_second": rate * s.batch,
+            "data_wait_share": (self.waited - self.waited_before) / elapsed,
+            "matmul_share": rate * self.flops / self.peak,
+        }
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, progress.step)
+        self.reported, self.waited_before, self.steps_before = now, self.waited, self.steps
+        remaining = (self.total - progress.step) * (now - self.began) / self.steps
+        line = (
+            f"loss {loss:.4f}  lr {lr:.2e}  {scalars['samples_per_second']:.1f} samples/s  "
+            f"data wait {scalars['data_wait_share']:.1%}  "
+            f"matmul peak {scalars['matmul_share']:.0%}"
+        )
+        self.bar.set_postfix_str(line)
+        if not self.terminal and (
+            now - self.line > SECONDS_PER_LOG_LINE or progress.step == self.total
+        ):
+            self.line = now
+            minutes = remaining / 60
+            log.info("step %d/%d  %s  ETA %.0f min", progress.step, self.total, line, minutes)
+
+    def checkpoint(self, step: int) -> None:
+        """After each checkpoint: held-out loss, reconstruction picture, linear probe."""
+        if not self.active:
+            return
+        start = time.monotonic()
+        scores = self.evaluation.run(step)
+        for name, value in scores.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+        text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        log.info("checkpoint at step %d  %s", step, text)
+        spent = time.monotonic() - start  # is not the time of a step
+        self.began, self.reported = self.began + spent, self.reported + spent
+
+
+def training_flops(config: ModelConfig, mask_ratio: float) -> float:
+    """Floating-point operations of matrix products for one crop, forward and backward."""
+    patches = config.rows * config.columns
+    visible = max(1, int(patches * (1 - mask_ratio)))
+    extra = int(config.cls_token)
+
+    def blocks(tokens: int, width: int, depth: int) -> float:
+        matrices = (4 + 2 * config.mlp_ratio) * width * width * tokens
+        attention = 2 * tokens * tokens * width
+        return 2 * depth * (matrices + attention)
+
+    forward = blocks(visible + extra, config.width, config.depth)
+    forward += blocks(patches + extra, config.decoder_width, config.decoder_depth)
+    forward += 2 * (visible + extra) * config.width * config.decoder_width
+    forward += 2 * (patches - visible) * config.decoder_width * config.patch_area
+    embedding = 2 * visible * config.patch_area * config.width  # its input needs no gradient
+    return 3 * forward + 2 * embedding
+
+
+def matmul_peak(device: torch.device, precision: str, repeats: int = 6) -> float:
+    """Floating-point operations per second of a large matrix product, the best of a few."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.ones(PEAK_SIZE, PEAK_SIZE, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * PEAK_SIZE**3 / best
