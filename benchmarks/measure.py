@@ -1,0 +1,92 @@
+"""Timing, memory and machine helpers of the benchmarks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+Times = dict[str, list[float]]  # seconds of each repeat, by contestant
+
+
+def interleaved(contestants: Mapping[str, Callable[[], object]], repeats: int) -> Times:
+    """Run the contestants in turn, A B A B ..., so that all of them meet the same other load."""
+    for run in contestants.values():
+        run()  # first calls allocate and choose kernels
+    times: Times = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratios(times: Times, slow: str, fast: str) -> tuple[float, float]:
+    """How many times faster `fast` is: by the best repeats, and by the median of the pairs."""
+    pairs = [a / b for a, b in zip(times[slow], times[fast], strict=True)]
+    return min(times[slow]) / min(times[fast]), statistics.median(pairs)
+
+
+class MatmulPeak:
+    """Best rate of one large torch.matmul; called again and again as one of the contestants."""
+
+    def __init__(self, dtype: torch.dtype, size: int = 2048) -> None:
+        self.matrix = torch.randn(size, size).to(dtype)
+        self.flops = 2 * size**3
+        self.best_seconds = float("inf")
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        torch.matmul(self.matrix, self.matrix)
+        self.best_seconds = min(self.best_seconds, time.perf_counter() - start)
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.flops / self.best_seconds
+
+
+def peak_rss_mb(run: Callable[[], object]) -> float:
+    """Peak resident memory of this process while `run` runs, in MB; only for a fresh process.
+
+    Not ru_maxrss: that counts what was needed to build the model before `run`, and, as a child
+    inherits it across exec, even the size of the process that started this one. Linux can set its
+    high-water mark back (proc(5), clear_refs).
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def machine() -> str:
+    """CPU, threads and torch version, for the line above a table."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    load = os.getloadavg()[0]
+    return (
+        f"{model}, {torch.get_num_threads()} threads ({torch.backends.cpu.get_cpu_capability()}), "
+        f"torch {torch.__version__}, load average before the run {load:.1f}"
+    )
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Replace the text between `<!-- name:begin -->` and `<!-- name:end -->`, or append it."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    section = f"{begin}\n{text.strip()}\n{end}"
+    old = path.read_text() if path.exists() else "# Results\n"
+    if begin in old and end in old:
+        head, rest = old.split(begin, 1)
+        new = head + section + rest.split(end, 1)[1]
+    else:
+        new = f"{old.rstrip()}\n\n{section}\n"
+    path.write_text(new)
