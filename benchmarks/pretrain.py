@@ -1,17 +1,18 @@
 """Speed and memory of a pretraining step: ratios against a plain loop, measured in one run.
 
-    python benchmarks/pretrain.py [--size base] [--batch 64] [--rounds 5]
+    python -m benchmarks.pretrain [--recipe small-cpu] [--batch 128] [--compile] [--write]
 
-Every variant trains the same model on the same crops. The variants take turns, so that a change
-of the machine's load meets all of them; ratios are of the medians. Peak memory is that of a
-process of its own per variant. Writes a Markdown table to standard output.
+Every variant trains the same model on the same crops, in a process of its own that keeps its
+memory to itself. The processes take turns, step by step, so that a change of the machine's load
+meets all of them. Prints a Markdown table; `--write` puts it into RESULTS.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import resource
+import gc
+import os
 import statistics
 import subprocess
 import sys
@@ -23,12 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hear_msm_mae.encoder import patchify
-from hear_msm_mae.pretrain.engine import parameter_groups, set_attention
+from benchmarks import measure
+from hear_msm_mae.pretrain.engine import keep_freed_memory, parameter_groups, set_attention
 from hear_msm_mae.pretrain.mae import Mask, MaskedAutoencoder
 from hear_msm_mae.pretrain.sampling import CropSampler, StepDataset, split_order
-from hear_msm_mae.pretrain.settings import Settings, from_dict
-from hear_msm_mae.pretrain.watch import matmul_peak, training_flops
+from hear_msm_mae.pretrain.settings import Settings, load_recipe
+from hear_msm_mae.pretrain.watch import training_flops
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +39,28 @@ class Variant:
     """One way to compute the same step."""
 
     name: str
-    bf16: bool
-    fused_attention: bool
-    masked_only: bool
-    fused_optimizer: bool
+    bf16: bool = True
+    fused_attention: bool = False
+    masked_only: bool = True
+    fused_optimizer: bool = True
+    keep_memory: bool = True
+    compile: bool = False
 
 
+PLAIN = Variant(
+    "plain: float32, explicit attention, all patches", False, False, False, False, False
+)
+CHOSEN = Variant("+ freed memory kept (what `pretrain` does on a CPU)")
 VARIANTS = [
-    Variant("plain: float32, explicit attention, all patches", False, False, False, False),
-    Variant("float32, SDPA", False, True, False, False),
-    Variant("bf16, SDPA", True, True, False, False),
-    Variant("bf16, matrix products as attention", True, False, False, False),
-    Variant("+ loss on gathered masked tokens", True, False, True, False),
-    Variant("+ fused AdamW (what `pretrain` does on a CPU)", True, False, True, True),
+    PLAIN,
+    Variant("float32, SDPA", False, True, False, False, False),
+    Variant("bf16, SDPA", True, True, False, False, False),
+    Variant("bf16, matrix products as attention", True, False, False, False, False),
+    Variant("+ loss on gathered masked tokens", True, False, True, False, False),
+    Variant("+ fused AdamW", True, False, True, True, False),
+    CHOSEN,
 ]
+COMPILED = Variant("+ torch.compile", compile=True)
 
 
 class Trainer:
@@ -57,6 +68,9 @@ class Trainer:
 
     def __init__(self, variant: Variant, settings: Settings) -> None:
         torch.manual_seed(0)
+        torch.set_flush_denormal(True)
+        if variant.keep_memory:
+            keep_freed_memory()
         self.variant = variant
         self.model = MaskedAutoencoder(settings.model_config())
         set_attention(self.model, variant.fused_attention)
@@ -65,10 +79,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             groups, lr=1e-4, betas=(0.9, 0.95), fused=fused, foreach=False
         )
+        if variant.compile:
+            self.model.compile()
 
-    def step(self, spectrogram: Tensor, mask: Mask) -> float:
-        """One optimiser step; returns its seconds."""
-        start = time.perf_counter()
+    def step(self, spectrogram: Tensor, mask: Mask) -> tuple[float, float]:
+        """One optimiser step; returns its seconds on the clock and of the processor."""
+        clock, processor = time.perf_counter(), time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.variant.bf16):
             if self.variant.masked_only:
                 loss = self.model(spectrogram, mask)
@@ -78,13 +94,16 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return time.perf_counter() - start
+        return time.perf_counter() - clock, time.process_time() - processor
 
 
 def loss_over_all_patches(model: MaskedAutoencoder, spectrogram: Tensor, mask: Mask) -> Tensor:
     """The usual formulation: predict every patch, then weigh the errors by the mask."""
     prediction = model.predict(spectrogram, mask).float()
-    errors = (prediction - patchify(spectrogram, model.config)).square().mean(-1)  # (b, l)
+    patches = prediction.shape[1]
+    everything = Mask.from_permutation(torch.arange(patches).expand(len(spectrogram), -1), 0)
+    target = model.target(spectrogram, everything)
+    errors = (prediction - target).square().mean(-1)  # (b, l)
     hidden = torch.zeros_like(errors).scatter(1, mask.masked, 1.0)
     return (errors * hidden).sum() / hidden.sum()
 
@@ -117,72 +136,137 @@ def fixed_batch(settings: Settings) -> tuple[Tensor, Mask]:
     return x, split_order(order, settings.mask_ratio)
 
 
-def peak_memory(index: int, settings: Settings) -> None:
-    """In a process of its own: prints MB beyond what the imports take."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    trainer = Trainer(VARIANTS[index], settings)
+def serve(variant: Variant, settings: Settings) -> None:
+    """In a process of its own: a step per line of input, then the peak memory.
+
+    Answers `seconds processor-seconds`; at the end MB beyond what the imports take.
+    """
+    gc.collect()
+    imports = measure.peak_rss_mb(lambda: None)
+    trainer = Trainer(variant, settings)
     batch = fixed_batch(settings)
-    for _ in range(2):
-        trainer.step(*batch)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    peak = measure.peak_rss_mb(lambda: print(*trainer.step(*batch), flush=True))
+    for _ in sys.stdin:
+        print(*trainer.step(*batch), flush=True)
+        peak = max(peak, measure.peak_rss_mb(lambda: None))
+    print(peak - imports, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--patch-frames", type=int, default=16)
-    parser.add_argument("--memory-of", type=int, default=None, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    settings = from_dict(
-        {
-            "steps": 1,
-            "size": options.size,
-            "batch": options.batch,
-            "patch_frames": options.patch_frames,
-        }
-    )
-    torch.set_flush_denormal(True)
-    if options.memory_of is not None:
-        peak_memory(options.memory_of, settings)
-        return
-    trainers = [Trainer(variant, settings) for variant in VARIANTS]
-    batch = fixed_batch(settings)
-    seconds: list[list[float]] = [[] for _ in trainers]
-    for turn in range(options.rounds + 1):
-        for times, trainer in zip(seconds, trainers, strict=True):
-            taken = trainer.step(*batch)
-            if turn:  # the first round warms up
-                times.append(taken)
-    peaks = {bf16: matmul_peak(torch.device("cpu"), "bf16" if bf16 else "fp32") for bf16 in (0, 1)}
-    flops = training_flops(settings.model_config(), settings.mask_ratio) * options.batch
-    print(
-        f"{settings.size} {settings.model_config().name}, batch {options.batch}, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; matmul peak "
-        f"{peaks[0] / 1e9:.0f} GFLOP/s float32, {peaks[1] / 1e9:.0f} bf16\n"
-    )
-    print("| step | samples/s | ratio | share of matmul peak | peak memory, MB |")
-    print("|---|---|---|---|---|")
-    plain = statistics.median(seconds[0])
-    for index, (variant, times) in enumerate(zip(VARIANTS, seconds, strict=True)):
-        median = statistics.median(times)
-        words = [sys.executable, __file__, *sys.argv[1:], "--memory-of", str(index)]
-        memory = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-        print(
-            f"| {variant.name} | {options.batch / median:.1f} | {plain / median:.2f} "
-            f"| {flops / median / peaks[variant.bf16]:.0%} | {memory:.0f} |"
+class Contestant:
+    """The process of one variant, seen from outside."""
+
+    def __init__(self, index: int, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "benchmarks.pretrain", *arguments, "--serve", str(index)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
+        self.seconds: list[float] = []
+        self.processor: list[float] = []
+        self._answer()  # the first step warms up
+
+    def step(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        seconds, processor = self._answer()
+        self.seconds.append(seconds)
+        self.processor.append(processor)
+
+    def finish(self) -> float:
+        """Peak memory in MB."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        (memory,) = self._answer()
+        self.process.wait()
+        return memory
+
+    def _answer(self) -> list[float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a variant's process ended with status {self.process.wait()}")
+        return [float(word) for word in line.split()]
+
+
+def reading_seconds(settings: Settings, repeats: int = 10) -> float:
+    """Time to read and assemble a batch in the training process."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = StepDataset(CropSampler(DiskCorpus(folder), settings))
         start = time.perf_counter()
-        for step in range(10):
+        for step in range(repeats):
             dataset[step]
-        wait = (time.perf_counter() - start) / 10
-    print(
-        f"\nReading a batch in the training process takes {wait * 1e3:.1f} ms, "
-        f"{wait / (wait + statistics.median(seconds[-1])):.2%} of the step."
+        return (time.perf_counter() - start) / repeats
+
+
+def table(settings: Settings, variants: list[Variant], rounds: int, arguments: list[str]) -> str:
+    """Measure all variants in turns."""
+    header = measure.machine()
+    peaks = {True: measure.MatmulPeak(torch.bfloat16), False: measure.MatmulPeak(torch.float32)}
+    contestants = [
+        Contestant(VARIANTS.index(v) if v in VARIANTS else -1, arguments) for v in variants
+    ]
+    for _ in range(rounds):
+        for contestant in contestants:
+            contestant.step()
+        for peak in peaks.values():
+            peak()
+    flops = training_flops(settings.model_config(), settings.mask_ratio) * settings.batch
+    lines = [
+        f"{settings.size} {settings.model_config().name}, batch {settings.batch}; {header}; matmul "
+        f"peak {peaks[False].flops_per_second / 1e9:.0f} GFLOP/s float32, "
+        f"{peaks[True].flops_per_second / 1e9:.0f} bf16. Best of {rounds} steps; ratios by the "
+        "best steps, by the median of the pairs, and by the best processor times.\n",
+        "| step | samples/s | ratio, best | median | processor | of matmul peak | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    plain = contestants[0]
+    for variant, contestant in zip(variants, contestants, strict=True):
+        best = min(contestant.seconds)
+        pairs = statistics.median(
+            a / b for a, b in zip(plain.seconds, contestant.seconds, strict=True)
+        )
+        processor = min(plain.processor) / min(contestant.processor)
+        lines.append(
+            f"| {variant.name} | {settings.batch / best:.1f} | {min(plain.seconds) / best:.2f} "
+            f"| {pairs:.2f} | {processor:.2f} "
+            f"| {flops / best / peaks[variant.bf16].flops_per_second:.0%} "
+            f"| {contestant.finish():.0f} |"
+        )
+    wait = reading_seconds(settings)
+    step = min(contestants[variants.index(CHOSEN)].seconds)
+    lines.append(
+        f"\nReading a batch in the training process (`workers=0`): {wait * 1e3:.1f} ms, "
+        f"{wait / (wait + step):.2%} of the step."
     )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipe", default="base-80x208p16x16")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--compile", action="store_true", help="torch.compile too (minutes)")
+    parser.add_argument("--ends", action="store_true", help="only the first and last variants")
+    parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
+    parser.add_argument("--serve", type=int, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    settings = load_recipe(options.recipe, [f"batch={options.batch}", "source_weights={}"])
+    if options.serve is not None:
+        serve(COMPILED if options.serve < 0 else VARIANTS[options.serve], settings)
+        return
+    variants = [PLAIN, VARIANTS[-2], CHOSEN] if options.ends else list(VARIANTS)
+    if options.compile:
+        variants.append(COMPILED)
+    passed = ["--recipe", options.recipe, "--batch", str(options.batch)]
+    text = table(settings, variants, options.rounds, passed)
+    print(text)
+    if options.write:
+        measure.write_section(RESULTS, f"pretrain {options.recipe}", text)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_one_process_goes_on_with_the_run_of_two(tmp_path):
 
 @pytest.mark.slow
 def test_nan_in_one_process_is_skipped_by_both(tmp_path):
-    settings = {"steps": 20, "max_bad_steps": 20, "poisoned": "[3]"}
+    settings = {"steps": 20, "max_bad_steps": 20, "poisoned": "[2]"}
     run(PYTHON, tmp_path / "one", **settings)
     run(TORCHRUN, tmp_path / "two", **settings)
     one, two = newest(tmp_path / "one"), newest(tmp_path / "two")
