@@ -20,8 +20,8 @@ from hear_msm_mae.config import SAMPLE_RATE
 from weights.corpus.packages import BuildError
 
 Facts = Mapping[str, str]
-#: A waveform (n,) and its facts.
-Clip = tuple[NDArray[np.float32], Facts]
+Waveform = NDArray[np.float32]  # (n,)
+Clip = tuple[Waveform, Facts]
 
 TRIM_BELOW = 35.0  # dB under the loudest frame of a clip
 TRIM_KEEP = 0.05  # s before the first louder frame
@@ -80,12 +80,12 @@ class Recipe:
             return Pool(self.name, waveforms, json.loads(str(stored["facts"])))
 
 
-def fit_length(waveform: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+def fit_length(waveform: Waveform, size: int) -> Waveform:
     """Cut or fill up with silence at the end: (n,) -> (size,)."""
     return np.pad(waveform[:size], (0, max(0, size - len(waveform))))
 
 
-def trim_start(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+def trim_start(waveform: Waveform) -> Waveform:
     """Leave out the quiet beginning, but for 50 ms: (n,) -> (m,), m <= n.
 
     >>> quiet = np.zeros(16000, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hear_msm_mae.checkpoint import replacing
 
 from .contestants import Contestant
 from .pools import Pool
-from .probe import score, split
+from .probe import score, splits
 from .tasks import TaskData
 
 log = logging.getLogger(__name__)
@@ -58,13 +59,16 @@ def evaluate(
     scores = {}
     for pool, data in tasks:
         vectors = embeddings(contestant, pool, cache)[data.indices]
-        results = [score(vectors, data.labels, split(data, s, folds), grid) for s in range(seeds)]
+        started = time.monotonic()
+        results = [score(vectors, data.labels, splits(data, s, folds), grid) for s in range(seeds)]
         scores[data.name] = [accuracy for accuracy, _ in results]
+        strengths = Counter(f"{strength:g}" for _, chosen in results for strength in chosen)
         log.info(
-            "%s: %s %.1f (C %s)",
+            "%s: %s %.1f in %.1f s (C %s)",
             contestant.name,
             data.name,
             np.mean(scores[data.name]),
-            ", ".join(f"{strength:g}" for _, strength in results),
+            time.monotonic() - started,
+            " ".join(f"{strength}:{count}" for strength, count in strengths.most_common()),
         )
     return scores

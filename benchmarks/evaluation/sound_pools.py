@@ -9,15 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.config import SAMPLE_RATE
 
 from . import speech_pools
-from .pools import Clip, Recipe, trim_start
+from .pools import Clip, Recipe, Waveform, trim_start
 from .sources import audio_files, source_folder
 
 EVENT_SECONDS = 2.0
 EVENT_PARTS = 3  # at most, of a long recording
 KIND_SECONDS = 1.0
-KIND_CLIPS = 150  # per kind and source
+KIND_CLIPS = 100  # per source and folder
+# Rows of a keyboard, with the last scan code (IBM PC, set 1) of each. Escape is a row of one,
+# space and its neighbours are few, and codes above have no place that is known for sure.
+KEY_ROWS = {
+    "escape": 0x01, "digits": 0x0E, "top": 0x1C, "home": 0x29, "bottom": 0x36, "space": 0x3A,
+    "function": 0x44, "keypad": 0x53,
+}  # fmt: skip
 
 
 def events(cache: Path) -> Iterator[Clip]:
@@ -31,11 +38,13 @@ def events(cache: Path) -> Iterator[Clip]:
 
 
 def keys(cache: Path) -> Iterator[Clip]:
-    """Keys of a keyboard, pressed and released; the file name is the scan code of the key."""
+    """Keys of a keyboard, pressed and released; a file is called by the scan code of its key."""
     for path in audio_files(source_folder("bucklespring", cache)):
         code, action = path.stem.split("-")
-        facts = {"key": code, "action": "release" if action == "1" else "press"}
-        yield trim_start(read_audio(path)), facts
+        for row, last in KEY_ROWS.items():
+            if int(code, 16) <= last:
+                yield trim_start(read_audio(path)), {"key": code, "action": action, "row": row}
+                break
 
 
 def kinds(cache: Path) -> Iterator[Clip]:
@@ -55,7 +64,7 @@ def kinds(cache: Path) -> Iterator[Clip]:
         yield from _cut(source_folder(source, cache) / folder, kind, source, wanted)
     effects = source_folder("hedgewars", cache)
     yield from _cut(effects, "sound", "hedgewars", wanted, deep=False)
-    for source, pool in (("klettres", speech_pools.letters), ("hedgewars", speech_pools.voices)):
+    for source, pool in (("klettres", _syllables), ("hedgewars", speech_pools.voices)):
         clips = list(pool(cache))
         for index in np.linspace(0, len(clips) - 1, wanted).astype(int):
             waveform, facts = clips[index]
@@ -64,6 +73,10 @@ def kinds(cache: Path) -> Iterator[Clip]:
                 parts(waveform, KIND_SECONDS)[0],
                 {"kind": "speech", "source": source, "recording": recording},
             )
+
+
+def _syllables(cache: Path) -> Iterator[Clip]:
+    return speech_pools.klettres(cache, speech_pools.LANGUAGE_SYLLABLES)
 
 
 def _cut(folder: Path, kind: str, source: str, wanted: int, deep: bool = True) -> Iterator[Clip]:
@@ -79,9 +92,9 @@ def _cut(folder: Path, kind: str, source: str, wanted: int, deep: bool = True) -
             yield cuts[index], {"kind": kind, "source": source, "recording": recording}
 
 
-def parts(waveform: np.ndarray, seconds: float) -> list[np.ndarray]:
+def parts(waveform: Waveform, seconds: float) -> list[Waveform]:
     """Parts of equal length without overlap; one, possibly shorter, of a short recording."""
-    size = round(seconds * 16_000)
+    size = round(seconds * SAMPLE_RATE)
     return [
         waveform[start : start + size] for start in range(0, max(1, len(waveform) - size + 1), size)
     ]
@@ -97,5 +110,5 @@ def base_name(path: Path) -> str:
 
 
 EVENTS = Recipe("events", EVENT_SECONDS, events)
-KEYS = Recipe("keys", 0.5, keys)
-KINDS = Recipe("kinds", KIND_SECONDS, kinds)
+KEYS = Recipe("keys", 0.5, keys, version=2)
+KINDS = Recipe("kinds", KIND_SECONDS, kinds, version=2)

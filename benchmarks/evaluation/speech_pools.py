@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.config import SAMPLE_RATE
 
-from .pools import Clip, Recipe, fit_length, trim_start
+from .pools import Clip, Recipe, Waveform, fit_length, trim_start
 from .sources import audio_files, source_folder
 from .synthesis import VOICES, speak
 
@@ -23,26 +24,57 @@ WORDS = (
     "open", "table",
 )  # fmt: skip
 STRETCHES = (0.85, 1.0, 1.2)
-SYLLABLES = 40  # at most, per language
+LETTER_SECONDS = 1.0
+LANGUAGE_SYLLABLES = 20  # per language, at most
+LATIN = frozenset(
+    ["cs", "da", "de", "en", "en_GB", "es", "fr", "hu", "it", "lt", "nb", "nds", "nl", "pt_BR"]
+)
 CROWD_SECONDS = 2.0
-CROWD_GROUPS = 6
-CROWD_CLIPS = 15  # per group and number of voices
+CROWD_GROUPS = 5  # with eleven casts, of two or three each
+CROWD_CLIPS = 18  # per group and number of voices
 
 
-def letters(cache: Path) -> Iterator[Clip]:
-    """Letters and syllables of klettres, with their language and the text that is said."""
+def klettres(cache: Path, syllables: int) -> Iterator[Clip]:
+    """Letters and some syllables of every language, with the text that is said."""
     root = source_folder("klettres", cache)
     for folder in sorted(path.parent for path in root.glob("*/sounds.xml")):
         texts = spoken_texts(folder / "sounds.xml")
-        syllables = 0
-        for path in audio_files(folder):
-            kind = path.parent.name
-            syllables += kind == "syllab"
-            if kind == "syllab" and syllables > SYLLABLES:
-                continue
-            name = path.relative_to(root).as_posix()
-            facts = {"language": folder.name, "kind": kind, "text": texts.get(name, path.stem)}
-            yield trim_start(read_audio(path, stop=6.0)), facts
+        paths = [(kind, audio_files(folder / kind)) for kind in ("alpha", "syllab")]
+        for kind, found in paths:
+            for path in found if kind == "alpha" else found[:syllables]:
+                name = path.relative_to(root).as_posix()
+                facts = {"language": folder.name, "kind": kind, "text": texts.get(name, path.stem)}
+                yield trim_start(read_audio(path, stop=6.0)), facts
+
+
+def letters(cache: Path) -> Iterator[Clip]:
+    """Letters of the languages that use the Latin script."""
+    for waveform, facts in klettres(cache, syllables=0):
+        if facts["language"] in LATIN:
+            yield waveform, facts
+
+
+def languages(cache: Path) -> Iterator[Clip]:
+    """Letters and syllables, disguised: every clip has its own noise, tone and level.
+
+    Without that a probe needs no more than the hum and the microphone of each recording place.
+    """
+    rng = np.random.default_rng(20261124)
+    size = round(LETTER_SECONDS * SAMPLE_RATE)
+    for waveform, facts in klettres(cache, syllables=LANGUAGE_SYLLABLES):
+        yield disguised(fit_length(waveform, size), rng), facts
+
+
+def disguised(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """Tilt the spectrum by up to 6 dB per octave, add noise 20 dB below, change the level."""
+    n = len(waveform)
+    kilohertz = (np.fft.rfftfreq(n, 1 / SAMPLE_RATE) + 50) / 1000
+    tilt = kilohertz ** (rng.uniform(-6, 6) / (20 * np.log10(2)))
+    speech = np.fft.irfft(np.fft.rfft(waveform) * tilt, n)
+    colour = kilohertz ** rng.uniform(-0.5, 0)  # white to pink
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * colour, n)
+    mixture = speech / (speech.std() + 1e-6) + 0.1 * noise / noise.std()
+    return (mixture * 0.05 * 10 ** (rng.uniform(-6, 6) / 20)).astype(np.float32)
 
 
 def spoken_texts(table: Path) -> dict[str, str]:
@@ -63,6 +95,15 @@ def voices(cache: Path) -> Iterator[Clip]:
             yield trim_start(read_audio(path, stop=8.0)), facts
 
 
+def cast(pack: str) -> str:
+    """Packs that may share actors have the same: translations are called after their original.
+
+    >>> cast("Default_es")
+    'Default'
+    """
+    return pack.split("_")[0]
+
+
 def words(cache: Path) -> Iterator[Clip]:
     """Common words in every English voice of flite and festival, at three speeds."""
     for name, voice in VOICES.items():
@@ -75,16 +116,18 @@ def words(cache: Path) -> Iterator[Clip]:
 
 def crowds(cache: Path) -> Iterator[Clip]:
     """One to four voices of hedgewars at once; the packs of a group speak in no other group."""
-    by_pack: dict[str, list[np.ndarray]] = {}
+    by_pack: dict[str, list[Waveform]] = {}
     for waveform, facts in voices(cache):
-        if len(waveform) >= 8000 and np.abs(waveform).max() > 1e-3:
+        if len(waveform) >= SAMPLE_RATE // 2 and np.abs(waveform).max() > 1e-3:
             by_pack.setdefault(facts["pack"], []).append(waveform)
     rng = Random("crowds")
-    packs = sorted(by_pack)
-    rng.shuffle(packs)
-    # Mixtures need several packs in a group: every pack is in one group of at least two.
-    groups = [packs[index::CROWD_GROUPS] for index in range(CROWD_GROUPS)]
-    size = round(CROWD_SECONDS * 16_000)
+    casts = sorted({cast(pack) for pack in by_pack})
+    rng.shuffle(casts)
+    groups = [
+        [pack for pack in sorted(by_pack) if cast(pack) in casts[index::CROWD_GROUPS]]
+        for index in range(CROWD_GROUPS)
+    ]
+    size = round(CROWD_SECONDS * SAMPLE_RATE)
     for index, group in enumerate(groups):
         for count in (1, 2, 3, 4):
             for _ in range(CROWD_CLIPS):
@@ -96,16 +139,17 @@ def crowds(cache: Path) -> Iterator[Clip]:
                 yield mixture * level, {"voices": str(count), "group": str(index)}
 
 
-def _stream(phrases: list[np.ndarray], size: int, rng: Random) -> np.ndarray:
+def _stream(phrases: list[Waveform], size: int, rng: Random) -> Waveform:
     """Phrases of one pack in a row, at equal power, (size,)."""
-    row: list[np.ndarray] = []
+    row: list[Waveform] = []
     while sum(map(len, row)) < size:
         row.append(rng.choice(phrases))
     waveform = fit_length(np.concatenate(row), size)
     return waveform / np.sqrt(np.square(waveform).mean() + 1e-8)
 
 
-LETTERS = Recipe("letters", 1.0, letters)
+LETTERS = Recipe("letters", LETTER_SECONDS, letters, version=2)
+LANGUAGES = Recipe("languages", LETTER_SECONDS, languages)
 VOICES_POOL = Recipe("voices", 2.0, voices)
 WORDS_POOL = Recipe("words", 1.0, words)
-CROWDS = Recipe("crowds", CROWD_SECONDS, crowds)
+CROWDS = Recipe("crowds", CROWD_SECONDS, crowds, version=2)

@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hear_msm_mae.audio import read_audio
 from weights.corpus import packages
 from weights.corpus.midi import DRUM_CHANNEL, Score
 from weights.corpus.packages import BuildError
 
+from .pools import Waveform
 from .sources import package_folder, source_folder
 
-Waveform = NDArray[np.float32]
 # Neither fluidsynth nor timidity filters well at a lower rate; soxr does it afterwards.
 RENDER_RATE = 44_100  # Hz
 
@@ -99,9 +98,9 @@ def _festival(texts: Sequence[str], voice: Voice, stretch: float, files: Sequenc
 # ---------------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """One key of an instrument: MIDI pitch and velocity (0 to 127), held for some seconds."""
+    """Keys of an instrument, struck at once: MIDI pitches and velocity (0 to 127), held."""
 
-    pitch: int
+    pitches: tuple[int, ...]
     velocity: int
     seconds: float
 
@@ -113,7 +112,7 @@ def play(
 
     Args:
         notes: what to play.
-        program: General MIDI program, 0 to 127, or None for the drum kit (pitch is the drum).
+        program: General MIDI program, 0 to 127, or None for the drum kit (pitches are drums).
         font: "opl3" or "freepats".
         cache: folder of the evaluation sources.
         spacing: seconds from the start of a note to the start of the next one.
@@ -133,7 +132,8 @@ def play(
     lead = 0.1  # s, for the messages above
     for index, note in enumerate(notes):
         start = lead + index * spacing
-        score.note(start, note.seconds, channel, note.pitch, note.velocity)
+        for pitch in note.pitches:
+            score.note(start, note.seconds, channel, pitch, note.velocity)
     score.end(lead + len(notes) * spacing + 1.0)
     with tempfile.TemporaryDirectory() as folder:
         midi, rendered = Path(folder, "score.mid"), Path(folder, "rendered.wav")

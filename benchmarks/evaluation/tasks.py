@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,10 @@ from .pools import Facts, Pool, Recipe
 
 # Letters whose name is about the same in most languages of klettres that use the Latin script.
 LETTERS = frozenset("abdfgiklmnoprstu")
-LATIN = frozenset(
-    ["cs", "da", "de", "en", "en_GB", "es", "fr", "hu", "it", "lt", "nb", "nds", "nl", "pt_BR"]
-)
-OTHER_LANGUAGES = frozenset(["Default_es", "Default_pl", "Default_ru", "Default_uk", "Russian_pl"])
 REACTIONS = {
     "ow": "pain", "ouch": "pain", "ooff": "blow", "jump": "effort", "laugh": "laugh",
     "hmm": "doubt", "nooo": "dismay", "uh-oh": "dismay", "oops": "dismay",
 }  # fmt: skip
-PHRASE_PACKS = 9  # English packs that say a phrase, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +78,20 @@ class TaskData:
 
 
 def _letter(facts: Facts) -> tuple[str, str] | None:
-    if facts["kind"] != "alpha" or facts["language"] not in LATIN or facts["text"] not in LETTERS:
+    if facts["text"] not in LETTERS:
         return None
-    return facts["text"], facts["language"].split("_GB")[0]
-
-
-def _phrase(facts: Facts) -> tuple[str, str] | None:
-    if facts["pack"] in OTHER_LANGUAGES or facts["phrase"].rstrip("0123456789") in REACTIONS:
-        return None
-    return facts["phrase"], facts["pack"]
+    return facts["text"], facts["language"].removesuffix("_GB")
 
 
 def _reaction(facts: Facts) -> tuple[str, str] | None:
     label = REACTIONS.get(facts["phrase"].rstrip("0123456789"))
-    return (label, facts["pack"]) if label else None
+    return (label, speech_pools.cast(facts["pack"])) if label else None
+
+
+def _pitch(facts: Facts) -> tuple[str, str] | None:
+    if (facts["font"], facts["program"]) in music_pools.OFF_PITCH:
+        return None
+    return facts["pitch"], facts["program"]
 
 
 def _family(facts: Facts) -> tuple[str, str] | None:
@@ -114,17 +108,13 @@ TASKS = {
             "words", speech_pools.WORDS_POOL, "word", "speaker of the synthetic voice",
             lambda facts: (facts["word"], facts["speaker"]),
         ),
-        Task(
-            "phrases", speech_pools.VOICES_POOL, "phrase", "voice pack", _phrase,
-            fewest=PHRASE_PACKS,
-        ),
-        Task("reactions", speech_pools.VOICES_POOL, "vocal reaction", "voice pack", _reaction),
+        Task("reactions", speech_pools.VOICES_POOL, "vocal reaction", "voice packs", _reaction),
         Task(
             "speaker", speech_pools.VOICES_POOL, "voice pack", "phrase",
             lambda facts: (facts["pack"], facts["phrase"].rstrip("0123456789")),
         ),
         Task(
-            "language", speech_pools.LETTERS, "language (and its speakers)", "letter or syllable",
+            "language", speech_pools.LANGUAGES, "language (and its speakers)", "letter or syllable",
             lambda facts: (facts["language"], facts["text"]),
         ),
         Task(
@@ -132,9 +122,10 @@ TASKS = {
             lambda facts: (facts["voices"], facts["group"]),
         ),
         Task(
-            "pitch", music_pools.NOTES, "MIDI pitch", "program, both fonts",
-            lambda facts: (facts["pitch"], facts["program"]),
+            "chords", music_pools.CHORDS_POOL, "kind of chord", "program, both fonts",
+            lambda facts: (facts["chord"], facts["program"]),
         ),
+        Task("pitch", music_pools.NOTES, "MIDI pitch", "program, both fonts", _pitch),
         Task("instrument", music_pools.NOTES, "family", "program, both fonts", _family),
         Task(
             "percussion", music_pools.DRUMS_POOL, "kind of drum", "drum of a kit",
@@ -145,8 +136,8 @@ TASKS = {
             lambda facts: (facts["kind"], facts["recording"]),
         ),
         Task(
-            "keys", sound_pools.KEYS, "pressed or released", "key",
-            lambda facts: (facts["action"], facts["key"]),
+            "keys", sound_pools.KEYS, "row of the keyboard", "key",
+            lambda facts: (facts["row"], facts["key"]), fewest=10,
         ),
         Task(
             "kinds", sound_pools.KINDS, "speech, music or sound", "recording",
@@ -154,9 +145,3 @@ TASKS = {
         ),
     )
 }  # fmt: skip
-
-
-def task_data(task: Task, cache: Path) -> tuple[Pool, TaskData]:
-    """The pool of a task, built if needed, and its clips."""
-    pool = task.recipe.pool(cache)
-    return pool, task.data(pool)
