@@ -23,7 +23,7 @@ from hear_msm_mae.checkpoint import bundled_weights, load_checkpoint, replacing
 from hear_msm_mae.config import ModelConfig
 from weights.corpus.packages import BuildError
 
-from .evaluation import contestants, report
+from .evaluation import contestants, published, report
 from .evaluation.contestants import Contestant
 from .evaluation.pools import Pool
 from .evaluation.probe import GRID, QUICK_GRID, VALIDATION_FOLDS
@@ -107,6 +107,9 @@ def chosen_contestants(options: argparse.Namespace) -> dict[str, list[Contestant
         columns["untrained"] = [contestants.untrained(config, s, model_options) for s in seeds]
         columns["logmel"] = [contestants.log_mel()]
         columns["mfcc"] = [contestants.mfcc()]
+    if options.baselines == "all":
+        for contestant in (published.naive(), published.crepe(), published.resemblyzer()):
+            columns[contestant.name] = [contestant]
     return columns
 
 
