@@ -6,8 +6,10 @@ BIN = $(VENV)/bin
 TORCH = torch==2.14.1 torchvision==0.29.1
 # PyPI's hearvalidator declares Python < 3.9 and plain pip would pick an old, weaker release.
 VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
+# Models that benchmarks.quality compares with; their own pins are of 2021.
+PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench quality clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
@@ -26,6 +28,12 @@ lint: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.inference --write
+
+# The table of benchmarks/RESULTS.md; the sources are fetched on a Debian-like system.
+quality: $(VENV)/.test-installed
+	$(BIN)/pip install --quiet --editable ".[quality]"
+	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
+	$(BIN)/python -m benchmarks.quality --write
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)

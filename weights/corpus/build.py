@@ -20,11 +20,10 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 import packages
-from packages import BuildError, Collected
+from packages import BuildError, Collected, read_csv, role_of
 
 log = logging.getLogger("corpus")
 HERE = Path(__file__).resolve().parent
@@ -47,11 +46,6 @@ class Source:
     exclude: str
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
     """The sources in the order they are built (which decides who keeps a duplicate)."""
     sources = []
@@ -61,22 +55,16 @@ def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
     return sources
 
 
-def read_excluded(path: Path = HERE / "excluded.csv") -> dict[str, str]:
-    """Package name patterns that must stay out of the corpus, with the reason's keyword."""
-    return {row["pattern"]: row["role"] for row in read_csv(path)}
-
-
 def read_held_out(path: Path = HERE / "held_out.csv") -> set[str]:
     """SHA-256 of single recordings that must stay out (the clips of examples/)."""
     return {row["sha256"] for row in read_csv(path)}
 
 
-def refuse_excluded(sources: list[Source], excluded: dict[str, str]) -> None:
+def refuse_excluded(sources: list[Source]) -> None:
     """Raise BuildError if a source is kept for evaluation or reserved."""
     for source in sources:
-        for pattern, role in excluded.items():
-            if fnmatch(source.package, pattern):
-                raise BuildError(f"{source.package} is {role} ({pattern}), not for the corpus")
+        if role := role_of(source.package):
+            raise BuildError(f"{source.package} is {role}, not for the corpus")
 
 
 class Corpus:
@@ -247,7 +235,7 @@ def build_all(corpus: Corpus, sources: list[Source], held_out: set[str]) -> int:
     """Build every source, go on after one that fails, write the manifest."""
     failed = []
     try:
-        refuse_excluded(sources, read_excluded())
+        refuse_excluded(sources)
         corpus.folder.mkdir(parents=True, exist_ok=True)
         for source in sources:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fnmatch
 import hashlib
 import logging
@@ -23,6 +24,7 @@ AUDIO_SUFFIXES = frozenset(
 )
 ARCHIVE_SUFFIXES = frozenset({".pk3", ".pk4", ".zip"})
 SHORTEST_SECONDS = 0.05
+EXCLUDED = Path(__file__).resolve().parent / "excluded.csv"
 
 
 class BuildError(RuntimeError):
@@ -38,6 +40,18 @@ class Collected:
     duplicates: int = 0
     held_out: int = 0
     unreadable: int = 0
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table with a header line."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def role_of(package: str) -> str | None:
+    """Why a package must stay out of the corpus: "evaluation" or "reserved"; None: it may go in."""
+    roles = {r["role"] for r in read_csv(EXCLUDED) if fnmatch.fnmatch(package, r["pattern"])}
+    return "reserved" if "reserved" in roles else next(iter(roles), None)
 
 
 def require(tool: str, package: str) -> str:

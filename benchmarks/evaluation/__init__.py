@@ -1,0 +1,1 @@
+"""Tasks, probe and contestants of the quality benchmark."""

@@ -1,0 +1,151 @@
+"""Linear probe: multinomial logistic regression on frozen embeddings, group-wise splits.
+
+For each seed, the groups of a task are dealt into folds; each fold is the test data once. In its
+training data, regularisation is chosen by cross-validation, again over whole groups; then one
+probe is fitted on all training clips and asked about the test clips, once. The score of a seed
+is the share of all clips whose label was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .tasks import TaskData
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+TEST_FOLDS = 4
+VALIDATION_FOLDS = 3
+#: Inverse regularisation strengths, for features of unit variance divided by sqrt(d).
+GRID = (0.03, 0.3, 3.0, 30.0, 300.0, 3000.0)
+QUICK_GRID = (1.0, 30.0, 1000.0)
+MAX_ITERATIONS = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Positions of the clips of each part.
+
+    Shape:
+        - train, test: (n,)
+        - validation: pairs of positions (fit, check) inside `train`
+    """
+
+    train: Indices
+    test: Indices
+    validation: tuple[tuple[Indices, Indices], ...]
+
+
+def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) -> list[Split]:
+    """Divide the clips by groups, with the labels spread over the parts as evenly as it goes.
+
+    Every clip is a test clip of exactly one of the splits.
+
+    Args:
+        data: labels and groups.
+        seed: of the deal.
+        validation_folds: how many of the folds in the training data are used.
+
+    Raises:
+        ValueError: the task has too few groups.
+    """
+    everything = np.arange(len(data.labels))
+    found = []
+    for train, test in _folds(data, everything, TEST_FOLDS, seed):
+        validation = tuple(_folds(data, train, VALIDATION_FOLDS, seed + 1000))
+        found.append(Split(train, test, validation[:validation_folds]))
+    return found
+
+
+def _folds(
+    data: TaskData, positions: Indices, folds: int, seed: int
+) -> Iterator[tuple[Indices, Indices]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = data.groups[positions]
+    folds = min(folds, len(set(groups)))
+    if folds < 2:
+        raise ValueError(f"task {data.name}: {folds} group is too few to divide")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # that some label has fewer clips than there are folds
+        warnings.simplefilter("ignore", UserWarning)
+        for fit, check in splitter.split(positions, data.labels[positions], groups):
+            yield positions[fit], positions[check]
+
+
+def score(
+    embeddings: NDArray[np.float32],
+    labels: Indices,
+    parts: Sequence[Split],
+    grid: Sequence[float] = GRID,
+) -> tuple[float, list[float]]:
+    """Accuracy in percent over the test clips of all splits, and the strengths that were chosen.
+
+    Args:
+        embeddings: (n, d).
+        labels: (n,).
+        parts: divisions of the n clips; labels of their test clips are only used for the score.
+        grid: inverse strengths to choose from.
+    """
+    hits, count, chosen = 0, 0, []
+    for part in parts:
+        x = reduced(embeddings.astype(np.float64), part.train)
+        best = choose(x, labels, part.validation, grid)
+        [prediction] = fit_predict(x, labels, part.train, part.test, [best])
+        hits += int((prediction == labels[part.test]).sum())
+        count += len(part.test)
+        chosen.append(best)
+    return 100 * hits / count, chosen
+
+
+def choose(
+    x: Array, labels: Indices, validation: Sequence[tuple[Indices, Indices]], grid: Sequence[float]
+) -> float:
+    """The strength with the most hits over the validation folds; of equals the strongest."""
+    hits = np.zeros(len(grid))
+    for fit, check in validation:
+        for index, prediction in enumerate(fit_predict(x, labels, fit, check, grid)):
+            hits[index] += (prediction == labels[check]).sum()
+    return grid[int(hits.argmax())]
+
+
+def reduced(embeddings: Array, train: Indices) -> Array:
+    """Standardise by the training clips and rotate into the space that they span.
+
+    A linear probe with a quadratic penalty has its weights in that space, so nothing is lost,
+    and n training clips need no more than n dimensions: (n, d) -> (n, min(d, len(train))).
+    """
+    mean, std = embeddings[train].mean(axis=0), embeddings[train].std(axis=0)
+    # What is constant in training says nothing; a tiny std would blow it up in the test clips.
+    keep = std > 1e-8 * np.maximum(1.0, np.abs(mean))
+    x = (embeddings[:, keep] - mean[keep]) / std[keep] / np.sqrt(max(1, keep.sum()))
+    if len(train) >= x.shape[1]:
+        return x
+    gram = x[train] @ x[train].T
+    values, vectors = np.linalg.eigh(gram)
+    use = values > 1e-10 * values.max()
+    return x @ (x[train].T @ (vectors[:, use] / np.sqrt(values[use])))
+
+
+def fit_predict(
+    x: Array, labels: Indices, fit: Indices, check: Indices, grid: Sequence[float]
+) -> list[Indices]:
+    """Predictions for the clips `check` of a probe fitted on the clips `fit`, per strength."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True, tol=1e-3)
+    predictions = []
+    with warnings.catch_warnings():
+        # Stopping early at the weak end of the grid acts like a little more regularisation.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for strength in grid:
+            probe.set_params(C=strength).fit(x[fit], labels[fit])
+            predictions.append(probe.predict(x[check]))
+    return predictions

