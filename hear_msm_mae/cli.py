@@ -18,10 +18,11 @@ from tqdm import tqdm
 from . import __version__, cli_pretrain
 from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
 from .audio import find_audio, read_audio
-from .checkpoint import bundled_weights, replacing, save_checkpoint
+from .checkpoint import replacing, save_checkpoint
 from .config import SAMPLE_RATE
 from .convert import load_any
 from .embedder import HearModel
+from .sharing import find_weights
 from .units import valid_hops_ms
 
 EXIT_BAD_INPUT = 2  # nothing was done
@@ -118,7 +119,7 @@ def embed(
 @app.command()
 def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> None:
     """Show what a weights file holds."""
-    path = Path(weights) if weights else bundled_weights()
+    path = find_weights(weights)
     checkpoint = load_any(path)
     config = checkpoint.config
     count = {
@@ -169,7 +170,7 @@ def validate(weights: Weights = "") -> None:
     """Run hear-validator on this package."""
     if importlib.util.find_spec("hearvalidator") is None:
         raise ValueError(f"hear-validator is not installed; run: {VALIDATOR_INSTALL}")
-    path = weights or str(bundled_weights())
+    path = str(find_weights(weights))
     command = [sys.executable, "-m", "hearvalidator.validate", "hear_msm_mae", "--model", path]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
