@@ -79,9 +79,7 @@ class Page:
     def click(self, x: float, y: float) -> None:
         """A click of the reader, which also allows the page to play sound."""
         for kind in ("mousePressed", "mouseReleased"):
-            self._call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def click_on(self, selector: str) -> None:
         """A click on the middle of an element, scrolled into view."""

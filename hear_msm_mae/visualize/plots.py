@@ -13,7 +13,7 @@ from ..checkpoint import replacing
 from ..config import MS_PER_FRAME, SAMPLE_RATE
 from ..frontend import mel_filter_bank
 
-HERTZ = (100, 300, 1000, 3000, 7000)  # labelled on the frequency axis
+HERTZ = (250, 1000, 2000, 4000, 7000)  # labelled on the frequency axis
 INSTALL = "pip install 'hear_msm_mae[visual]'"
 
 

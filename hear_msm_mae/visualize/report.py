@@ -26,7 +26,7 @@ from .plots import HERTZ, mel_positions
 
 NEIGHBOURS = 6
 MOST_FOLDERS = 24  # that can be told apart by colour and shape
-ATTENTION_TOP = 0.99  # quantile that is drawn at full strength
+ATTENTION_RANGE = (0.05, 0.98)  # quantiles drawn as nothing and at full strength
 ATTENTION_STEPS = 99
 
 Progress = Callable[[Sequence[Path]], Iterable[Path]]
@@ -134,24 +134,25 @@ def write_report(
 def names_and_folders(
     files: Sequence[Path], sources: Sequence[str | Path]
 ) -> list[tuple[str, str]]:
-    """(name, folder) of each file for people, relative to the source it was found in.
+    """(name inside the folder, folder) of each file for people.
 
-    Where there are too many folders to be told apart by colour, the upper ones count.
+    Folders are named from the source on that they were found in. Where there are too many to be
+    told apart by colour, the upper ones count.
     """
-    names, folders = [], []
+    parts: list[tuple[str, ...]] = []  # folders, then the file
     for path in files:
         source = next(s for s in map(Path, sources) if path == s or path.is_relative_to(s))
-        inside = path.relative_to(source) if path != source else Path(path.name)
         top = source if path != source else path.parent
-        above = (_own_name(top),) if len(sources) > 1 or not inside.parent.parts else ()
-        names.append(printable(inside.as_posix()))
-        folders.append(above + inside.parent.parts)
-    depth = max(map(len, folders), default=1)
-    while depth > 1 and len({folder[:depth] for folder in folders}) > MOST_FOLDERS:
+        inside = path.relative_to(top).parts
+        own = (_own_name(top),) if len(sources) > 1 or len(inside) == 1 else ()
+        parts.append((*own, *inside))
+    depth = max(len(path) - 1 for path in parts)
+    while depth > 1 and len({path[:-1][:depth] for path in parts}) > MOST_FOLDERS:
         depth -= 1
+    folders = [path[:-1][:depth] for path in parts]
     return [
-        (name, printable("/".join(folder[:depth])))
-        for name, folder in zip(names, folders, strict=True)
+        (printable("/".join(path[len(folder) :])), printable("/".join(folder)))
+        for path, folder in zip(parts, folders, strict=True)
     ]
 
 
@@ -175,8 +176,8 @@ def _look(
     shown = clip[:, :frames].cpu()
     low, high = float(shown.quantile(0.01)), float(shown.max())
     attention = attention_map(model, clip).mean(0)  # (rows, columns)
-    top = max(1.0, float(attention.quantile(ATTENTION_TOP)))
-    steps = (attention / top * ATTENTION_STEPS).clamp(0, ATTENTION_STEPS).round().int()
+    least, most = (float(attention.quantile(q)) for q in ATTENTION_RANGE)
+    steps = ((attention - least) / max(most - least, 1e-6)).clamp(0, 1) * ATTENTION_STEPS
     hidden, outputs = [], []
     for ratio in settings.mask_ratios:
         assert autoencoder is not None
@@ -190,7 +191,7 @@ def _look(
         "picture": picture_uri(shown.numpy(), low, high),
         "hidden": hidden,
         "outputs": outputs,
-        "attention": steps.flatten().tolist(),
+        "attention": steps.flatten().round().int().tolist(),
     }
 
 

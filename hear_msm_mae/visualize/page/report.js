@@ -24,6 +24,7 @@ function drawing(tag, attributes = {}, ...children) {
 }
 
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const full = (clip) => `${clip.folder}/${clip.name}`;
 const length = (seconds) => (seconds < 10 ? seconds.toFixed(1) : seconds.toFixed(0)) + " s";
 
 // -----------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ function icon(folder) {
 // -----------------------------------------------------------------------------------------------
 const pictures = {};
 
-function makePicture(id) {
+function makePicture(id, timed) {
   const picture = element("div", { class: "picture" });
   const frame = element("div", { class: "frame", role: "img" });
   const head = element("span", { class: "playhead" });
@@ -64,7 +65,8 @@ function makePicture(id) {
     picture.append(tick);
   }
   picture.append(frame);
-  $(id).append(picture, element("div", { class: "times", "aria-hidden": "true" }));
+  $(id).append(picture);
+  if (timed) $(id).append(element("div", { class: "times", "aria-hidden": "true" }));
   frame.addEventListener("click", (event) => {
     const box = frame.getBoundingClientRect();
     player.currentTime = ((event.clientX - box.left) / box.width) * clips[selected].seconds;
@@ -78,6 +80,7 @@ function showPicture(id, uri, label, clip, overlay) {
   const image = element("img", { src: uri, alt: "" });
   frame.setAttribute("aria-label", `${label} of ${clip.name}`);
   frame.replaceChildren(image, ...(overlay ? [overlay] : []), head);
+  if (!times) return;
   const seconds = clip.frames * report.frameSeconds;
   const step = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60].find((s) => seconds / s <= 8) ?? 300;
   times.replaceChildren();
@@ -156,7 +159,7 @@ function select(index, play = true) {
 
 function row(index, note) {
   const clip = clips[index];
-  const name = element("span", { class: "name", title: clip.name }, clip.name);
+  const name = element("span", { class: "name", title: full(clip) }, clip.name);
   const button = element("button", { type: "button", class: "row" }, icon(clip.folder), name);
   button.append(element("span", { class: "quiet" }, note));
   button.addEventListener("click", () => select(index));
@@ -198,7 +201,8 @@ const marks = clips.map((clip, index) => {
 
 function showSelection() {
   const [x, y] = places[selected];
-  const lines = clips[selected].near.map(([index]) => {
+  const similar = clips[selected].near.filter(([, similarity]) => similarity > 0);
+  const lines = similar.map(([index]) => {
     const [x2, y2] = places[index];
     return drawing("line", { x1: x, y1: y, x2, y2, class: "link" });
   });
@@ -230,7 +234,7 @@ function showTip(event) {
   const tip = $("tip");
   tip.hidden = index < 0;
   if (index < 0) return;
-  tip.textContent = clips[index].name;
+  tip.textContent = full(clips[index]);
   tip.style.left = `${(100 * places[index][0]) / WIDTH}%`;
   tip.style.top = `${(100 * places[index][1]) / HEIGHT}%`;
 }
@@ -265,7 +269,7 @@ let folder = null;
 let wanted = "";
 const shown = (index) =>
   (folder === null || clips[index].folder === folder) &&
-  clips[index].name.toLowerCase().includes(wanted);
+  full(clips[index]).toLowerCase().includes(wanted);
 
 const rows = clips.map((clip, index) => row(index, `${clip.folder} · ${length(clip.seconds)}`));
 const items = rows.map((button) => element("li", {}, button));
@@ -302,7 +306,8 @@ function folderChip(name) {
 // -----------------------------------------------------------------------------------------------
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").setAttribute("aria-pressed", dark);
+  $("theme").textContent = dark ? "Light" : "Dark";
+  $("theme").setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
 }
 
 function summary() {
@@ -347,7 +352,9 @@ function start() {
   });
 
   $("reconstruction").hidden = !report.ratios.length;
-  ["input", "masked", "output", "attention"].forEach(makePicture);
+  for (const id of ["input", "masked", "output", "attention"]) {
+    makePicture(id, id === "input" || id === "attention");
+  }
   report.ratios.forEach((value, index) => {
     const choice = { type: "radio", name: "ratio", value: index };
     const input = element("input", index === ratio ? { ...choice, checked: "" } : choice);
@@ -370,6 +377,7 @@ function start() {
   });
   map.addEventListener("keydown", mapKey);
 
+  $("folders").hidden = folders.length < 2;
   $("folders").append(...folders.map(folderChip));
   $("clips").append(...items);
   $("search").addEventListener("input", (event) => {
