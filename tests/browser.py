@@ -43,7 +43,15 @@ class Page:
         self._commands.close()
         self._answers.close()
 
-    def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def open(
+        self,
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        fragment: str = "",
+    ) -> None:
         """Load a file and wait until it has run."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
@@ -57,7 +65,7 @@ class Page:
         self.log.clear()
         self.requests.clear()
         self._call("Page.navigate", url="about:blank")  # so that a new #fragment loads anew
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=path.as_uri() + (f"#{fragment}" if fragment else ""))
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def run(self, script: str) -> Any:
@@ -93,6 +101,15 @@ class Page:
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def tree(self) -> list[dict[str, str]]:
+        """Role and name of everything that assistive technology is told about."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            {key: str(node.get(key, {}).get("value", "")) for key in ("role", "name")}
+            for node in nodes
+            if not node["ignored"]
+        ]
 
     def screenshot(self, path: Path) -> None:
         data = self._call("Page.captureScreenshot", format="png")["data"]

@@ -47,7 +47,8 @@ def masked_autoencoder(model: HearModel) -> MaskedAutoencoder:
     if not checkpoint.has_decoder:
         raise ValueError(
             f"these weights ({model.config.name}) hold no decoder, which reconstructions need; "
-            "export the run again without --encoder-only, or use weights that have one"
+            "export the run again without --encoder-only, or use weights that have one; a report "
+            "can do without, --no-reconstructions"
         )
     with torch.device("meta"):  # both parts are replaced
         autoencoder = MaskedAutoencoder(checkpoint.config)

@@ -55,7 +55,7 @@ def place(unit: NDArray[np.float32], layout: str = "auto", seed: int = 0) -> NDA
     points = np.zeros((len(unit), 2), np.float32)
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {list(LAYOUTS)}, got {layout!r}")
-    if len(unit) > 1:
+    if float(np.ptp(unit, axis=0).max()) > 1e-6:  # of identical clips t-SNE crashes
         found = _tsne(unit, seed) if _uses_tsne(len(unit), layout) else _pca(unit, 2)
         points[:, : found.shape[1]] = found
     low, high = points.min(0), points.max(0)
