@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import bundled_weights
 from .convert import load_any
 from .embedder import HearModel
 from .options import resolve_options
+from .sharing import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,15 @@ def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
     """Load a model, ready for use (eval mode, on the CPU).
 
     Args:
-        model_file_path: a `.safetensors` file of this package or a `.pth` checkpoint of another
-            MSM-MAE implementation; by default the weights that come with the package.
+        model_file_path: a `.safetensors` file of this package, a folder that
+            `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, or a `.pth`
+            checkpoint of another MSM-MAE implementation; by default the weights of the package.
         options: `mode`, `timestamp_hop_ms`, `normalization`, `precision`, `layer`,
             `unit_overlap`; see `hear_msm_mae.options.resolve_options`.
 
     Raises:
         FileNotFoundError: no such file.
+        ConnectionError: the Hub cannot be reached, and its repository is not in the local cache.
         ValueError: the file is damaged or of another architecture, or an option is unknown.
 
     >>> model = load_model(timestamp_hop_ms=20)
@@ -44,8 +46,7 @@ def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
         raise TypeError(
             f"model_file_path must be a str or Path, got {type(model_file_path).__name__}"
         )
-    # Path("") is ".", so the text decides.
-    path = Path(model_file_path) if str(model_file_path) not in ("", ".") else bundled_weights()
+    path = find_weights(model_file_path)
     checkpoint = load_any(path)
     resolved = resolve_options(checkpoint.config, options)
     model = HearModel(checkpoint.config, resolved)
@@ -55,6 +56,7 @@ def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
         raise ValueError(f"{path}: {error}") from error
     if resolved.precision == "bfloat16":
         model.encoder.to(torch.bfloat16)
+    model.decoder_tensors = checkpoint.decoder_tensors
     return model.eval()
 
 

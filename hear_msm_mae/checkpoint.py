@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,12 +34,17 @@ class Checkpoint:
     @property
     def has_decoder(self) -> bool:
         """Whether the pretraining decoder is included (reconstructions need it)."""
-        return any(name.startswith(_DECODER) for name in self.tensors)
+        return bool(self.decoder_tensors)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors below a prefix ("encoder." or "decoder."), without it, in float32."""
         size = len(prefix)
         return {k[size:]: v.float() for k, v in self.tensors.items() if k.startswith(prefix)}
+
+    @property
+    def decoder_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the decoder, named and typed as they are."""
+        return {k: v for k, v in self.tensors.items() if k.startswith(_DECODER)}
 
     def load_into(self, module: nn.Module, prefix: str = _ENCODER) -> None:
         """Copy the tensors below `prefix` into a module built from the same configuration.
@@ -98,24 +104,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, not safetensors, or not a model of this package.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors weights file ({error}); "
-            "download or convert it again"
-        ) from error
-    try:
-        config = ModelConfig.from_json(metadata.get("config", ""))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(config, tensors)
+    with _opened(Path(path)) as (file, config):
+        return Checkpoint(config, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """The configuration in a checkpoint, without its tensors; errors as `load_checkpoint`."""
+    with _opened(Path(path)) as (_, config):
+        return config
 
 
 def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[str, Tensor]:
@@ -124,6 +120,27 @@ def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[
     if decoder is not None:
         tensors |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
     return tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
+    """An open safetensors file of this package and its configuration."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_format(path, metadata)
+            try:
+                config = ModelConfig.from_json(metadata.get("config", ""))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            yield file, config
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or not a safetensors weights file ({error}); "
+            "download or convert it again"
+        ) from error
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:

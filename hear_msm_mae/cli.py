@@ -1,4 +1,4 @@
-"""Command line: hear-msm-mae embed | info | convert | validate (and see cli_pretrain)."""
+"""Command line: hear-msm-mae embed | info | convert | validate (and cli_pretrain, cli_visual)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from tqdm import tqdm
 
-from . import __version__, cli_pretrain
+from . import __version__, cli_pretrain, cli_visual
 from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
 from .audio import find_audio, read_audio
-from .checkpoint import bundled_weights, replacing, save_checkpoint
+from .checkpoint import replacing, save_checkpoint
+from .cli_common import EXIT_BAD_INPUT, EXIT_SOME_FAILED, usable_device
 from .config import SAMPLE_RATE
 from .convert import load_any
 from .embedder import HearModel
+from .sharing import find_weights
 from .units import valid_hops_ms
 
-EXIT_BAD_INPUT = 2  # nothing was done
-EXIT_SOME_FAILED = 3  # some files could not be read; the others were done
 VALIDATOR_INSTALL = (
     "pip install --no-deps --ignore-requires-python hearvalidator==2021.0.6 "
     "&& pip install tensorflow-cpu"
@@ -46,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in cli_pretrain.COMMANDS:
+for _command in (*cli_pretrain.COMMANDS, *cli_visual.COMMANDS):
     app.command()(_command)
 
 Weights = Annotated[
@@ -110,7 +109,7 @@ def embed(
     options: dict[str, Any] = {"precision": precision, "mode": mode}
     if hop_ms is not None:
         options["timestamp_hop_ms"] = hop_ms
-    model = load_model(weights, **options).to(_device(device))
+    model = load_model(weights, **options).to(usable_device(device))
     columns, failed = _embed_files(files, model, timestamps)
     for path, reason in failed:
         print(f"could not read {path}: {reason}", file=sys.stderr)
@@ -126,7 +125,7 @@ def embed(
 @app.command()
 def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> None:
     """Show what a weights file holds."""
-    path = Path(weights) if weights else bundled_weights()
+    path = find_weights(weights)
     checkpoint = load_any(path)
     config = checkpoint.config
     count = {
@@ -177,18 +176,9 @@ def validate(weights: Weights = "") -> None:
     """Run hear-validator on this package."""
     if importlib.util.find_spec("hearvalidator") is None:
         raise ValueError(f"hear-validator is not installed; run: {VALIDATOR_INSTALL}")
-    path = weights or str(bundled_weights())
+    path = str(find_weights(weights))
     command = [sys.executable, "-c", VALIDATOR_LAUNCH, "hear_msm_mae", "--model", path]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name!r} is not usable here: {error}") from error
-    return device
 
 
 def _embed_files(

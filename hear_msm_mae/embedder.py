@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import Checkpoint, state_tensors
 from .config import SAMPLE_RATE, SAMPLES_PER_MS, ModelConfig, num_frames
 from .encoder import Encoder
 from .frontend import LogMel
 from .options import Options
+from .sharing import push_to_hub, save_folder
 from .units import Track, Unit, scene_track, scene_weights, split_units, timestamp_tracks
 
 # Tokens encoded at once. Bounds the working memory whatever the audio's length; larger
@@ -46,6 +50,8 @@ class HearModel(nn.Module):
         sample_rate: 16000 Hz.
         scene_embedding_size, timestamp_embedding_size: d, python ints.
         config: sizes; options: how it was loaded.
+        decoder_tensors: the pretraining decoder as it was loaded, only carried along so that
+            saved models can still reconstruct; empty where the weights had none.
 
     Shape:
         - input: (b, n) float32 waveforms at 16 kHz in [-1, 1]
@@ -64,6 +70,7 @@ class HearModel(nn.Module):
             mean, std = options.normalization
         self.frontend = LogMel(config.n_mels, mean, std)
         self.encoder = Encoder(config)
+        self.decoder_tensors: dict[str, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -119,6 +126,38 @@ class HearModel(nn.Module):
 
         self._encode(audio, tracks, put)
         return output, timestamps.float().to(self.device).repeat(len(audio), 1)
+
+    # -----------------------------------------------------------------------------------------
+    # Sharing
+    # -----------------------------------------------------------------------------------------
+    def checkpoint(self) -> Checkpoint:
+        """The weights as they are now, e.g. after fine-tuning, in the form that files hold.
+
+        Own statistics (`normalization=(mean, std)`) become the stored ones. The other options
+        are no part of the weights and are given to `load_model` again.
+        """
+        config = self.config
+        if isinstance(self.options.normalization, tuple):
+            mean, std = self.options.normalization
+            config = dataclasses.replace(config, norm_mean=mean, norm_std=std)
+        return Checkpoint(config, state_tensors(self.encoder) | self.decoder_tensors)
+
+    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
+        """Write a folder that `load_model(folder)` takes; see `sharing.save_folder`."""
+        return save_folder(folder, self.checkpoint(), half=half)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload to the Hugging Face Hub for `load_model("hf://user/repo")`.
+
+        Args:
+            repo_id: "user/repo".
+            options: `private`, `token`, `half`, `message`; see `sharing.push_to_hub`, which also
+                says what errors there are.
+
+        Returns:
+            The address, "hf://user/repo".
+        """
+        return push_to_hub(repo_id, self.checkpoint(), **options)
 
     # -----------------------------------------------------------------------------------------
     # Units in micro-batches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -182,6 +183,29 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks, start=1):
             x = block(x)
             yield self.norm(x) if i == len(self.blocks) else x
+
+    def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
+        """Attention weights of one block, which the fused attention of `forward` never forms.
+
+        Args:
+            spectrogram: (b, f, t).
+            block: index of the block, negative from the end.
+
+        Returns:
+            (b, h, [1 +] l, [1 +] l): of each head, how much each token (third axis) takes from
+            each token (last axis, sum 1).
+
+        Raises:
+            IndexError: no such block.
+        """
+        index = range(len(self.blocks))[block]
+        x = self._embed(spectrogram, None)
+        for earlier in self.blocks[:index]:
+            x = earlier(x)
+        chosen: Any = self.blocks[index]
+        qkv = chosen.attn.qkv(chosen.norm1(x))
+        query, key, _ = rearrange(qkv, "b l (qkv h d) -> qkv b h l d", qkv=3, h=self.config.heads)
+        return (query @ key.transpose(-2, -1) * chosen.attn.scale).softmax(-1)
 
     def frame_embeddings(self, tokens: Tensor) -> Tensor:
         """Drop CLS and concatenate the frequency patches of each column, low to high.

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoint import replacing
+from ..visualize.plots import Panel, draw
 from .mae import MaskedAutoencoder
 from .sampling import Batch, CorpusLike, CropSampler, StepDataset, split_order
 from .settings import Settings
@@ -115,23 +115,12 @@ def draw_reconstruction(
     path: Path, original: Tensor, masked: Tensor, output: Tensor, step: int
 ) -> None:
     """A PNG with one row per clip: original, what the encoder sees, reconstruction (b, f, t)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 1.6 * len(original) + 0.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(original), 3, squeeze=False, sharex=True, sharey=True)
     titles = ("original", "visible patches", f"reconstruction, step {step}")
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
-    for row, clips in zip(axes, zip(original, masked, output, strict=True), strict=True):
+    grid = []
+    for clips in zip(original, masked, output, strict=True):
         low, high = float(clips[0].min()), float(clips[0].max())
-        for axis, clip in zip(row, clips, strict=True):
-            axis.imshow(clip.numpy(), origin="lower", aspect="auto", vmin=low, vmax=high)
-    figure.supxlabel("frames of 10 ms")
-    figure.supylabel("mel bin")
-    with replacing(path) as temporary:
-        canvas.print_png(str(temporary))
+        grid.append([Panel(t, x, low, high) for t, x in zip(titles, clips, strict=True)])
+    draw(path, grid, *original.shape[1:])
 
 
 def _load_probe(folder: str) -> tuple[list[NDArray[np.float32]], list[str]]:

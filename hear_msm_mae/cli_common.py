@@ -1,0 +1,22 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import torch
+
+EXIT_BAD_INPUT = 2  # nothing was done
+EXIT_SOME_FAILED = 3  # some files could not be read; the others were done
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a `--device` option.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} is not usable here: {error}") from error
+    return device

@@ -1,0 +1,48 @@
+"""Sound and pictures as data URIs, small enough for a page with hundreds of clips."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from ..config import SAMPLE_RATE
+from .plots import INSTALL
+
+# Chosen by ear and size: 10 s take about 36 kB of sound, 20 kB per picture.
+MP3_COMPRESSION = 0.8  # libsndfile's scale from 0 to 1; about 30 kbit/s at 16 kHz
+PICTURE_QUALITY = 80  # WebP, 0 to 100
+
+
+def sound_uri(waveform: NDArray[np.float32]) -> str:
+    """A clip (n,) at 16 kHz as MP3, which every browser plays."""
+    file = io.BytesIO()
+    clipped = np.clip(waveform, -1, 1)
+    soundfile.write(file, clipped, SAMPLE_RATE, format="MP3", compression_level=MP3_COMPRESSION)
+    return _data_uri("audio/mpeg", file)
+
+
+def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> str:
+    """A spectrogram (f, t) as a picture of t x f pixels, low frequencies at the bottom.
+
+    Raises:
+        ImportError: matplotlib or pillow is not installed.
+    """
+    try:
+        from matplotlib import colormaps
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f"reports need matplotlib and pillow: {INSTALL}") from error
+
+    scaled = np.clip((spectrogram[::-1] - low) / max(high - low, 1e-6), 0, 1)
+    pixels = colormaps["magma"](scaled, bytes=True)[..., :3]
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", quality=PICTURE_QUALITY)
+    return _data_uri("image/webp", file)
+
+
+def _data_uri(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

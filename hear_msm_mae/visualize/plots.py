@@ -1,0 +1,95 @@
+"""Spectrograms and maps of patches as PNG files (needs matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ..checkpoint import replacing
+from ..config import MS_PER_FRAME, SAMPLE_RATE
+from ..frontend import mel_filter_bank
+
+HERTZ = (250, 1000, 2000, 4000, 7000)  # labelled on the frequency axis
+INSTALL = "pip install 'hear_msm_mae[visual]'"
+
+
+class Panel(NamedTuple):
+    """One picture of a figure."""
+
+    title: str
+    values: Tensor
+    """(f, t) spectrogram, NaN where nothing is to be drawn, or (rows, columns) of patches."""
+    low: float
+    """Value of the darkest colour."""
+    high: float
+    """Value of the brightest colour."""
+
+
+def draw(
+    path: str | Path,
+    grid: Sequence[Sequence[Panel]],
+    n_mels: int,
+    frames: int,
+    covered: int | None = None,
+) -> None:
+    """Write a figure whose panels all show the same stretch of time.
+
+    Args:
+        path: destination, `.png`.
+        grid: rows of panels, all rows with as many.
+        n_mels: mel bins f of the spectrograms.
+        frames: length of the time axis.
+        covered: frames that the panels' values span, when that is more than is shown.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"pictures need matplotlib: {INSTALL}") from error
+
+    columns = len(grid[0])
+    figure = Figure(figsize=(12, 1.6 * len(grid) + 0.8), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(grid), columns, squeeze=False, sharex=True, sharey=True)
+    seconds = MS_PER_FRAME / 1000
+    for row, panels in zip(axes, grid, strict=True):
+        for axis, panel in zip(row, panels, strict=True):
+            axis.set_title(panel.title, fontsize=10, loc="left")
+            image = axis.imshow(
+                panel.values.numpy(),
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                cmap="magma",
+                vmin=panel.low,
+                vmax=panel.high,
+                extent=(0, (covered or frames) * seconds, 0, n_mels),
+            )
+            axis.set_xlim(0, frames * seconds)
+            axis.set_facecolor("0.85")  # hidden patches
+        _colour_bar(figure, image, row[-1])
+    axes[0, 0].set_yticks(mel_positions(n_mels) * n_mels, [f"{hz:g}" for hz in HERTZ])
+    figure.supxlabel("seconds", fontsize=10)
+    figure.supylabel("Hz", fontsize=10)
+    with replacing(path) as temporary:
+        canvas.print_png(str(temporary))
+
+
+def mel_positions(n_mels: int) -> np.ndarray:
+    """Where the frequencies `HERTZ` lie on the mel axis, 0 to 1."""
+    basis = mel_filter_bank(n_mels).numpy()  # (201, f)
+    hertz = np.linspace(0, SAMPLE_RATE / 2, len(basis))
+    centres = hertz @ basis / basis.sum(0)
+    return np.interp(HERTZ, centres, (np.arange(n_mels) + 0.5) / n_mels)
+
+
+def _colour_bar(figure: Any, image: Any, axis: Any) -> None:
+    bar = figure.colorbar(image, ax=axis, pad=0.01, aspect=12)
+    bar.ax.tick_params(labelsize=8)

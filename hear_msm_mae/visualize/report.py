@@ -1,0 +1,226 @@
+"""A self-contained HTML page about a folder of recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..audio import find_audio, printable, read_audio
+from ..checkpoint import replacing
+from ..config import MS_PER_FRAME, SAMPLE_RATE, num_frames
+from ..embedder import HearModel
+from ..pretrain.mae import MaskedAutoencoder
+from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
+from .media import picture_uri, sound_uri
+from .neighbours import LAYOUTS, directions, layout_name, nearest, place
+from .page import render
+from .plots import HERTZ, mel_positions
+
+NEIGHBOURS = 6
+MOST_FOLDERS = 24  # that can be told apart by colour and shape
+ATTENTION_RANGE = (0.05, 0.98)  # quantiles drawn as nothing and at full strength
+ATTENTION_STEPS = 99
+
+Progress = Callable[[Sequence[Path]], Iterable[Path]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the page shows.
+
+    Raises:
+        ValueError: an impossible value; the message names it.
+    """
+
+    mask_ratios: tuple[float, ...] = (0.5, 0.75, 0.9)
+    """Shares of hidden patches that the reader can choose from; none leaves reconstructions out."""
+    layout: str = "auto"
+    """Map of the clips: "tsne", "pca" or "auto"."""
+    seconds: float = 10.0
+    """Of each file, from its start, at most."""
+    max_clips: int = 200
+    """Of more files, so many are chosen at even distances."""
+    title: str = ""
+    """Of the page; by default the sources' names."""
+    seed: int = 0
+    """Of masks and map."""
+
+    def __post_init__(self) -> None:
+        if bad := [ratio for ratio in self.mask_ratios if not 0 < ratio < 1]:
+            raise ValueError(f"mask ratios must be between 0 and 1, exclusive, got {bad[0]}")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds must be positive, got {self.seconds}")
+        if self.max_clips < 1:
+            raise ValueError(f"max_clips must be at least 1, got {self.max_clips}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {list(LAYOUTS)}, got {self.layout!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of the files."""
+
+    found: int
+    chosen: int
+    shown: int
+    failed: list[tuple[str, str]]
+    """(file, reason) of each that could not be read."""
+
+
+def write_report(
+    output: str | Path,
+    sources: Sequence[str | Path],
+    model: HearModel,
+    settings: Settings = Settings(),
+    progress: Progress = iter,
+) -> Outcome:
+    """Embed the clips, draw them, and write the page.
+
+    Args:
+        output: file to write, `.html`.
+        sources: audio files and folders of them.
+        model: from `load_model`.
+        settings: what to show.
+        progress: called with the files, gives them one by one (a progress bar).
+
+    Raises:
+        FileNotFoundError: a source does not exist.
+        ValueError: no audio files, none that can be read, or weights without a decoder while
+            there are mask ratios.
+        ImportError: matplotlib, pillow or scikit-learn is not installed.
+    """
+    files = find_audio(sources)
+    if not files:
+        raise ValueError(f"no audio files in {', '.join(map(printable, sources))}")
+    chosen = _evenly(files, settings.max_clips)
+    autoencoder = masked_autoencoder(model) if settings.mask_ratios else None
+    names = dict(zip(chosen, names_and_folders(chosen, sources), strict=True))
+    clips: list[dict[str, Any]] = []
+    embeddings: list[Tensor] = []
+    failed: list[tuple[str, str]] = []
+    for path in progress(chosen):
+        try:
+            waveform = torch.from_numpy(read_audio(path, stop=settings.seconds))
+        except (OSError, ValueError) as error:
+            failed.append((printable(path), str(error)))
+            continue
+        with torch.no_grad():
+            embeddings.append(model.scene_embeddings(waveform[None])[0].cpu())
+        name, folder = names[path]
+        clip = {"name": name, "folder": folder} | _look(waveform, model, autoencoder, settings)
+        clips.append(clip)
+    if not clips:
+        raise ValueError(
+            f"none of the {len(chosen)} files could be read; nothing was written. The first one: "
+            f"{failed[0][1]}"
+        )
+    _add_map(clips, torch.stack(embeddings).numpy(), settings)
+    title = settings.title or ", ".join(printable(_own_name(Path(source))) for source in sources)
+    outcome = Outcome(len(files), len(chosen), len(clips), failed)
+    page = _about(model, settings, outcome) | {"title": title, "clips": clips}
+    with replacing(output) as temporary:
+        temporary.write_text(render(title, page), encoding="utf-8")
+    return outcome
+
+
+def names_and_folders(
+    files: Sequence[Path], sources: Sequence[str | Path]
+) -> list[tuple[str, str]]:
+    """(name inside the folder, folder) of each file for people.
+
+    Folders are named from the source on that they were found in. Where there are too many to be
+    told apart by colour, the upper ones count.
+    """
+    parts: list[tuple[str, ...]] = []  # folders, then the file
+    for path in files:
+        source = next(s for s in map(Path, sources) if path == s or path.is_relative_to(s))
+        top = source if path != source else path.parent
+        inside = path.relative_to(top).parts
+        own = (_own_name(top),) if len(sources) > 1 or len(inside) == 1 else ()
+        parts.append((*own, *inside))
+    depth = max(len(path) - 1 for path in parts)
+    while depth > 1 and len({path[:-1][:depth] for path in parts}) > MOST_FOLDERS:
+        depth -= 1
+    folders = [path[:-1][:depth] for path in parts]
+    return [
+        (printable("/".join(path[len(folder) :])), printable("/".join(folder)))
+        for path, folder in zip(parts, folders, strict=True)
+    ]
+
+
+def _evenly(files: list[Path], most: int) -> list[Path]:
+    """At most so many of the files, at even distances, so that every folder has its share."""
+    if len(files) <= most:
+        return files
+    return [files[i * len(files) // most] for i in range(most)]
+
+
+def _own_name(path: Path) -> str:
+    return os.path.basename(os.path.abspath(path)) or "/"
+
+
+def _look(
+    waveform: Tensor, model: HearModel, autoencoder: MaskedAutoencoder | None, settings: Settings
+) -> dict[str, Any]:
+    """What the page shows of one clip."""
+    clip = spectrogram(model, waveform)
+    frames = num_frames(len(waveform))
+    shown = clip[:, :frames].cpu()
+    low, high = float(shown.quantile(0.01)), float(shown.max())
+    attention = attention_map(model, clip).mean(0)  # (rows, columns)
+    least, most = (float(attention.quantile(q)) for q in ATTENTION_RANGE)
+    steps = ((attention - least) / max(most - least, 1e-6)).clamp(0, 1) * ATTENTION_STEPS
+    hidden, outputs = [], []
+    for ratio in settings.mask_ratios:
+        assert autoencoder is not None
+        result = reconstruct(autoencoder, clip, ratio, settings.seed)
+        hidden.append("".join("01"[value] for value in result.hidden.flatten().int().tolist()))
+        outputs.append(picture_uri(result.output[:, :frames].numpy(), low, high))
+    return {
+        "seconds": len(waveform) / SAMPLE_RATE,
+        "frames": frames,
+        "sound": sound_uri(waveform.numpy()),
+        "picture": picture_uri(shown.numpy(), low, high),
+        "hidden": hidden,
+        "outputs": outputs,
+        "attention": steps.flatten().round().int().tolist(),
+    }
+
+
+def _add_map(
+    clips: list[dict[str, Any]], embeddings: NDArray[np.float32], settings: Settings
+) -> None:
+    """Coordinates and neighbours of each clip."""
+    unit = directions(embeddings)
+    points = place(unit, settings.layout, settings.seed)
+    for clip, point, near in zip(clips, points, nearest(unit, NEIGHBOURS), strict=True):
+        clip["at"] = [round(float(value), 4) for value in point]
+        clip["near"] = [[index, round(similarity, 3)] for index, similarity in near]
+
+
+def _about(model: HearModel, settings: Settings, outcome: Outcome) -> dict[str, Any]:
+    """What the page says about itself."""
+    config = model.config
+    ticks = zip(HERTZ, mel_positions(config.n_mels), strict=True)
+    return {
+        "model": f"{config.name}, {config.width}-d, {config.depth} blocks",
+        "rows": config.rows,
+        "patchFrames": config.patch_frames,
+        "frameSeconds": MS_PER_FRAME / 1000,
+        "ratios": settings.mask_ratios,
+        "normPixels": config.norm_pixels,
+        "layout": layout_name(outcome.shown, settings.layout),
+        "seconds": settings.seconds,
+        "ticks": [[f"{hz / 1000:g}k" if hz >= 1000 else f"{hz}", round(at, 4)] for hz, at in ticks],
+        "found": outcome.found,
+        "chosen": outcome.chosen,
+        "failed": outcome.failed,
+    }

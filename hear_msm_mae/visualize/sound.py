@@ -1,0 +1,62 @@
+"""Log-mel spectrogram -> waveform: the mel bands inverted, phases by Griffin and Lim (1984)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchaudio.functional import griffinlim
+
+from ..config import HOP_LENGTH, LOG_EPS, WINDOW_LENGTH
+from ..frontend import mel_filter_bank
+
+MEL_ITERATIONS = 100
+PHASE_ITERATIONS = 64
+
+
+def to_waveform(log_mel: Tensor, seed: int = 0) -> Tensor:
+    """A waveform whose log-mel spectrogram is close to the given one.
+
+    Phases are made up, and what the mel bands blur or leave out (below 50 Hz) is lost: this is
+    for listening, not for measuring.
+
+    Args:
+        log_mel: (f, t) natural log of power as in `LogMel.log_mel`, not normalised.
+        seed: of the phases that the search begins with.
+
+    Returns:
+        (160 (t - 1),) float32 at 16 kHz, not clipped to [-1, 1]; all zero for a single frame.
+    """
+    length = HOP_LENGTH * (log_mel.shape[1] - 1)
+    if length == 0:
+        return torch.zeros(HOP_LENGTH)
+    # The smallest value of the log-mel is the log of LOG_EPS, digital silence.
+    power = linear_power((log_mel.cpu().float().exp() - LOG_EPS).clamp(min=0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return griffinlim(
+            power,
+            window=torch.hann_window(WINDOW_LENGTH),
+            n_fft=WINDOW_LENGTH,
+            hop_length=HOP_LENGTH,
+            win_length=WINDOW_LENGTH,
+            power=2.0,
+            n_iter=PHASE_ITERATIONS,
+            momentum=0.99,
+            length=length,
+            rand_init=True,
+        )
+
+
+def linear_power(mel: Tensor, iterations: int = MEL_ITERATIONS) -> Tensor:
+    """Power spectrogram with the given mel bands: (f, t) -> (201, t), non-negative.
+
+    Least squares under that condition by multiplicative updates (Lee and Seung 2001).
+    torchaudio's InverseMelScale is not used: the lowest of these narrow bands are nearly the same,
+    and its unconstrained solution is then off by a factor of e on average.
+    """
+    bands = mel_filter_bank(mel.shape[0]).float().T  # (f, 201)
+    gram, wanted = bands.T @ bands, bands.T @ mel
+    power = wanted / (gram.sum(1, keepdim=True) + LOG_EPS)
+    for _ in range(iterations):
+        power = power * wanted / (gram @ power + 1e-20)
+    return power

@@ -1,0 +1,462 @@
+"""The report page: its contents, and what it does in a browser."""
+
+import base64
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from browser import browser
+from test_visual import command, encoder_only
+
+from hear_msm_mae.audio import read_audio
+from hear_msm_mae.visualize.neighbours import directions, nearest, place
+from hear_msm_mae.visualize.page import render
+from hear_msm_mae.visualize.report import Settings, names_and_folders, write_report
+
+EVIL = "<img src=x onerror=alert(1)>.wav"
+QUOTES = 'it\'s "quoted" & <!-- odd.wav'
+
+
+def tone(path: Path, hertz: float, seconds: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 0.4 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * 16000)) / 16000)
+    with open(path, "wb") as file:  # soundfile cannot open every name
+        soundfile.write(file, samples, 16000, format="WAV")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Clips of two kinds, short ones, names that try to break out, and files that are no audio."""
+    folder = tmp_path_factory.mktemp("in") / "my sounds"
+    for index in range(3):
+        tone(folder / "low" / f"{index}.wav", 300 + 10 * index, 2.5)
+        tone(folder / "high" / "far" / f"{index}.wav", 4000 + 100 * index)
+    tone(folder / "low" / EVIL, 500)
+    tone(folder / "low" / QUOTES, 510)
+    tone(folder / "short" / "50 samples.wav", 500, 50 / 16000)
+    tone(folder / "short" / "two\nlines.wav", 500, 0.1)
+    if os.name == "posix":
+        tone(folder / "short" / os.fsdecode(b"caf\xe9.wav"), 800, 0.1)
+    (folder / "broken <b>.wav").write_text("no audio")
+    (folder / "empty.flac").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder, tiny_file, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("out") / "report.html"
+    result = command("report", folder, "-o", path, "-w", tiny_file)
+    assert result.exit_code == 3, result.output
+    assert "11 of 13 files" in result.output
+    assert re.search(r"could not read .*broken <b>\.wav: .*cannot be read as audio", result.output)
+    return path
+
+
+class Reader(HTMLParser):
+    """Elements of a page and the text of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.lasttag == "script":
+            self.scripts[-1] += data
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(Reader(page.read_text("utf-8")).scripts[0])
+
+
+def bytes_of(uri: str, kind: str) -> io.BytesIO:
+    assert uri.startswith(f"data:{kind};base64,")
+    return io.BytesIO(base64.b64decode(uri.split(",", 1)[1], validate=True))
+
+
+# ---------------------------------------------------------------------------------------------
+# Contents
+# ---------------------------------------------------------------------------------------------
+def test_names_cannot_become_elements(page):
+    reader = Reader(page.read_text("utf-8"))
+    tags = [tag for tag, _ in reader.elements]
+    assert tags.count("script") == 2
+    assert not {"img", "b", "iframe", "object"} & set(tags)
+    names = {clip["name"] for clip in data_of(page)["clips"]}
+    assert {EVIL, QUOTES, "two\nlines.wav", "caf\\udce9.wav"} <= names
+
+
+def test_title_and_data_are_escaped():
+    text = render("</title><script>alert(1)</script>", {"x": "</script><script>alert(2)"})
+    reader = Reader(text)
+    assert [tag for tag, _ in reader.elements].count("script") == 2
+    assert "alert(1)</script>" not in text
+    assert json.loads(reader.scripts[0]) == {"x": "</script><script>alert(2)"}
+
+
+def test_page_needs_nothing_from_outside(page):
+    text = page.read_text("utf-8")
+    reader = Reader(text)
+    for tag, attributes in reader.elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attributes.get(name, "data:,").startswith("data:"), (tag, attributes)
+    addresses = set(re.findall(r"\w+://[^\s\"'`)]+", re.sub(r"base64,[^\"]*", "", text)))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of SVG, not a place
+    policy = next(a["content"] for _, a in reader.elements if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy
+
+
+def test_clips_hold_what_was_read(page, folder):
+    from PIL import Image
+
+    data = data_of(page)
+    clips = {(clip["folder"], clip["name"]): clip for clip in data["clips"]}
+    assert len(clips) == 11
+    clip = clips["high/far", "1.wav"]
+    assert (clip["seconds"], clip["frames"]) == (1.0, 101)
+    sound, rate = soundfile.read(bytes_of(clip["sound"], "audio/mpeg"))
+    assert rate == 16000
+    assert abs(len(sound) - 16000) < 1600  # MP3 pads to whole frames
+    spectrum = np.abs(np.fft.rfft(sound[2000:14000]))
+    assert abs(spectrum.argmax() * 16000 / 12000 - 4100) < 5
+    original = np.asarray(Image.open(bytes_of(clip["picture"], "image/webp")).convert("L"))
+    assert original.shape == (80, 101)
+    assert original.mean(1).argmax() < 40  # the tone is high, so in the upper half
+    assert data["ratios"] == [0.5, 0.75, 0.9]
+    for ratio, hidden, output in zip(data["ratios"], clip["hidden"], clip["outputs"], strict=True):
+        assert set(hidden) <= {"0", "1"}
+        assert len(hidden) == len(clip["attention"]) == 5 * 7
+        assert abs(hidden.count("1") / 35 - ratio) < 0.3  # of a whole unit, which is 13 wide
+        drawn = np.asarray(Image.open(bytes_of(output, "image/webp")).convert("L")).astype(int)
+        seen = np.array(list(hidden)).reshape(5, 7) == "0"
+        seen = np.kron(seen, np.ones((16, 16), bool))[::-1, :101]
+        if seen.any():  # unchanged but for the compression
+            assert np.abs(drawn - original)[seen].mean() < 6
+    assert min(clip["attention"]) == 0
+    assert max(clip["attention"]) == 99
+    shortest = clips["short", "50 samples.wav"]
+    assert (shortest["frames"], len(shortest["attention"])) == (1, 5)
+
+
+def test_failures_are_listed_on_the_page(page):
+    failed = dict(data_of(page)["failed"])
+    assert sorted(Path(name).name for name in failed) == ["broken <b>.wav", "empty.flac"]
+    assert all("cannot be read as audio" in reason for reason in failed.values())
+
+
+def test_reports_repeat(folder, tiny_model, tmp_path):
+    settings = Settings(mask_ratios=(0.6,), max_clips=4, title="T")
+    for name in ("a.html", "b.html"):
+        outcome = write_report(tmp_path / name, [folder], tiny_model, settings)
+    assert (outcome.found, outcome.chosen, outcome.shown) == (13, 4, 4 - len(outcome.failed))
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert "<h1>T</h1>" in (tmp_path / "a.html").read_text("utf-8")
+
+
+# ---------------------------------------------------------------------------------------------
+# Folders, map and neighbours
+# ---------------------------------------------------------------------------------------------
+def test_names_and_folders():
+    files = [Path(name) for name in ("in/a.wav", "in/x/b.wav", "in/x/y/c.wav", "one/d.wav")]
+    assert names_and_folders(files[:3], ["in"]) == [
+        ("a.wav", "in"),
+        ("b.wav", "x"),
+        ("c.wav", "x/y"),
+    ]
+    assert names_and_folders(files, ["in", "one/d.wav"])[2:] == [
+        ("c.wav", "in/x/y"),
+        ("d.wav", "one"),
+    ]
+    many = [Path(f"in/{kind}/{index}/a.wav") for kind in "pq" for index in range(20)]
+    assert names_and_folders(many, ["in"])[21] == ("1/a.wav", "q")
+
+
+def test_neighbours_are_the_most_similar_others():
+    embeddings = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32) + 5
+    unit = directions(embeddings)
+    found = nearest(unit, 6)
+    for index, near in enumerate(found):
+        centred = embeddings - embeddings.mean(0)
+        cosine = centred @ centred[index]
+        cosine /= np.linalg.norm(centred, axis=1) * np.linalg.norm(centred[index])
+        cosine[index] = -2
+        assert [j for j, _ in near] == list(np.argsort(-cosine)[:6])
+        assert [s for _, s in near] == pytest.approx(np.sort(cosine)[::-1][:6], abs=1e-5)
+    assert nearest(unit[:1], 6) == [[]]
+    twice = nearest(directions(np.concatenate([embeddings, embeddings[:1]])), 1)
+    assert twice[40] == [(0, pytest.approx(1.0, abs=1e-5))]
+
+
+@pytest.mark.parametrize("layout", ["auto", "tsne", "pca"])
+@pytest.mark.parametrize("clips", [1, 2, 3, 5, 60])
+def test_map_fills_the_unit_square(clips, layout):
+    embeddings = np.random.default_rng(1).normal(size=(clips, 16)).astype(np.float32)
+    points = place(directions(embeddings), layout)
+    assert points.shape == (clips, 2)
+    assert np.isfinite(points).all()
+    assert points.min() >= 0
+    assert points.max() <= 1
+    if clips == 1:
+        assert points.tolist() == [[0.5, 0.5]]
+    if clips > 3:
+        np.testing.assert_allclose([points.min(0), points.max(0)], [[0, 0], [1, 1]])
+        assert np.array_equal(points, place(directions(embeddings), layout))
+
+
+@pytest.mark.parametrize("layout", ["tsne", "pca"])
+def test_map_keeps_groups_apart(layout):
+    rng = np.random.default_rng(2)
+    centres = np.repeat(np.eye(3, 32) * 6, 20, axis=0)
+    points = place(directions((centres + rng.normal(size=(60, 32))).astype(np.float32)), layout)
+    groups = points.reshape(3, 20, 2)
+    within = max(np.linalg.norm(group - group.mean(0), axis=1).mean() for group in groups)
+    middles = groups.mean(1)
+    between = min(np.linalg.norm(middles[i] - middles[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert between > 3 * within
+
+
+def test_identical_clips_have_a_map():
+    same = np.ones((30, 4), np.float32)
+    assert place(directions(same)).tolist() == [[0.5, 0.5]] * 30
+    same[-2:] = [[1, 2, 3, 4], [4, 3, 2, 1]]
+    assert np.isfinite(place(directions(same))).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# Bad input
+# ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--mask-ratio", "0"), "mask ratios must be between 0 and 1"),
+        (("--mask-ratio", "0.5", "--mask-ratio", "nan"), "mask ratios must be between 0 and 1"),
+        (("--seconds", "-1"), "seconds must be positive"),
+        (("--max-clips", "0"), "max_clips must be at least 1"),
+        (("--layout", "umap"), "layout must be one of"),
+        (("-o", "page.pdf"), "--output must end in .html"),
+        (("--device", "x"), "--device 'x' is not usable"),
+    ],
+)
+def test_options_are_checked(options, reason, folder, tiny_file, tmp_path):
+    result = command("report", folder, "-o", tmp_path / "r.html", "-w", tiny_file, *options)
+    assert isinstance(result.exception, ValueError)
+    assert reason in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_show_keeps_the_old_page(tiny_file, tmp_path):
+    old = tmp_path / "r.html"
+    old.write_text("old")
+    (tmp_path / "empty").mkdir()
+    result = command("report", tmp_path / "empty", "-o", old, "-w", tiny_file)
+    assert "no audio files in" in str(result.exception)
+    result = command("report", tmp_path / "absent", "-o", old, "-w", tiny_file)
+    assert "no such file or folder" in str(result.exception)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.wav").write_text("no audio")
+    result = command("report", tmp_path / "bad", "-o", old, "-w", tiny_file)
+    assert "none of the 1 files could be read; nothing was written" in str(result.exception)
+    assert old.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"r.html", "empty", "bad"}
+
+
+def test_long_and_many_files_are_cut_with_a_message(tiny_file, tmp_path):
+    for index in range(7):
+        tone(tmp_path / "in" / f"{index}.wav", 400 + index, 1.5)
+    output = tmp_path / "r.html"
+    options = ("--max-clips", 3, "--seconds", 0.5, "--mask-ratio", 0.3)
+    result = command("report", tmp_path / "in", "-o", output, "-w", tiny_file, *options)
+    assert result.exit_code == 0, result.output
+    assert "3 of 7 files chosen evenly; see --max-clips" in result.output
+    data = data_of(output)
+    assert [clip["name"] for clip in data["clips"]] == ["0.wav", "2.wav", "4.wav"]
+    assert {clip["seconds"] for clip in data["clips"]} == {0.5}
+    assert data["ratios"] == [0.3]
+
+
+def test_encoder_only_weights(folder, tiny_checkpoint, tmp_path):
+    weights = encoder_only(tiny_checkpoint, tmp_path / "encoder.safetensors")
+    output = tmp_path / "r.html"
+    result = command("report", folder / "high", "-o", output, "-w", weights)
+    assert "--no-reconstructions" in str(result.exception)
+    assert not output.exists()
+    options = ("--no-reconstructions",)
+    result = command("report", folder / "high", "-o", output, "-w", weights, *options)
+    assert result.exit_code == 0, result.output
+    assert data_of(output)["clips"][0]["outputs"] == []
+
+
+# ---------------------------------------------------------------------------------------------
+# In a browser
+# ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture
+def tab(chromium, page):
+    """The report, just opened; afterwards it must not have complained or loaded anything."""
+    chromium.open(page)
+    yield chromium
+    assert chromium.log == []
+    assert [url for url in chromium.requests if not url.startswith("data:")] == [page.as_uri()]
+
+
+NAME = "document.querySelector('#clip-name').textContent"
+
+
+def test_page_shows_its_clips(tab, page):
+    clips = data_of(page)["clips"]
+    assert tab.run("document.querySelectorAll('#clips li').length") == len(clips)
+    assert tab.run("document.querySelectorAll('#map .mark').length") == len(clips)
+    names = tab.run("[...document.querySelectorAll('#clips .name')].map((n) => n.textContent)")
+    assert names == [clip["name"] for clip in clips]
+    assert tab.run(NAME) == clips[0]["name"]
+    tab.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    assert tab.run("document.images.length") == 4
+    assert tab.run("document.querySelector('#failed').children.length") == 2
+    assert "broken <b>.wav cannot be read" in tab.run(
+        "document.querySelector('#failed').textContent"
+    )
+
+
+def test_evil_name_is_only_text(chromium, page):
+    clips = data_of(page)["clips"]
+    index = next(i for i, clip in enumerate(clips) if clip["name"] == EVIL)
+    chromium.open(page, fragment=str(index))
+    assert chromium.run(NAME) == EVIL
+    assert chromium.run("document.querySelectorAll('img[src=x]').length") == 0
+    assert chromium.log == []
+
+
+def test_click_on_the_map_plays_that_clip(tab, page):
+    clips = data_of(page)["clips"]
+    index = next(i for i, clip in enumerate(clips) if clip["seconds"] == 2.5)
+    x, y = tab.run(
+        f"""(() => {{ const b = document.querySelectorAll('#map .mark')[{index}]
+        .getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; }})()"""
+    )
+    tab.click(x, y)
+    tab.wait("player.currentTime > 0.2")
+    assert tab.run("player.paused") is False
+    assert tab.run("player.duration") == pytest.approx(clips[tab.run("selected")]["seconds"], 0.1)
+    chosen = tab.run("places[selected]")
+    wanted = tab.run(f"places[{index}]")
+    assert np.hypot(*np.subtract(chosen, wanted)) < 15  # it, or one drawn over it
+    tab.wait("parseFloat(document.querySelector('#input .playhead').style.left) > 2")
+    tab.wait("player.ended")
+
+
+def test_neighbours_lead_on(tab, page):
+    clips = data_of(page)["clips"]
+    nearest_one = clips[0]["near"][0][0]
+    tab.click_on("#near button")
+    assert tab.run("selected") == nearest_one
+    assert tab.run(NAME) == clips[nearest_one]["name"]
+    assert tab.run("location.hash") == f"#{nearest_one}"
+    tab.wait("player.currentTime > 0")
+
+
+def test_click_on_the_spectrogram_jumps(tab, page):
+    clips = data_of(page)["clips"]
+    index = next(i for i, clip in enumerate(clips) if clip["seconds"] == 2.5)
+    tab.run(f"select({index}, false)")
+    tab.click_on("#input .frame")  # its middle
+    tab.wait("player.currentTime >= 1.2")
+    assert tab.run("player.currentTime") < 2.3
+
+
+def test_mask_ratio_is_chosen(tab, page):
+    clip = data_of(page)["clips"][0]
+    for index in (2, 0):
+        tab.click_on(f"#ratios label:nth-of-type({index + 1})")
+        assert tab.run("document.querySelector('#output img').src") == clip["outputs"][index]
+        shown = tab.run("document.querySelectorAll('#masked rect').length")
+        assert shown == clip["hidden"][index].count("1")
+
+
+def test_search_and_folders(tab):
+    visible = "[...document.querySelectorAll('#clips li')].filter((li) => !li.hidden).length"
+    tab.click_on("#folders li:nth-child(1) button")
+    assert tab.run("document.querySelector('#folders [aria-pressed=true]').dataset.folder") == (
+        "high/far"
+    )
+    assert tab.run(visible) == 3
+    assert tab.run("document.querySelectorAll('#map .dim').length") == 8
+    tab.click_on("#folders li:nth-child(1) button")
+    assert tab.run(visible) == 11
+    tab.run(
+        "(() => { const s = document.querySelector('#search'); s.value = 'QUOTED'; "
+        "s.dispatchEvent(new Event('input')); })()"
+    )
+    assert tab.run(visible) == 1
+    tab.run(
+        "(() => { const s = document.querySelector('#search'); s.value = 'nobody'; "
+        "s.dispatchEvent(new Event('input')); })()"
+    )
+    assert tab.run("document.querySelector('#none').hidden") is False
+
+
+def test_keyboard_moves_on_the_map(tab):
+    tab.run("document.querySelector('#map').focus()")
+    tab.run("select(places.findIndex(([x]) => x === Math.min(...places.map(([x]) => x))), false)")
+    before = tab.run("places[selected][0]")
+    tab.press("ArrowRight")
+    assert tab.run("places[selected][0]") > before
+    assert tab.run("document.querySelector('#said').textContent").startswith(tab.run(NAME))
+    tab.press("Enter")
+    tab.wait("!player.paused || player.ended")
+
+
+def test_colours_and_narrow_screens(tab, page):
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = tab.run(background)
+    tab.click_on("#theme")
+    dark = tab.run(background)
+    assert light != dark
+    tab.open(page, width=360, height=740, dark=True)
+    assert tab.run(background) == dark
+    assert tab.run("document.documentElement.scrollWidth") <= 360
+
+
+def test_every_control_has_a_name(tab):
+    """Names that screen readers speak, as the browser itself computes them."""
+    nodes = tab.tree()
+    controls = [n for n in nodes if n["role"] in ("button", "radio", "searchbox", "image", "img")]
+    assert len(controls) > 20
+    assert [node for node in controls if not node["name"].strip()] == []
+
+
+def test_page_of_a_single_clip(chromium, folder, tiny_file, tmp_path):
+    output = tmp_path / "one.html"
+    clip = folder / "short" / "50 samples.wav"
+    result = command("report", clip, "-o", output, "-w", tiny_file, "--no-reconstructions")
+    assert result.exit_code == 0, result.output
+    chromium.open(output)
+    assert chromium.run(NAME) == "50 samples.wav"
+    assert chromium.run("document.querySelector('#near-title').hidden") is True
+    assert chromium.run("document.querySelector('#reconstruction').hidden") is True
+    assert chromium.log == []
+
+
+def test_read_audio_hears_what_the_page_plays(page, folder):
+    """The MP3 follows the waveform that was embedded, but for its small delay."""
+    clip = next(c for c in data_of(page)["clips"] if c["seconds"] == 2.5)
+    sound, _ = soundfile.read(bytes_of(clip["sound"], "audio/mpeg"))
+    wave = read_audio(folder / clip["folder"] / clip["name"])
+    assert np.sqrt((sound**2).mean()) == pytest.approx(np.sqrt((wave**2).mean()), rel=0.1)
