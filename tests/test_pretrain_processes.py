@@ -18,6 +18,8 @@ from hear_msm_mae.pretrain import state as states
 PROGRAM = str(Path(__file__).with_name("toy_corpus.py"))
 PYTHON = [sys.executable]
 TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+FABRIC = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator", "cpu"]
+FABRIC += ["--strategy", "ddp", "--devices", "2"]
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -89,6 +91,14 @@ def test_two_processes_follow_one(tmp_path):
     difference = torch.cat([(first[k] - second[k]).abs().flatten() for k in first])
     assert difference.max() <= moved
     assert difference.mean() <= 1e-3 * moved
+
+
+@pytest.mark.slow
+def test_fabric_run_launches_as_torchrun_does(tmp_path):
+    run(TORCHRUN, tmp_path / "torchrun", steps=5)
+    run(FABRIC, tmp_path / "fabric", steps=5)
+    assert len(newest(tmp_path / "fabric").rng) == 2  # processes
+    assert identical(newest(tmp_path / "fabric"), newest(tmp_path / "torchrun"))
 
 
 def test_terminated_run_goes_on_with_the_same_bits(tmp_path):

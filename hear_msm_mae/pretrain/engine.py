@@ -26,7 +26,8 @@ _GROW_BYTES = 2**28  # the heap grows by so much at once
 def launch(settings: Settings) -> Fabric:
     """The engine; processes are started by torchrun or `fabric run`, or else by Fabric itself."""
     options: dict[str, Any] = {"precision": PRECISIONS[settings.precision]}
-    if "LT_CLI_USED" not in os.environ:  # `fabric run` has its own options for these
+    by_cli = "LT_CLI_USED" in os.environ
+    if not by_cli:  # `fabric run` has its own options for these
         processes = settings.devices
         nodes = settings.nodes
         if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -37,7 +38,8 @@ def launch(settings: Settings) -> Fabric:
         options |= {"accelerator": settings.accelerator, "devices": devices, "num_nodes": nodes}
         options["strategy"] = "ddp" if several else "auto"
     fabric = Fabric(**options)
-    fabric.launch()
+    if not by_cli:  # else launched by its constructor
+        fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
