@@ -33,6 +33,16 @@ class Unit:
     keep_to: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A unit of one track, in frames of the clip."""
+
+    track: int
+    unit: Unit
+    start: int
+    stop: int
+
+
 def scene_track(num_samples: int, config: ModelConfig) -> Track:
     """Patches from frame 0 until the last frame of the clip is covered."""
     return Track(0, -(-num_frames(num_samples) // config.patch_frames))
@@ -105,12 +115,20 @@ def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]
     """
     step = unit_columns - overlap
     count = 1 + max(0, -(-(columns - unit_columns) // step))
-    units = []
-    for index in range(count):
-        first = index * step
-        last = index == count - 1
-        size = columns - first if last else unit_columns
-        keep_from = 0 if index == 0 else overlap // 2
-        keep_to = size if last else step + overlap // 2
-        units.append(Unit(first, size, keep_from, keep_to))
-    return units
+    units = [inner_unit(index, unit_columns, overlap) for index in range(count - 1)]
+    first = (count - 1) * step
+    size = columns - first
+    return [*units, Unit(first, size, 0 if count == 1 else overlap // 2, size)]
+
+
+def inner_unit(index: int, unit_columns: int, overlap: int = 0) -> Unit:
+    """A unit of a track that goes on behind it; it does not depend on the track's length."""
+    step = unit_columns - overlap
+    keep_from = 0 if index == 0 else overlap // 2
+    return Unit(index * step, unit_columns, keep_from, step + overlap // 2)
+
+
+def piece(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:
+    """A unit of track number `index`, placed in the clip."""
+    start = track.start + unit.first * config.patch_frames
+    return Piece(index, unit, start, start + unit.columns * config.patch_frames)
