@@ -15,7 +15,7 @@ from .options import Options
 from .units import (
     Piece,
     Track,
-    piece,
+    place,
     scene_track,
     scene_weights,
     split_units,
@@ -142,7 +142,7 @@ class HearModel(nn.Module):
         """Units of all tracks in order of time, so that neighbours share a spectrogram."""
         overlap = self.options.unit_overlap
         pieces = [
-            piece(index, track, unit, self.config)
+            place(index, track, unit, self.config)
             for index, track in enumerate(tracks)
             for unit in split_units(track.columns, self.config.columns, overlap)
         ]

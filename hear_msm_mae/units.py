@@ -128,7 +128,7 @@ def inner_unit(index: int, unit_columns: int, overlap: int = 0) -> Unit:
     return Unit(index * step, unit_columns, keep_from, step + overlap // 2)
 
 
-def piece(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:
+def place(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:
     """A unit of track number `index`, placed in the clip."""
     start = track.start + unit.first * config.patch_frames
     return Piece(index, unit, start, start + unit.columns * config.patch_frames)

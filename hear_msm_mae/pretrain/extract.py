@@ -154,7 +154,6 @@ def stream_log_mel(
     >>> sum(len(piece) for piece in pieces)
     101
     """
-    front_end = _front_end(n_mels)
     for frames in _front_end(n_mels).stream(blocks):
         yield frames.T.contiguous().numpy()
 
