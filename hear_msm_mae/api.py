@@ -173,7 +173,8 @@ def _dtype_message(dtype: object) -> str:
 def _list_error(audio: list[Any] | tuple[Any, ...]) -> Exception:
     # The last axis is time: clips may be (n,) or (1, n). Plain numbers and 0-D arrays have none.
     shapes = [
-        getattr(clip, "shape", (len(clip),) if isinstance(clip, list) else ()) for clip in audio
+        tuple(getattr(clip, "shape", (len(clip),) if isinstance(clip, list) else ()))
+        for clip in audio
     ]
     lengths = sorted({shape[-1] for shape in shapes if len(shape)})
     if len(lengths) > 1:

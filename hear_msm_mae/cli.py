@@ -126,6 +126,8 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
         for part in ("encoder", "decoder")
     }
     decoder = f"{count['decoder'] / 1e6:.1f} M parameters" if checkpoint.has_decoder else "none"
+    if checkpoint.has_decoder and config.norm_pixels:
+        decoder += ", predicts normalised patches"
     rows = {
         "file": f"{path} ({path.stat().st_size / 1e6:.1f} MB)",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

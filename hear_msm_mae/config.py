@@ -62,6 +62,8 @@ class ModelConfig:
     """Attention heads of the pretraining decoder."""
     decoder_positions: str = "1d"
     """Decoder position table: "1d" sinusoids over the token index or "2d" sin-cos."""
+    norm_pixels: bool = False
+    """Whether the decoder predicts patches normalised to mean 0 and variance 1 each."""
     norm_mean: float = DEFAULT_NORM_MEAN
     """Mean that is subtracted from the log-mel spectrogram (natural log of power)."""
     norm_std: float = DEFAULT_NORM_STD

@@ -55,6 +55,7 @@ def test_json_round_trip():
         mlp_ratio=2,
         cls_token=False,
         decoder_positions="2d",
+        norm_pixels=True,
         norm_mean=-6.5,
         norm_std=3.25,
     )

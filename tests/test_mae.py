@@ -1,5 +1,7 @@
 """Masked autoencoder against recorded numbers and its own definition."""
 
+import dataclasses
+
 import pytest
 import torch
 from reference import assert_matches, golden
@@ -147,7 +149,7 @@ def test_loss_ignores_predictions_on_visible_patches():
 
 
 def test_reconstruction_keeps_visible_patches_and_scales_normalised_ones():
-    model = MaskedAutoencoder(TINY, norm_pixels=True).eval()
+    model = MaskedAutoencoder(dataclasses.replace(TINY, norm_pixels=True)).eval()
     unit = torch.randn(2, 80, 208) * 3 + 5
     mask = random_mask(2, 65, 0.75)
     with torch.no_grad():

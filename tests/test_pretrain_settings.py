@@ -47,6 +47,7 @@ def test_overrides():
         "tiny-smoke", ["batch=64", "norm_pixels=true", "base_lr=1e-4", "source_weights.music=0.5"]
     )
     assert (s.batch, s.norm_pixels, s.base_lr) == (64, True, 1e-4)
+    assert s.model_config().norm_pixels  # stored with the weights: reconstructions need it
     assert s.source_weights == {"music": 0.5}
 
 

@@ -45,7 +45,7 @@ def make_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = MaskedAutoencoder(config, settings.norm_pixels)
+        model = MaskedAutoencoder(config)
     if resumed is not None:
         model.load_state_dict(resumed)
     elif settings.init_from is not None:

@@ -123,14 +123,14 @@ class MaskedAutoencoder(nn.Module):
     """Encoder on the visible patches, decoder, and the loss on the masked patches.
 
     Args:
-        config: sizes of encoder and decoder.
-        norm_pixels: targets normalised per patch (mean 0, unbiased variance 1).
+        config: sizes of encoder and decoder; with its `norm_pixels` the targets are normalised per
+            patch (mean 0, unbiased variance 1).
     """
 
-    def __init__(self, config: ModelConfig, norm_pixels: bool = False) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.norm_pixels = norm_pixels
+        self.norm_pixels = config.norm_pixels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
