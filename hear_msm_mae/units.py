@@ -72,7 +72,18 @@ def valid_hops_ms(config: ModelConfig) -> list[int]:
 def timestamp_tracks(
     num_samples: int, config: ModelConfig, hop_ms: int
 ) -> tuple[list[Track], np.ndarray]:
-    """Tracks for timestamps `hop_ms` apart, and the timestamps.
+    """Tracks for timestamps `hop_ms` apart, and the timestamps of `timestamp_grid`.
+
+    Returns:
+        The tracks; track i holds timestamps i, i + len(tracks), ...
+        (t,) float32 timestamps in ms; float32 holds each of them exactly up to 4.6 hours.
+    """
+    timestamps = timestamp_grid(num_samples, config, hop_ms).astype(np.float32)
+    return hop_tracks(num_samples, config, hop_ms), timestamps
+
+
+def timestamp_grid(num_samples: int, config: ModelConfig, hop_ms: int) -> np.ndarray:
+    """Timestamps of a clip, `hop_ms` apart.
 
     Timestamps are the centres of the patches: a patch from frame s is centred at
     10 s + 5 (patch width - 1) ms. All centres on that grid inside the clip are used; patches may
@@ -80,26 +91,35 @@ def timestamp_tracks(
     timestamp at its middle.
 
     Returns:
-        The tracks; track i holds timestamps i, i + len(tracks), ...
-        (t,) float32 timestamps in ms.
+        (t,) float64 ms.
     """
+    first_ms, count = _grid(num_samples, config, hop_ms)
+    if not count:
+        return np.array([num_samples / SAMPLES_PER_MS / 2])
+    # int64 milliseconds are exact.
+    return (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
+
+
+def hop_tracks(num_samples: int, config: ModelConfig, hop_ms: int) -> list[Track]:
+    """Tracks for the timestamps of `timestamp_grid`; track i holds i, i + len(tracks), ..."""
     centre_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2
-    first_ms = centre_ms % hop_ms
-    if first_ms * SAMPLES_PER_MS > num_samples:
+    first_ms, count = _grid(num_samples, config, hop_ms)
+    if not count:
         middle_ms = num_samples / SAMPLES_PER_MS / 2
-        start = round((middle_ms - centre_ms) / MS_PER_FRAME)
-        return [Track(start, 1)], np.array([middle_ms], dtype=np.float32)
-    hop_samples = hop_ms * SAMPLES_PER_MS
-    count = 1 + (num_samples - first_ms * SAMPLES_PER_MS) // hop_samples
-    # int64 milliseconds are exact; float32 holds each of them exactly up to 4.6 hours.
-    timestamps = (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float32)
+        return [Track(round((middle_ms - centre_ms) / MS_PER_FRAME), 1)]
     shifts = min(config.native_hop_ms // hop_ms, count)
     start = (first_ms - centre_ms) // MS_PER_FRAME
-    tracks = [
+    return [
         Track(start + shift * hop_ms // MS_PER_FRAME, len(range(shift, count, shifts)))
         for shift in range(shifts)
     ]
-    return tracks, timestamps
+
+
+def _grid(num_samples: int, config: ModelConfig, hop_ms: int) -> tuple[int, int]:
+    """First timestamp in ms and their number."""
+    first_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2 % hop_ms
+    room = num_samples - first_ms * SAMPLES_PER_MS
+    return first_ms, 0 if room < 0 else 1 + room // (hop_ms * SAMPLES_PER_MS)
 
 
 def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]:
