@@ -64,7 +64,7 @@ class Plan:
         """Timestamps of a clip of so many samples, from its beginning."""
         if self.options.mode == "paper":
             count = scene_track(samples, self.config).columns
-            return np.arange(count) * (samples / SAMPLES_PER_MS / count)
+            return np.arange(count, dtype=np.float64) * (samples / SAMPLES_PER_MS / count)
         return timestamp_grid(samples, self.config, self.options.timestamp_hop_ms)
 
 
@@ -99,7 +99,7 @@ class Group(NamedTuple):
     """Neighbouring units of a clip: the smallest step of the work.
 
     Attributes:
-        clip, index: number of the clip (window) in its task and of the group in its clip.
+        clip, number: number of the clip (window) in its task and of the group in its clip.
         start: where the clip begins, in samples of the file.
         pieces, units: places and (f, t) normalised log-mel of each unit.
         weights: scene embeddings only: for each unit, the weight of each kept column.
@@ -110,7 +110,7 @@ class Group(NamedTuple):
     """
 
     clip: int
-    index: int
+    number: int
     start: int
     pieces: list[Piece]
     units: list[Tensor]

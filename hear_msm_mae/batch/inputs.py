@@ -136,15 +136,12 @@ def _base(path: str) -> str:
 def _read_list(source: str) -> Iterator[Task]:
     rows = _parquet_rows(source) if source.lower().endswith(".parquet") else _csv_rows(source)
     found = [_task(row, f"{printable(source)}, row {i}", source) for i, row in enumerate(rows, 1)]
-    local = [
-        os.path.dirname(os.path.abspath(task.path)) for task in found if not is_remote(task.path)
-    ]
-    root = os.path.commonpath(local) if local else ""
+    here = [os.path.abspath(task.path) for task in found if not is_remote(task.path)]
+    root = os.path.commonpath(map(os.path.dirname, here)) if here else ""
     for task in found:
-        base = is_remote(task.path)
-        yield task._replace(
-            name=_base(task.path) if base else _below(os.path.abspath(task.path), root)
-        )
+        remote = is_remote(task.path)
+        name = _base(task.path) if remote else _below(os.path.abspath(task.path), root)
+        yield task._replace(name=name)
 
 
 def _csv_rows(source: str) -> Iterator[Mapping[str, Any]]:
@@ -174,8 +171,8 @@ def _parquet_rows(source: str) -> Iterator[Mapping[str, Any]]:
 def _require_path(source: str, names: Iterable[str]) -> None:
     if "path" not in names:
         raise ValueError(
-            f"{printable(source)} has no column 'path' (and optional 'start' and 'end' in seconds); "
-            f"its columns are {list(names)}"
+            f"{printable(source)} has no column 'path'; a list of recordings needs it (and may "
+            f"have 'start' and 'end' in seconds), but its columns are {list(names)}"
         )
 
 

@@ -223,7 +223,7 @@ class _Assembler:
                 open_.rows = np.concatenate([open_.rows, rows])
                 open_.end, open_.last = end, group.last
             else:
-                first = group.clip == group.index == 0
+                first = group.clip == group.number == 0
                 start = group.start / SAMPLE_RATE
                 chunks.append(Chunk(task, group.clip, first, group.last, start, end, rows))
         failed = {task for task, _ in failures}
@@ -232,7 +232,7 @@ class _Assembler:
             group = groups[-1][1]
             closed = group.samples is not None
             resume = Resume(
-                group.clip + closed, 0 if closed else group.index + 1, self._total, self._weight
+                group.clip + closed, 0 if closed else group.number + 1, self._total, self._weight
             )
         return Batch(chunks, list(failures), resume, positions)
 
@@ -243,7 +243,7 @@ class _Assembler:
 
     def _scene(self, group: Group, result: list[NDArray[np.float32]]) -> NDArray[np.floating]:
         """The clip's row when it is complete, else nothing."""
-        if group.index == 0:
+        if group.number == 0:
             self._total, self._weight = None, 0.0
         for part, weights in zip(result, group.weights, strict=True):
             total = part.astype(np.float64)
