@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 
 
 def pyarrow() -> None:
     """Needed for Parquet."""
-    _need("pyarrow", "embed", "Parquet files")
+    _need("pyarrow.parquet", "embed", "Parquet files")
 
 
 def h5py() -> None:
@@ -17,12 +17,14 @@ def h5py() -> None:
 
 def ray() -> None:
     """Needed for clusters."""
-    _need("ray", "ray", "--ray")
-    _need("pyarrow", "ray", "--ray")
+    _need("ray.data", "ray", "clusters")
 
 
 def _need(package: str, extra: str, purpose: str) -> None:
-    if importlib.util.find_spec(package) is None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
         raise ValueError(
-            f"{purpose} need the package {package}; run: pip install 'hear_msm_mae[{extra}]'"
-        )
+            f"{purpose} need the package {package.split('.')[0]}; "
+            f"run: pip install 'hear_msm_mae[{extra}]'"
+        ) from error

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..audio import printable
 from ..checkpoint import replacing
 from .content import Block, Clip, Content
+from .inputs import Task
 from .tables import Hdf5, Parquet
 
 _READ_BYTES = 2**24  # read at once
@@ -210,7 +211,7 @@ class NpyFolder:
 
     def write(self, path: Path, content: Content) -> None:
         """See `Format`. Files that are there stay readable: each is replaced as a whole."""
-        _check_names(content.clips)
+        check_names(content.clips)
         path.mkdir(parents=True, exist_ok=True)
         if not (path / "index.csv").exists() and any(path.iterdir()):
             raise ValueError(f"{printable(path)} holds other files; choose another output folder")
@@ -265,17 +266,22 @@ def _index(content: Content, times: list[NDArray[np.float64]]) -> Iterator[tuple
         yield clip.path, f"{clip.name}.npy", clip.start, clip.end, row, clip.rows, *at
 
 
-def _check_names(clips: list[Clip]) -> None:
-    """Each file needs a place of its own, and its clips side by side."""
+def check_names(items: Iterable[Clip | Task]) -> None:
+    """Each recording needs a place of its own in the folder, and its clips side by side.
+
+    Raises:
+        ValueError: it is not so.
+    """
     owners: dict[str, str] = {}
     last = ""
-    for clip in clips:
-        if clip.name in owners and clip.name != last:
-            raise ValueError(f"{clip.path} was embedded in several goes; pass --overwrite")
-        last = clip.name
-        other = owners.setdefault(clip.name, clip.path)
-        if other != clip.path:
+    for item in items:
+        other = owners.get(item.name)
+        if other is not None and other != item.path:
             raise ValueError(
-                f"{other} and {clip.path} would both become {printable(clip.name)}.npy; embed "
-                "their folders one by one, or their common parent"
+                f"{printable(other)} and {printable(item.path)} would both become "
+                f"{printable(item.name)}.npy; embed their folders one by one, or their parent"
             )
+        if other is not None and item.name != last:
+            raise ValueError(f"{item.path} was embedded in several goes; pass --overwrite")
+        owners[item.name] = item.path
+        last = item.name

@@ -13,7 +13,7 @@ from ..config import SAMPLE_RATE
 from ..embedder import HearModel
 from .cut import Plan, make_plan
 from .inputs import Failure, Task, find_tasks
-from .outputs import NpyFolder, format_of
+from .outputs import NpyFolder, check_names, format_of
 from .pipeline import Resume, embed_batches
 from .progress import Progress
 from .settings import Settings
@@ -72,6 +72,7 @@ def embed_to(
     if isinstance(format_, NpyFolder):  # the stretches of a file one behind the other
         order = {path: i for i, path in enumerate(dict.fromkeys(task.path for task in tasks))}
         tasks.sort(key=lambda task: order[task.path])
+        check_names(tasks)
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     target = Target(Path(output), format_, plan, settings.stored(tasks), model)
     target.open(overwrite)

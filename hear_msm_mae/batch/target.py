@@ -39,12 +39,16 @@ class Target:
 
     def open(self, overwrite: bool) -> None:
         """Look at what is there."""
-        self._replace = overwrite and self.path.exists()
+        self._replace = overwrite and self._exists()
         if not overwrite:
             self._check(self._journal.settings(), self._journal.folder)
-            if self.path.exists():
+            if self._exists():
                 self._check(self._read().settings, self.path)
         self._journal.open(self._settings, fresh=overwrite)
+
+    def _exists(self) -> bool:
+        """Whether there is an output; an empty folder is none."""
+        return self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
 
     def _read(self) -> Content:
         try:
@@ -68,7 +72,7 @@ class Target:
         """Tasks that are still to be done, the interrupted one first; number of those done."""
         journal = self._journal
         base = None
-        if self.path.exists() and not self._replace:
+        if self._exists() and not self._replace:
             base = self._read()
         covered = _covered(tasks, base, self._settings)
         rest = [
@@ -105,7 +109,7 @@ class Target:
         begin = time.monotonic()
         content = self._journal.content(self._plan, self._settings, self._width)
         if content.clips:
-            if self.path.exists():
+            if self._exists():
                 base = self._read()
                 content = base.updated(content)
                 if base.settings["stretches"]:
@@ -182,5 +186,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         for file in [*path.rglob("*.npy"), path / "index.csv", path / "settings.json"]:
             file.unlink(missing_ok=True)
+        for folder in sorted(path.rglob("*/"), reverse=True):  # inner ones first
+            if not any(folder.iterdir()):
+                folder.rmdir()
     else:
         path.unlink()
