@@ -34,7 +34,7 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[pretrain,test]" tensorflow-cpu
+	$(BIN)/pip install --quiet --editable ".[embed,pretrain,ray,test]" tensorflow-cpu
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
 

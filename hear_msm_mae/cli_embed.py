@@ -91,7 +91,9 @@ def embed(
     options: dict[str, Any] = {"precision": precision, "mode": mode}
     if hop_ms is not None:
         options["timestamp_hop_ms"] = hop_ms
-    model = load_model(weights, **options).to(_device(device))
+    model = load_model(weights, **options)
+    if ray is None:  # the device of the workers is not ours to judge
+        model = model.to(_device(device))
     name = weights or BUNDLED_WEIGHTS
     settings = settings_of(model, name, timestamps, segment, overlap, dtype)
     try:
@@ -101,7 +103,7 @@ def embed(
             from .batch.cluster import embed_on_ray
 
             summary = embed_on_ray(
-                output, sources, model, settings, ray, batch_seconds, overwrite=overwrite
+                output, sources, model, settings, ray, batch_seconds, device, overwrite
             )
     except KeyboardInterrupt:
         print("interrupted; repeat the command to go on", file=sys.stderr)

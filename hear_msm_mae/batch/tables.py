@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,34 +31,46 @@ class Parquet:
 
     def read(self, path: Path) -> Content:
         """See `Format`."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(path) as file:
-                schema = file.schema_arrow
-                settings = json.loads((schema.metadata or {})[_KEY])
-                field = schema.field("embedding").type
-                clips = _runs(file)
-        except (pa.ArrowException, ValueError, KeyError, OSError) as error:
-            raise ValueError(f"it is not a file of this command ({error})") from error
-        timestamps = "timestamp_ms" in schema.names
-        width, dtype = field.list_size, np.dtype(field.value_type.to_pandas_dtype())
-        columns = ["embedding", *(["timestamp_ms"] if timestamps else [])]
-
-        def blocks() -> Iterator[Block]:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(_READ_ROWS, columns=columns):
-                    rows = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
-                    times = batch["timestamp_ms"].to_numpy() if timestamps else None
-                    yield Block(rows.reshape(-1, width), times)
-
-        return Content(clips, settings, width, dtype, timestamps, blocks)
+        return read_parquet(lambda: path.open("rb"))
 
     def write(self, path: Path, content: Content) -> None:
         """See `Format`."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             write_parquet(file, content)
+
+
+def read_parquet(open_: Callable[[], Any]) -> Content:
+    """What a file holds that `write_parquet` has written.
+
+    Args:
+        open_: opens the file for binary reading, as often as it is called.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_() as source, pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            settings = json.loads((schema.metadata or {})[_KEY])
+            field = schema.field("embedding").type
+            clips = _runs(file)
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"it is not a file of this command ({error})") from error
+    timestamps = "timestamp_ms" in schema.names
+    width, dtype = field.list_size, np.dtype(field.value_type.to_pandas_dtype())
+    columns = ["embedding", *(["timestamp_ms"] if timestamps else [])]
+
+    def blocks() -> Iterator[Block]:
+        with open_() as source, pq.ParquetFile(source) as file:
+            for batch in file.iter_batches(_READ_ROWS, columns=columns):
+                rows = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
+                times = batch["timestamp_ms"].to_numpy() if timestamps else None
+                yield Block(rows.reshape(-1, width), times)
+
+    return Content(clips, settings, width, dtype, timestamps, blocks)
 
 
 def parquet_schema(content: Content) -> Any:

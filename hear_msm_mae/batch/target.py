@@ -74,13 +74,13 @@ class Target:
         base = None
         if self._exists() and not self._replace:
             base = self._read()
-        covered = _covered(tasks, base, self._settings)
+        there = covered(tasks, base, self._settings)
         rest = [
             task
             for task in tasks
             if key(task) not in journal.done
             and key(task) not in journal.failed
-            and key(task) not in covered
+            and key(task) not in there
         ]
         if journal.resume is not None:
             first = key(journal.resume[0])
@@ -145,7 +145,7 @@ class Target:
         self._journal.close(remove=self._finished)
 
 
-def _covered(tasks: list[Task], base: Content | None, settings: dict[str, Any]) -> set[Any]:
+def covered(tasks: list[Task], base: Content | None, settings: dict[str, Any]) -> set[Any]:
     """Tasks that a finished output holds already."""
     if base is None:
         return set()
