@@ -24,6 +24,14 @@ VALIDATOR_INSTALL = (
     "&& pip install tensorflow-cpu"
 )
 
+# TensorFlow, which the validator imports, crashes the process when it is loaded before Triton.
+VALIDATOR_LAUNCH = (
+    "import contextlib, runpy\n"
+    "with contextlib.suppress(ImportError):\n"
+    "    import triton\n"
+    "runpy.run_module('hearvalidator.validate', run_name='__main__', alter_sys=True)\n"
+)
+
 app = typer.Typer(
     help="Audio embeddings from a masked-spectrogram-modeling Vision Transformer.",
     no_args_is_help=True,
@@ -119,5 +127,5 @@ def validate(weights: Weights = "") -> None:
     if importlib.util.find_spec("hearvalidator") is None:
         raise ValueError(f"hear-validator is not installed; run: {VALIDATOR_INSTALL}")
     path = weights or str(bundled_weights())
-    command = [sys.executable, "-m", "hearvalidator.validate", "hear_msm_mae", "--model", path]
+    command = [sys.executable, "-c", VALIDATOR_LAUNCH, "hear_msm_mae", "--model", path]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

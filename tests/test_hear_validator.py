@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from hear_msm_mae.cli import VALIDATOR_LAUNCH
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("hearvalidator") is None,
     reason="hearvalidator is installed by `make test`, without its outdated Python bound",
@@ -16,11 +18,11 @@ ALWAYS_PRINTED = "IMPORTANT: A common bug"
 @pytest.mark.parametrize("command", ["validator", "ours"])
 def test_looks_good_without_a_warning(command):
     if command == "validator":
-        arguments = ["hearvalidator.validate", "hear_msm_mae"]
+        arguments = ["-c", VALIDATOR_LAUNCH, "hear_msm_mae"]
     else:
-        arguments = ["hear_msm_mae", "validate"]
+        arguments = ["-m", "hear_msm_mae", "validate"]
     result = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, *arguments], capture_output=True, text=True, check=False
     )
     output = result.stdout + result.stderr
     assert result.returncode == 0, output

@@ -233,6 +233,13 @@ def test_global_random_numbers_are_untouched_and_restored(tmp_path):
     assert drawn[2] == again[2]
 
 
+def test_denormal_numbers_are_the_callers_choice(tmp_path):
+    for flushed in (True, False):
+        torch.set_flush_denormal(flushed)
+        pretrain(quick(tmp_path / str(flushed), steps=1), corpus=ToyCorpus())
+        assert (float(torch.tensor(1e-39) * 1) == 0) == flushed
+
+
 # ---------------------------------------------------------------------------------------------
 # NaN
 # ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint, replacing, save_checkpoint, state_tensors
 from . import state as states
-from .engine import launch, make_model, make_optimizer, set_attention
+from .engine import denormals_flushed, launch, make_model, make_optimizer, set_attention
 from .mae import MaskedAutoencoder
 from .sampling import Batch, CorpusLike, CropSampler, StepDataset, batches, split_order
 from .settings import Settings
@@ -77,8 +77,9 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
     fabric = launch(settings)
     dataset = StepDataset(CropSampler(corpus, settings), fabric.global_rank, fabric.world_size)
     model = make_model(config, settings, resumed.model if resumed else None)
-    run = _Run(settings, corpus, fabric, model, resumed)
-    outcome = run.train(dataset)
+    with denormals_flushed():
+        run = _Run(settings, corpus, fabric, model, resumed)
+        outcome = run.train(dataset)
     if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
     return outcome
