@@ -367,7 +367,7 @@ def test_a_killed_run_leaves_a_readable_output(tmp_path, tiny_file, tiny_model, 
     for i in range(20):
         soundfile.write(tmp_path / f"in/{i:02}.wav", generator.uniform(-0.1, 0.1, 32000), 16000)
     second = generator.uniform(-0.1, 0.1, 16000)
-    soundfile.write(tmp_path / "in/long.wav", np.tile(second, 3600), 16000)
+    soundfile.write(tmp_path / "in/long.wav", np.tile(second, 1200), 16000)
     output = tmp_path / f"out{suffix}"
     run = command(output, tmp_path / "in", "-w", tiny_file, "--batch-seconds", 20)
     process = subprocess.Popen(run, cwd=ROOT)
@@ -387,7 +387,8 @@ def test_a_killed_run_leaves_a_readable_output(tmp_path, tiny_file, tiny_model, 
     assert second_run.returncode == 0, second_run.stderr
     assert "21 of 21 files" in second_run.stdout
     hours = float(second_run.stdout.split(" hours")[0].split()[-1])
-    assert hours < 1.0 - 0.9 * 20 * (len(kept) - 3) / 3600  # it went on inside the long file
+    # It went on inside the long file: not even a third of it is read again.
+    assert hours <= (1200 - 20 * (len(kept) - 3)) / 3600 + 0.01
     assert not batches(output)
     assert_same(table(output), expected_table(tmp_path / "in", tiny_model))
 
