@@ -12,8 +12,9 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).parent.parent
-# An hour of samples takes 230 MB, and its timestamp embeddings with the tiny model 58 MB.
-LIMIT_MB = 40
+# 54 minutes of samples take 207 MB, 2900 files of 4 s 740 MB. Part of this is the allocator's: two
+# hours peaked 25 MB above one hour.
+LIMIT_MB = 100
 
 CHILD = """
 import sys
@@ -46,7 +47,15 @@ def peak_mb(source: Path, tiny_file: Path, *options: str) -> float:
     return float(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("options", [[], ["--timestamps"], ["--segment", "10"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        pytest.param(["--timestamps"], marks=pytest.mark.slow),
+        pytest.param(["--segment", "10"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_long_file(tmp_path, tiny_file, options):
     second = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
     peaks = []
