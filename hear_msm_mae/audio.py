@@ -33,7 +33,9 @@ _NOTHING = np.zeros(0, np.float32)
 _Block = NDArray[np.float32]
 
 
-def find_audio(paths: Iterable[str | Path]) -> list[Path]:
+def find_audio(
+    paths: Iterable[str | Path], on_error: Callable[[OSError], None] | None = None
+) -> list[Path]:
     """Audio files: files as they are given, folders searched recursively.
 
     Inside folders, files count whose ending is in `AUDIO_SUFFIXES`; hidden files and folders (a
@@ -41,6 +43,7 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
 
     Args:
         paths: files and folders; a file is kept whatever its ending.
+        on_error: told of folders below that cannot be listed; by default they are left out.
 
     Returns:
         Paths without repetition: arguments in their order, files of a folder sorted.
@@ -58,7 +61,7 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found.update(dict.fromkeys(sorted(_walk(path))))
+            found.update(dict.fromkeys(sorted(_walk(path, on_error))))
         elif path.exists():
             found[path] = None
         else:
@@ -93,25 +96,18 @@ def read_audio(
     ...     read_audio(f"{folder}/stereo.wav").shape, read_audio(f"{folder}/stereo.wav", 0.5).shape
     ((16000,), (8000,))
     """
-    if not (start >= 0 and (stop is None or stop > start)):
-        raise ValueError(f"start and stop must satisfy 0 <= start < stop, got {start} and {stop}")
-    # At whole seconds the sample grids of any two rates meet.
-    origin = max(0, int(start - _FILTER_MARGIN))
-    last = None if stop is None else stop + _FILTER_MARGIN
-    waveform = np.concatenate([_NOTHING, *_resampled(path, origin, last)])
-    first = round((start - origin) * SAMPLE_RATE)
-    waveform = waveform[first : None if stop is None else round((stop - origin) * SAMPLE_RATE)]
-    if not len(waveform):
-        raise ValueError(f"{printable(path)}: no audio from {start} s on, the file is shorter")
-    return waveform
+    return np.concatenate(list(_stretch(path, start, stop)))
 
 
-def stream_audio(path: str | Path, seconds: float = 60.0) -> Iterator[NDArray[np.float32]]:
+def stream_audio(
+    path: str | Path, seconds: float = 60.0, start: float = 0.0, stop: float | None = None
+) -> Iterator[NDArray[np.float32]]:
     """Read a file like `read_audio`, in blocks, in memory that does not grow with the file.
 
     Args:
         path: any file that `read_audio` takes.
         seconds: length of the blocks.
+        start, stop: the stretch to read, as for `read_audio`.
 
     Yields:
         (n,) float32 mono at 16 kHz; every block has n = round(16000 seconds) samples except the
@@ -131,7 +127,7 @@ def stream_audio(path: str | Path, seconds: float = 60.0) -> Iterator[NDArray[np
         raise ValueError(f"seconds must be positive, got {seconds}")
     waiting: list[NDArray[np.float32]] = []
     total = 0
-    for piece in _resampled(path):
+    for piece in _stretch(path, start, stop):
         waiting.append(piece)
         total += len(piece)
         if total >= size:
@@ -141,6 +137,26 @@ def stream_audio(path: str | Path, seconds: float = 60.0) -> Iterator[NDArray[np
             waiting, total = [joined[whole:]], total - whole
     if total:
         yield np.concatenate(waiting)
+
+
+def _stretch(path: str | Path, start: float, stop: float | None) -> Iterator[NDArray[np.float32]]:
+    """Pieces of the file's waveform, all of them with samples, from `start` to `stop` seconds."""
+    if not (start >= 0 and (stop is None or stop > start)):
+        raise ValueError(f"start and stop must satisfy 0 <= start < stop, got {start} and {stop}")
+    # At whole seconds the sample grids of any two rates meet.
+    origin = max(0, int(start - _FILTER_MARGIN))
+    first = round((start - origin) * SAMPLE_RATE)
+    last = None if stop is None else round((stop - origin) * SAMPLE_RATE)
+    position = 0
+    empty = True
+    for piece in _resampled(path, origin, None if stop is None else stop + _FILTER_MARGIN):
+        part = piece[max(0, first - position) : None if last is None else max(0, last - position)]
+        position += len(piece)
+        if len(part):
+            empty = False
+            yield part
+    if empty:
+        raise ValueError(f"{printable(path)}: no audio from {start} s on, the file is shorter")
 
 
 def _resampled(
@@ -195,9 +211,9 @@ def _resampler(rate: int) -> Callable[[_Block, bool], _Block]:
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, np.float32, "HQ").resample_chunk
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
     visited: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()

@@ -1,4 +1,4 @@
-"""Command line: hear-msm-mae embed | info | convert | validate (and cli_pretrain, cli_visual)."""
+"""Command line: hear-msm-mae info | convert | validate (and see the other cli_ modules)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
-from tqdm import tqdm
 
-from . import __version__, cli_pretrain, cli_visual
-from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
-from .audio import find_audio, read_audio
-from .checkpoint import replacing, save_checkpoint
-from .cli_common import EXIT_BAD_INPUT, EXIT_SOME_FAILED, usable_device
+from . import __version__, cli_embed, cli_pretrain, cli_visual
+from .checkpoint import save_checkpoint
+from .cli_common import EXIT_BAD_INPUT, Weights
 from .config import SAMPLE_RATE
 from .convert import load_any
-from .embedder import HearModel
 from .sharing import find_weights
 from .units import valid_hops_ms
 
@@ -45,19 +40,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (*cli_pretrain.COMMANDS, *cli_visual.COMMANDS):
+for _command in (*cli_embed.COMMANDS, *cli_pretrain.COMMANDS, *cli_visual.COMMANDS):
     app.command()(_command)
-
-Weights = Annotated[
-    str, typer.Option("--weights", "-w", help="Weights file; the bundled weights by default.")
-]
 
 
 def main() -> None:
     """Entry point of the console script: errors about the input are one line, no trace."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
-        app()
+        app(cli_embed.with_ray_address(sys.argv[1:]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
@@ -76,50 +67,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command()
-def embed(
-    audio: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npz.")],
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Embeddings over time, not one per file.")
-    ] = False,
-    weights: Weights = "",
-    hop_ms: Annotated[
-        int | None,
-        typer.Option(help="Distance of timestamps in ms; 40 by default."),
-    ] = None,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    mode: Annotated[str, typer.Option(help="default or paper.")] = "default",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-) -> None:
-    """Embed audio files of any format and sample rate into one .npz file.
-
-    It holds `paths` and `seconds` (one per file), `embeddings`, and with --timestamps also
-    `timestamps` in ms and `clip`, the index into `paths`, for each row of `embeddings`.
-
-    Exit status 3: some files could not be read; they are named, the others are in the output.
-    """
-    if output.suffix != ".npz":
-        raise ValueError(f"--output must end in .npz, got {str(output)!r}")
-    files = find_audio(audio)
-    if not files:
-        raise ValueError(f"no audio files in {', '.join(map(str, audio))}")
-    options: dict[str, Any] = {"precision": precision, "mode": mode}
-    if hop_ms is not None:
-        options["timestamp_hop_ms"] = hop_ms
-    model = load_model(weights, **options).to(usable_device(device))
-    columns, failed = _embed_files(files, model, timestamps)
-    for path, reason in failed:
-        print(f"could not read {path}: {reason}", file=sys.stderr)
-    if not columns["paths"]:
-        raise ValueError("none of the files could be read; nothing was written")
-    with replacing(output) as temporary:
-        np.savez(temporary, **_arrays(columns))
-    print(f"{len(columns['paths'])} of {len(files)} files -> {output}")
-    if failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()
@@ -179,39 +126,3 @@ def validate(weights: Weights = "") -> None:
     path = str(find_weights(weights))
     command = [sys.executable, "-c", VALIDATOR_LAUNCH, "hear_msm_mae", "--model", path]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
-
-
-def _embed_files(
-    files: list[Path], model: HearModel, timestamps: bool
-) -> tuple[dict[str, list[Any]], list[tuple[Path, str]]]:
-    """Embed file after file; a file that cannot be read is recorded and skipped."""
-    columns: dict[str, list[Any]] = {"paths": [], "seconds": [], "embeddings": []}
-    if timestamps:
-        columns |= {"timestamps": [], "clip": []}
-    failed: list[tuple[Path, str]] = []
-    for path in tqdm(files, unit="file", desc="embed", disable=None):
-        try:
-            waveform = read_audio(path)
-        except (OSError, ValueError) as error:
-            failed.append((path, str(error)))
-            continue
-        batch = waveform[None]  # (1, n)
-        if timestamps:
-            embeddings, times = get_timestamp_embeddings(batch, model)
-            columns["timestamps"].append(times[0].cpu().numpy())
-            columns["clip"].append(np.full(times.shape[1], len(columns["paths"])))
-            columns["embeddings"].append(embeddings[0].cpu().numpy())
-        else:
-            columns["embeddings"].append(get_scene_embeddings(batch, model).cpu().numpy())
-        columns["paths"].append(str(path))
-        columns["seconds"].append(len(waveform) / SAMPLE_RATE)
-    return columns, failed
-
-
-def _arrays(columns: dict[str, list[Any]]) -> dict[str, Any]:
-    """One array per column; rows of all files joined."""
-    per_file = ("paths", "seconds")
-    return {
-        key: np.array(values) if key in per_file else np.concatenate(values)
-        for key, values in columns.items()
-    }

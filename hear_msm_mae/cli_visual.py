@@ -19,16 +19,12 @@ from tqdm import tqdm
 from .api import load_model
 from .audio import find_audio, printable, read_audio
 from .checkpoint import replacing
-from .cli_common import EXIT_SOME_FAILED, usable_device
+from .cli_common import EXIT_SOME_FAILED, Weights, usable_device
 from .config import SAMPLE_RATE, num_frames
 from .embedder import HearModel
 
 CLIP_SECONDS = 10.0
 
-Weights = Annotated[
-    str,
-    typer.Option("--weights", "-w", help="File, folder or hf://user/repo; the bundled weights."),
-]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
 Seconds = Annotated[float, typer.Option(help="Length of the stretch, at most.")]
 Start = Annotated[float, typer.Option(help="Where in the file to begin, in seconds.")]

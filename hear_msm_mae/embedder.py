@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,26 @@ from torch import Tensor, nn
 from .checkpoint import Checkpoint, state_tensors
 from .config import SAMPLE_RATE, SAMPLES_PER_MS, ModelConfig, num_frames
 from .encoder import Encoder
-from .frontend import LogMel
+from .frontend import LogMel, Statistics
 from .options import Options
 from .sharing import push_to_hub, save_folder
-from .units import Track, Unit, scene_track, scene_weights, split_units, timestamp_tracks
+from .units import (
+    Piece,
+    Track,
+    place,
+    scene_track,
+    scene_weights,
+    split_units,
+    timestamp_tracks,
+)
 
 # Tokens encoded at once. Bounds the working memory whatever the audio's length; larger
 # micro-batches were not faster (benchmarks/inference.py).
 MAX_TOKENS = 2048
-MIN_STD = 1e-6  # constant input (silence) under batch statistics stays finite
-
-
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """A unit of one track, in frames of the clip."""
-
-    track: int
-    unit: Unit
-    start: int
-    stop: int
 
 
 # Receives (clips, piece, embeddings of the kept columns (b, t, d)).
-_Sink = Callable[[slice, _Piece, Tensor], None]
+_Sink = Callable[[slice, Piece, Tensor], None]
 
 
 class HearModel(nn.Module):
@@ -92,7 +88,7 @@ class HearModel(nn.Module):
         weights = weights.to(self.device)
         output = torch.zeros(len(audio), self.scene_embedding_size, device=self.device)
 
-        def add(clips: slice, piece: _Piece, embeddings: Tensor) -> None:
+        def add(clips: slice, piece: Piece, embeddings: Tensor) -> None:
             first = piece.unit.first
             weight = weights[first + piece.unit.keep_from : first + piece.unit.keep_to]
             output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
@@ -118,7 +114,7 @@ class HearModel(nn.Module):
         shape = (len(audio), len(timestamps), self.timestamp_embedding_size)
         output = torch.empty(shape, device=self.device)
 
-        def put(clips: slice, piece: _Piece, embeddings: Tensor) -> None:
+        def put(clips: slice, piece: Piece, embeddings: Tensor) -> None:
             step = len(tracks)  # neighbouring timestamps come from neighbouring tracks
             first = piece.track + step * (piece.unit.first + piece.unit.keep_from)
             last = piece.track + step * (piece.unit.first + piece.unit.keep_to)
@@ -177,19 +173,19 @@ class HearModel(nn.Module):
                 spectrogram = self._spectrogram(audio[clips], low, high, normalize)
                 for group in _by_length(pieces):
                     units = [spectrogram[..., p.start - low : p.stop - low] for p in group]
-                    embeddings = self._embed_units(torch.cat(units))
+                    embeddings = self.embed_units(torch.cat(units))
                     for piece, part in zip(group, embeddings.split(size), strict=True):
                         kept = part[:, piece.unit.keep_from : piece.unit.keep_to]
                         sink(clips, piece, kept)
 
-    def _pieces(self, tracks: list[Track]) -> Iterator[_Piece]:
+    def _pieces(self, tracks: list[Track]) -> Iterator[Piece]:
         """Units of all tracks in order of time, so that neighbours share a spectrogram."""
-        p_t, columns = self.config.patch_frames, self.config.columns
-        pieces = []
-        for index, track in enumerate(tracks):
-            for unit in split_units(track.columns, columns, self.options.unit_overlap):
-                start = track.start + unit.first * p_t
-                pieces.append(_Piece(index, unit, start, start + unit.columns * p_t))
+        overlap = self.options.unit_overlap
+        pieces = [
+            place(index, track, unit, self.config)
+            for index, track in enumerate(tracks)
+            for unit in split_units(track.columns, self.config.columns, overlap)
+        ]
         return iter(sorted(pieces, key=lambda piece: piece.start))
 
     def _spectrogram(
@@ -201,8 +197,13 @@ class HearModel(nn.Module):
         end = min(stop, num_frames(audio.shape[1]))
         return F.pad(normalize(self.frontend.log_mel_range(audio, start, end)), (0, stop - end))
 
-    def _embed_units(self, spectrogram: Tensor) -> Tensor:
-        """(b, f, t frames) -> (b, t columns, d) float32."""
+    def embed_units(self, spectrogram: Tensor) -> Tensor:
+        """Encode units of equal length.
+
+        Shape:
+            - spectrogram: (b, f, t frames) normalised log-mel, at most one unit long
+            - output: (b, t columns, d) float32 frame embeddings
+        """
         columns = spectrogram.shape[-1] // self.config.patch_frames
         if self.options.mode == "paper":  # whole units only, filled up with the mean (zero)
             missing = self.config.unit_frames - spectrogram.shape[-1]
@@ -219,23 +220,17 @@ class HearModel(nn.Module):
         """Stored statistics, or those of the whole batch (unbiased std) in a first pass."""
         if self.options.normalization != "batch":
             return self.frontend.normalize
-        total, squares, count = 0.0, 0.0, 0
+        statistics = Statistics(self.frontend.norm_mean.item())
         frames, step = num_frames(audio.shape[1]), 16 * self.config.unit_frames
-        shift = self.frontend.norm_mean.item()  # keeps the sum of squares small
         for clip in audio.split(1):
             for start in range(0, frames, step):
-                part = self.frontend.log_mel_range(clip, start, min(start + step, frames))
-                values = part.detach().double().cpu() - shift
-                total += values.sum().item()
-                squares += values.square().sum().item()
-                count += values.numel()
-        variance = (squares - total * total / count) / max(count - 1, 1)
-        mean, std = shift + total / count, max(math.sqrt(max(variance, 0.0)), MIN_STD)
-        return lambda log_mel: (log_mel - mean) / std
+                end = min(start + step, frames)
+                statistics.add(self.frontend.log_mel_range(clip, start, end))
+        return statistics.normalizer()
 
 
-def _batched(pieces: Iterator[_Piece], size: int) -> Iterator[list[_Piece]]:
-    batch: list[_Piece] = []
+def _batched(pieces: Iterator[Piece], size: int) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
     for piece in pieces:
         batch.append(piece)
         if len(batch) == size:
@@ -245,9 +240,9 @@ def _batched(pieces: Iterator[_Piece], size: int) -> Iterator[list[_Piece]]:
         yield batch
 
 
-def _by_length(pieces: list[_Piece]) -> list[list[_Piece]]:
+def _by_length(pieces: list[Piece]) -> list[list[Piece]]:
     """Groups of pieces that fit into one tensor."""
-    groups: dict[int, list[_Piece]] = {}
+    groups: dict[int, list[Piece]] = {}
     for piece in pieces:
         groups.setdefault(piece.stop - piece.start, []).append(piece)
     return list(groups.values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,12 @@ from .config import (
 # Frames that are transformed at once: small enough to stay in the processor's cache.
 _CHUNK_FRAMES = 1024
 
+# Frames of context kept while streaming. Two hide the edge; three also leave more than a window
+# behind the last whole one, as the reflection at the end of the recording needs.
+CONTEXT_FRAMES = 3
+
 SILENCE = math.log(LOG_EPS)  # log-mel value of digital silence
+MIN_STD = 1e-6  # constant input (silence) under its own statistics stays finite
 
 
 class LogMel(nn.Module):
@@ -120,6 +127,60 @@ class LogMel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
+
+    def stream(self, blocks: Iterable[np.ndarray], skip: int = 0) -> Iterator[Tensor]:
+        """Log-mel frames of one waveform that arrives in blocks, in bounded memory.
+
+        Args:
+            blocks: (n,) float32 pieces of the waveform.
+            skip: leave out so many frames at the beginning (context that is known already).
+
+        Yields:
+            (f, t) float32, not normalised; side by side they are `log_mel` of the whole waveform,
+            without its first `skip` frames.
+
+        >>> pieces = LogMel(40).stream([np.ones(8000, np.float32)] * 2)
+        >>> sum(piece.shape[1] for piece in pieces)
+        101
+        """
+        waveform = np.zeros(0, np.float32)
+        done = skip  # frames of `waveform` that are out already
+
+        def emit(stop: int) -> Tensor:
+            return self.log_mel_range(torch.from_numpy(waveform)[None], done, stop)[0]
+
+        for block in blocks:
+            waveform = np.concatenate([waveform, block])
+            # Frames whose whole window has arrived.
+            stop = (len(waveform) - WINDOW_LENGTH // 2) // HOP_LENGTH + 1
+            if stop > done and len(waveform) > WINDOW_LENGTH:
+                yield emit(stop)
+                drop = max(0, stop - CONTEXT_FRAMES)
+                waveform, done = waveform[drop * HOP_LENGTH :], stop - drop
+        if (stop := num_frames(len(waveform))) > done:
+            yield emit(stop)
+
+
+class Statistics:
+    """Mean and unbiased standard deviation of values that come in pieces."""
+
+    def __init__(self, shift: float = 0.0) -> None:
+        self.shift = shift  # near the mean: keeps the sum of squares small
+        self.total, self.squares, self.count = 0.0, 0.0, 0
+
+    def add(self, values: Tensor) -> None:
+        """Count in a tensor of any shape."""
+        values = values.detach().double().cpu() - self.shift
+        self.total += values.sum().item()
+        self.squares += values.square().sum().item()
+        self.count += values.numel()
+
+    def normalizer(self) -> Callable[[Tensor], Tensor]:
+        """Function that subtracts the mean and divides by the standard deviation."""
+        variance = (self.squares - self.total**2 / self.count) / max(self.count - 1, 1)
+        mean = self.shift + self.total / self.count
+        std = max(math.sqrt(max(variance, 0.0)), MIN_STD)
+        return lambda log_mel: (log_mel - mean) / std
 
 
 def mel_filter_bank(n_mels: int) -> Tensor:

@@ -33,6 +33,16 @@ class Unit:
     keep_to: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A unit of one track, in frames of the clip."""
+
+    track: int
+    unit: Unit
+    start: int
+    stop: int
+
+
 def scene_track(num_samples: int, config: ModelConfig) -> Track:
     """Patches from frame 0 until the last frame of the clip is covered."""
     return Track(0, -(-num_frames(num_samples) // config.patch_frames))
@@ -62,7 +72,18 @@ def valid_hops_ms(config: ModelConfig) -> list[int]:
 def timestamp_tracks(
     num_samples: int, config: ModelConfig, hop_ms: int
 ) -> tuple[list[Track], np.ndarray]:
-    """Tracks for timestamps `hop_ms` apart, and the timestamps.
+    """Tracks for timestamps `hop_ms` apart, and the timestamps of `timestamp_grid`.
+
+    Returns:
+        The tracks; track i holds timestamps i, i + len(tracks), ...
+        (t,) float32 timestamps in ms; float32 holds each of them exactly up to 4.6 hours.
+    """
+    timestamps = timestamp_grid(num_samples, config, hop_ms).astype(np.float32)
+    return hop_tracks(num_samples, config, hop_ms), timestamps
+
+
+def timestamp_grid(num_samples: int, config: ModelConfig, hop_ms: int) -> np.ndarray:
+    """Timestamps of a clip, `hop_ms` apart.
 
     Timestamps are the centres of the patches: a patch from frame s is centred at
     10 s + 5 (patch width - 1) ms. All centres on that grid inside the clip are used; patches may
@@ -70,26 +91,35 @@ def timestamp_tracks(
     timestamp at its middle.
 
     Returns:
-        The tracks; track i holds timestamps i, i + len(tracks), ...
-        (t,) float32 timestamps in ms.
+        (t,) float64 ms.
     """
+    first_ms, count = _grid(num_samples, config, hop_ms)
+    if not count:
+        return np.array([num_samples / SAMPLES_PER_MS / 2])
+    # int64 milliseconds are exact.
+    return (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
+
+
+def hop_tracks(num_samples: int, config: ModelConfig, hop_ms: int) -> list[Track]:
+    """Tracks for the timestamps of `timestamp_grid`; track i holds i, i + len(tracks), ..."""
     centre_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2
-    first_ms = centre_ms % hop_ms
-    if first_ms * SAMPLES_PER_MS > num_samples:
+    first_ms, count = _grid(num_samples, config, hop_ms)
+    if not count:
         middle_ms = num_samples / SAMPLES_PER_MS / 2
-        start = round((middle_ms - centre_ms) / MS_PER_FRAME)
-        return [Track(start, 1)], np.array([middle_ms], dtype=np.float32)
-    hop_samples = hop_ms * SAMPLES_PER_MS
-    count = 1 + (num_samples - first_ms * SAMPLES_PER_MS) // hop_samples
-    # int64 milliseconds are exact; float32 holds each of them exactly up to 4.6 hours.
-    timestamps = (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float32)
+        return [Track(round((middle_ms - centre_ms) / MS_PER_FRAME), 1)]
     shifts = min(config.native_hop_ms // hop_ms, count)
     start = (first_ms - centre_ms) // MS_PER_FRAME
-    tracks = [
+    return [
         Track(start + shift * hop_ms // MS_PER_FRAME, len(range(shift, count, shifts)))
         for shift in range(shifts)
     ]
-    return tracks, timestamps
+
+
+def _grid(num_samples: int, config: ModelConfig, hop_ms: int) -> tuple[int, int]:
+    """First timestamp in ms and their number."""
+    first_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2 % hop_ms
+    room = num_samples - first_ms * SAMPLES_PER_MS
+    return first_ms, 0 if room < 0 else 1 + room // (hop_ms * SAMPLES_PER_MS)
 
 
 def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]:
@@ -105,12 +135,20 @@ def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]
     """
     step = unit_columns - overlap
     count = 1 + max(0, -(-(columns - unit_columns) // step))
-    units = []
-    for index in range(count):
-        first = index * step
-        last = index == count - 1
-        size = columns - first if last else unit_columns
-        keep_from = 0 if index == 0 else overlap // 2
-        keep_to = size if last else step + overlap // 2
-        units.append(Unit(first, size, keep_from, keep_to))
-    return units
+    units = [inner_unit(index, unit_columns, overlap) for index in range(count - 1)]
+    first = (count - 1) * step
+    size = columns - first
+    return [*units, Unit(first, size, 0 if count == 1 else overlap // 2, size)]
+
+
+def inner_unit(index: int, unit_columns: int, overlap: int = 0) -> Unit:
+    """A unit of a track that goes on behind it; it does not depend on the track's length."""
+    step = unit_columns - overlap
+    keep_from = 0 if index == 0 else overlap // 2
+    return Unit(index * step, unit_columns, keep_from, step + overlap // 2)
+
+
+def place(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:
+    """A unit of track number `index`, placed in the clip."""
+    start = track.start + unit.first * config.patch_frames
+    return Piece(index, unit, start, start + unit.columns * config.patch_frames)

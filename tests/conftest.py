@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
 
-from hear_msm_mae import load_model
+from hear_msm_mae import cli, load_model
 from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint, state_tensors
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.convert import load_any
@@ -20,6 +23,17 @@ from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.frontend import LogMel
 from hear_msm_mae.pretrain.mae import Decoder, MaskedAutoencoder
 
+
+@dataclasses.dataclass
+class Result:
+    """What a command of `hear-msm-mae` did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
 StateMaker = Callable[..., dict[str, Tensor]]
 
 
@@ -169,3 +183,22 @@ def _table_1d(length: int, width: int) -> np.ndarray:
 def _with_cls(table: np.ndarray, cls: bool) -> Tensor:
     padded = np.pad(table, ((int(cls), 0), (0, 0)))
     return torch.from_numpy(padded[None].astype(np.float32))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Function that runs `hear-msm-mae` with arguments."""
+    monkeypatch.setenv("COLUMNS", "200")  # rich breaks lines to the terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["hear-msm-mae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return Result(exit_.value.code or 0, captured.out, captured.err)
+
+    root = logging.getLogger()
+    level = root.level
+    yield run
+    root.setLevel(level)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..audio import printable, stream_audio
-from ..config import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, num_frames
+from ..config import HOP_LENGTH, SAMPLE_RATE, num_frames
 from ..frontend import LogMel
 
 # A half second whose level (root mean square about its mean, re full scale 1.0) is lower counts
@@ -28,9 +27,6 @@ MIN_SILENT_WINDOWS = 4
 MIN_CLIP_FRAMES = 16  # 0.16 s, one standard patch; shorter files are left out
 
 _BLOCK_SECONDS = 30.0  # decoded at once; a multiple of the level's window
-# Frames kept in front of a buffer. Two hide its edge; three also leave more than a window behind
-# the last whole one, as the reflection at the end of the file needs.
-_CONTEXT_FRAMES = 3
 _HASH_BYTES = 2**20  # read at once
 _SUM_FRAMES = 4096  # added up at once
 
@@ -158,24 +154,8 @@ def stream_log_mel(
     >>> sum(len(piece) for piece in pieces)
     101
     """
-    front_end = _front_end(n_mels)
-    waveform = np.zeros(0, np.float32)
-    done = 0  # frames of `waveform` that are out already
-
-    def emit(stop: int) -> NDArray[np.float32]:
-        frames = front_end.log_mel_range(torch.from_numpy(waveform)[None], done, stop)
-        return frames[0].T.contiguous().numpy()
-
-    for block in blocks:
-        waveform = np.concatenate([waveform, block])
-        # Frames whose whole window has arrived.
-        stop = (len(waveform) - WINDOW_LENGTH // 2) // HOP_LENGTH + 1
-        if stop > done and len(waveform) > WINDOW_LENGTH:
-            yield emit(stop)
-            drop = max(0, stop - _CONTEXT_FRAMES)
-            waveform, done = waveform[drop * HOP_LENGTH :], stop - drop
-    if (stop := num_frames(len(waveform))) > done:
-        yield emit(stop)
+    for frames in _front_end(n_mels).stream(blocks):
+        yield frames.T.contiguous().numpy()
 
 
 def window_levels(waveform: NDArray[np.float32]) -> NDArray[np.float64]:

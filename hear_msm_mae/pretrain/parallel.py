@@ -26,13 +26,6 @@ _Result = TypeVar("_Result")
 _AHEAD = 64
 
 
-def available_cpus() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def ordered_map(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
 ) -> Generator[tuple[_Item, _Result | None], None, None]:

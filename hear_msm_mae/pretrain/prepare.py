@@ -30,6 +30,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+from ..cpus import available_cpus
 from .extract import (
     MIN_CLIP_FRAMES,
     MIN_SILENT_WINDOWS,
@@ -41,7 +42,7 @@ from .extract import (
     extract,
 )
 from .manifest import SKIPPED_FILE, check_front_end, escape, read_summary, statistics, unescape
-from .parallel import available_cpus, ordered_map
+from .parallel import ordered_map
 from .sources import check_folders, find_files, name_sources
 from .writer import CorpusWriter, Key
 

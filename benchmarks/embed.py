@@ -1,0 +1,201 @@
+"""End-to-end speed of embedding files, and the share of time that is not spent in the encoder.
+
+    python -m benchmarks.embed [--quick] [--write]
+
+From the root of the repository. Makes, from the clips in examples/, a folder of 500 files of 1 to
+15 s at mixed rates, channels and formats, and one file of an hour; embeds them with the "base"
+model (seeded random weights) and the "bundled" one; prints one Markdown table. `--write` puts it
+into RESULTS.md as well. `--quick` uses 24 files and three minutes: to see that it runs.
+
+Shares are taken within a run, so that a machine that is busy with something else slows both parts
+of them down. "Not in the encoder, wall" is the time in which the main thread was not in the
+encoder, out of the whole. While it was, readers worked on the other files, and the encoder had
+less of the processors: "CPU" is the processor time of everything but the encoder, readers
+included, out of all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from benchmarks import measure
+from benchmarks.inference import RESULTS, build
+from hear_msm_mae import get_scene_embeddings
+from hear_msm_mae.audio import find_audio, read_audio
+from hear_msm_mae.batch.pipeline import UnitEncoder
+from hear_msm_mae.batch.run import embed_to
+from hear_msm_mae.batch.settings import settings_of
+from hear_msm_mae.config import SAMPLE_RATE
+from hear_msm_mae.embedder import HearModel
+
+# Rate, channels, ending and libsndfile's subtype.
+KINDS = (
+    (16000, 1, "wav", "PCM_16"),
+    (44100, 2, "flac", "PCM_16"),
+    (48000, 2, "ogg", "VORBIS"),
+    (44100, 1, "mp3", "MPEG_LAYER_III"),
+    (22050, 1, "wav", "PCM_U8"),
+    (32000, 2, "wav", "PCM_24"),
+    (8000, 1, "flac", "PCM_16"),
+    (44100, 2, "wav", "PCM_16"),
+)
+COLUMNS = (
+    "input",
+    "model",
+    "hours",
+    "wall s",
+    "x real time",
+    "not in the encoder, wall",
+    "not in the encoder, CPU",
+    "one by one: x slower",
+)
+
+
+# ---------------------------------------------------------------------------------------------
+# Inputs
+# ---------------------------------------------------------------------------------------------
+def make_folder(folder: Path, count: int) -> None:
+    """Files of 1 to 15 s, cut from the examples at random places."""
+    generator = np.random.default_rng(0)
+    source = np.concatenate([read_audio(path) for path in find_audio(["examples"])])
+    folder.mkdir()
+    for i in range(count):
+        length = int(generator.uniform(1, 15) * SAMPLE_RATE)
+        first = int(generator.integers(len(source) - length))
+        rate, channels, ending, subtype = KINDS[i % len(KINDS)]
+        write(folder / f"{i:04}.{ending}", source[first : first + length], rate, channels, subtype)
+
+
+def make_long(path: Path, seconds: int) -> None:
+    """One stereo file at 44.1 kHz."""
+    source = np.concatenate([read_audio(path) for path in find_audio(["examples"])])
+    waveform = np.resize(source, seconds * SAMPLE_RATE)
+    write(path, waveform, 44100, 2, "PCM_16")
+
+
+def write(path: Path, waveform: np.ndarray, rate: int, channels: int, subtype: str) -> None:
+    samples = soxr.resample(waveform, SAMPLE_RATE, rate, "HQ").clip(-1, 1)
+    frames = np.stack([samples] * channels, axis=1)
+    soundfile.write(path, frames, rate, subtype=subtype)
+
+
+# ---------------------------------------------------------------------------------------------
+# Measures
+# ---------------------------------------------------------------------------------------------
+class Clock:
+    """Wall and processor time spent in `UnitEncoder` while it is in use."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+        self._call = UnitEncoder.__call__
+
+    def __enter__(self) -> Clock:
+        def timed(encoder: UnitEncoder, groups: Any) -> Any:
+            wall = time.perf_counter()
+            try:
+                return self._call(encoder, groups)
+            finally:
+                self.wall += time.perf_counter() - wall
+
+        UnitEncoder.__call__ = timed  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        UnitEncoder.__call__ = self._call  # type: ignore[method-assign]
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def reader_seconds(source: Path, model: HearModel) -> float:
+    """Processor time to find, decode, resample, transform and cut everything, without encoder."""
+    from hear_msm_mae.batch.cut import cut, make_plan
+    from hear_msm_mae.batch.inputs import find_tasks
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    begin = time.process_time()
+    plan = make_plan(model, timestamps=False)
+    for task in find_tasks([source]):
+        for _ in cut(task, plan):
+            pass
+    torch.set_num_threads(threads)
+    return time.process_time() - begin
+
+
+def one_by_one(source: Path, model: HearModel) -> float:
+    """Seconds to embed the files one after the other with the HEAR function."""
+    begin = time.perf_counter()
+    for path in find_audio([source]):
+        get_scene_embeddings(read_audio(path)[None], model)
+    return time.perf_counter() - begin
+
+
+def measure_one(name: str, source: Path, folder: Path, repeats: int) -> str:
+    """Row of the table; the repeat with the shortest wall time counts."""
+    model = build(name, "float32")
+    settings = settings_of(model, name)
+    runs = []
+    slow = []
+    for i in range(repeats):
+        with Clock() as clock:
+            wall, cpu = time.perf_counter(), cpu_seconds()
+            summary = embed_to(
+                folder / f"{name}-{source.stem}-{i}.parquet", [source], model, settings
+            )
+            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+        assert summary.done == summary.files, summary.failures
+        readers = reader_seconds(source, model)
+        runs.append((wall, 1 - clock.wall / wall, readers / cpu, summary.seconds))
+        slow.append(one_by_one(source, model) / wall)
+    wall, share, cpu_share, seconds = min(runs)
+    values = (
+        "one file" if source.is_file() else f"{len(find_audio([source]))} files",
+        name,
+        f"{seconds / 3600:.2f}",
+        f"{wall:.0f}",
+        f"{seconds / wall:.0f}",
+        f"{share:.1%}",
+        f"{cpu_share:.1%}",
+        f"{np.median(slow):.2f}",
+    )
+    return f"| {' | '.join(values)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="little audio, one repeat")
+    parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
+    arguments = parser.parse_args()
+    count, seconds, repeats = (24, 180, 1) if arguments.quick else (500, 3600, 2)
+    header = measure.machine()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_folder(folder / "mixed", count)
+        make_long(folder / "long.wav", seconds)
+        for model in ("base", "bundled"):
+            for source in (folder / "mixed", folder / "long.wav"):
+                rows.append(measure_one(model, source, folder, 1 if model == "base" else repeats))
+                print(rows[-1], flush=True)
+    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+    text = f"{header}\n\n{head}" + "\n".join(rows)
+    print(text)
+    if arguments.write:
+        measure.write_section(RESULTS, "embed", text)
+
+
+if __name__ == "__main__":
+    main()

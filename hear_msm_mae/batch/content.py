@@ -1,0 +1,109 @@
+"""What an output holds: a list of clips, and their embeddings as a stream of blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Clip(NamedTuple):
+    """A clip of the output.
+
+    Attributes:
+        path: of the file, as `hear_msm_mae.audio.printable` shows it.
+        start, end: in the file, in seconds.
+        rows: number of embeddings.
+        name: path in an output that mirrors the input.
+    """
+
+    path: str
+    start: float
+    end: float
+    rows: int
+    name: str
+
+
+class Block(NamedTuple):
+    """Consecutive rows: (r, d) embeddings and, for timestamps, (r,) ms in the file."""
+
+    rows: NDArray[np.floating]
+    times_ms: NDArray[np.float64] | None
+
+
+@dataclasses.dataclass
+class Content:
+    """Clips, and the function that iterates over their rows in the same order."""
+
+    clips: list[Clip]
+    settings: dict[str, Any]
+    width: int
+    dtype: np.dtype[np.floating]
+    timestamps: bool
+    blocks: Callable[[], Iterator[Block]]
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all clips."""
+        return sum(clip.rows for clip in self.clips)
+
+    def indexed(self) -> Iterator[tuple[NDArray[np.int64], Block]]:
+        """Blocks with the index of the clip of each row."""
+        ends = np.cumsum([clip.rows for clip in self.clips], dtype=np.int64)
+        row = 0
+        for block in self.blocks():
+            numbers = np.arange(row, row + len(block.rows))
+            yield np.searchsorted(ends, numbers, side="right"), block
+            row += len(block.rows)
+        if row != self.total_rows:
+            raise ValueError(f"found {row} rows of {self.total_rows}; the output is damaged")
+
+    def where(self, keep: Sequence[bool]) -> Content:
+        """Only some of the clips."""
+        mask = np.array(keep, bool)
+
+        def blocks() -> Iterator[Block]:
+            for index, block in self.indexed():
+                chosen = mask[index]
+                times = None if block.times_ms is None else block.times_ms[chosen]
+                if chosen.any():
+                    yield Block(block.rows[chosen], times)
+
+        clips = [clip for clip, kept in zip(self.clips, keep, strict=True) if kept]
+        return dataclasses.replace(self, clips=clips, blocks=blocks)
+
+    def updated(self, new: Content) -> Content:
+        """With new clips behind; files that the new content has are taken from there alone."""
+        paths = {clip.path for clip in new.clips}
+        old = self.where([clip.path not in paths for clip in self.clips])
+
+        def blocks() -> Iterator[Block]:
+            yield from old.blocks()
+            yield from new.blocks()
+
+        return dataclasses.replace(new, clips=old.clips + new.clips, blocks=blocks)
+
+
+def merged(blocks: Iterator[tuple[NDArray[np.int64], Block]], size: int = 2**24) -> Iterator[Any]:
+    """Join small blocks to ones of about `size` bytes, for formats that store them one by one."""
+    waiting: list[tuple[NDArray[np.int64], Block]] = []
+    total = 0
+    for item in blocks:
+        waiting.append(item)
+        total += item[1].rows.nbytes
+        if total >= size:
+            yield _joined(waiting)
+            waiting, total = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(items: list[tuple[NDArray[np.int64], Block]]) -> tuple[NDArray[np.int64], Block]:
+    times = [block.times_ms for _, block in items if block.times_ms is not None]
+    return np.concatenate([index for index, _ in items]), Block(
+        np.concatenate([block.rows for _, block in items]),
+        np.concatenate(times) if times else None,
+    )
