@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from benchmarks.evaluation.probe import (
@@ -38,7 +38,12 @@ def test_groups_are_never_divided_and_every_clip_is_tested_once(clips, seed):
         with pytest.raises(ValueError, match="too few to divide"):
             splits(data, seed)
         return
-    parts = splits(data, seed)
+    try:
+        parts = splits(data, seed)
+    except ValueError as error:  # one group holds nearly everything
+        if "clip(s) of any label is too few" not in str(error):
+            raise
+        reject()
     tested = np.concatenate([part.test for part in parts])
     assert sorted(tested) == list(range(len(labels)))
     for part in parts:

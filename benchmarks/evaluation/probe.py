@@ -72,6 +72,8 @@ def _folds(
     folds = min(folds, len(set(groups)))
     if folds < 2:
         raise ValueError(f"task {data.name}: {folds} group is too few to divide")
+    if (most := np.bincount(data.labels[positions]).max()) < folds:
+        raise ValueError(f"task {data.name}: {most} clip(s) of any label is too few to divide")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # that some label has fewer clips than there are folds
         warnings.simplefilter("ignore", UserWarning)
