@@ -9,7 +9,7 @@ VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 # Models that benchmarks.quality compares with; their own pins are of 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 
-.PHONY: demo test test-slow lint bench quality clean
+.PHONY: demo test test-slow lint bench quality weights clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
@@ -34,6 +34,19 @@ quality: $(VENV)/.test-installed
 	$(BIN)/pip install --quiet --editable ".[quality]"
 	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
 	$(BIN)/python -m benchmarks.quality --write
+
+# The corpus of the bundled weights and a short run of their recipe; SAMPLES=180000 for all of it.
+# The rendered part needs: apt-get install fluidsynth fluid-soundfont-gm espeak-ng
+WEIGHTS_RUN ?= runs/weights
+SAMPLES ?= 6400
+weights: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable ".[pretrain]"
+	$(BIN)/python weights/corpus/build.py $(WEIGHTS_RUN)/audio
+	$(BIN)/hear-msm-mae prepare $(WEIGHTS_RUN)/audio $(WEIGHTS_RUN)/corpus
+	$(BIN)/hear-msm-mae pretrain small-cpu corpus=$(WEIGHTS_RUN)/corpus \
+		run_dir=$(WEIGHTS_RUN)/samples-$(SAMPLES) samples=$(SAMPLES)
+	$(BIN)/hear-msm-mae export $(WEIGHTS_RUN)/samples-$(SAMPLES) \
+		$(WEIGHTS_RUN)/samples-$(SAMPLES).safetensors --half
 
 $(VENV)/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)
