@@ -50,6 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--tasks", nargs="+", metavar="TASK", help="build only these")
     command.add_argument("--sample-rates", nargs="+", type=_positive, default=[16_000],
                          metavar="HZ", help="default: 16000; naive needs 44100")  # fmt: skip
+    command.add_argument("--small", action="store_true", help="a quarter of the clips")
 
     command = commands.add_parser("evidence", help="the section of RESULTS.md")
     _tasks_arguments(command)
@@ -110,7 +111,7 @@ def _check(options: argparse.Namespace) -> int:
 def _tasks(options: argparse.Namespace) -> int:
     from .build import build
 
-    build(options.out, options.cache, options.tasks, options.sample_rates)
+    build(options.out, options.cache, options.tasks, options.sample_rates, options.small)
     return 0
 
 

@@ -23,10 +23,12 @@ from .tasks_format import (
 
 BATCH = 1024  # of the kit's predictor; a last batch of one clip crashes its BatchNorm
 # Labels that pandas, with which the kit reads the vocabulary, takes for "no value".
-NOT_A_LABEL = frozenset(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a"
-    "|nan|null".split("|")
-)
+# fmt: off
+NOT_A_LABEL = frozenset({
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+})
+# fmt: on
 
 
 def check_tasks(

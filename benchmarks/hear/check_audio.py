@@ -27,7 +27,9 @@ class Problem:
         return f"{self.path}: {self.message}"
 
 
-def audio_problems(task: Task, listed: dict[str, dict[str, Any]], rate: int | None) -> list[Problem]:
+def audio_problems(
+    task: Task, listed: dict[str, dict[str, Any]], rate: int | None
+) -> list[Problem]:
     """Problems of the audio of the splits `listed`, at one sample rate or at all there are."""
     rates = sorted(int(path.name) for path in task.folder.iterdir() if path.name.isdigit())
     if not rates:

@@ -27,7 +27,9 @@ def check_embeddings(task: Task, folder: Path) -> list[Problem]:
     for split in task.splits:
         rows, width = json.loads((folder / f"{split}.embedding-dimensions.json").read_text())
         sizes[split] = rows
-        vectors = np.memmap(folder / f"{split}.embeddings.npy", np.float32, "r", shape=(rows, width))
+        vectors = np.memmap(
+            folder / f"{split}.embeddings.npy", np.float32, "r", shape=(rows, width)
+        )
         if not all(np.isfinite(vectors[i : i + ROWS]).all() for i in range(0, rows, ROWS)):
             problems += _not_finite(task, folder, split)
     unit = "frames" if task.metadata["embedding_type"] == "event" else "clips"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hear_msm_mae.config import SAMPLE_RATE
 
@@ -16,15 +17,21 @@ from ..evaluation.tasks import TASKS
 from .recipe import Built, TaskRecipe, Waveform, three_parts
 
 SECONDS = 20.0
-FILES = {"train": 16, "valid": 4, "test": 6}
+FILES = {"train": 10, "valid": 3, "test": 4}
 AUDIBLE = 30.0  # dB below the loudest frame of a sound
 FRAME = SAMPLE_RATE // 100
 # Checking every third epoch, as the grids do, is slow: sed_eval is. The kit does so for DCASE, too.
 TRAINING = {"check_val_every_n_epoch": [10], "max_epochs": [60]}
+# What the kit chooses from by the validation score.
+POSTPROCESSING = {"median_filter_ms": [100, 250], "min_duration": [50, 125]}
+NOTE_POSTPROCESSING = {"median_filter_ms": [0, 100], "min_duration": [0, 80]}
 
 SHORTEST_NOTE, LONGEST_NOTE = 0.2, 0.6  # s
 RELEASE = 0.03  # s
 STRUCK = ("piano", "chromatic-percussion", "guitar")
+
+
+Events = list[dict[str, Any]]  # label, start and end in ms
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class Sound:
     group: str
 
 
+Mix = Callable[[Sequence[Sound], np.random.Generator], tuple[Waveform, Events]]
+
+
 def sounds(cache: Path) -> Built:
     """Voices, drums and keys in soft noise, up to two at once; no recording is in two splits."""
     kept = [sound for sound in _sounds(cache) if np.abs(sound.waveform).max() > 1e-3]
@@ -44,17 +54,15 @@ def sounds(cache: Path) -> Built:
 
 
 def notes(cache: Path) -> Built:
-    """Notes of struck and plucked instruments, one instrument per file, up to three at once."""
+    """Notes of struck and plucked instruments, one program per file, up to two at once."""
     pool = music_pools.NOTES.pool(cache)
     kept = [
         Sound(waveform, facts["pitch"], facts["program"])
         for waveform, facts in zip(pool.waveforms, pool.facts, strict=True)
-        if facts["family"] in STRUCK and (facts["font"], facts["program"]) not in OFF
+        if facts["family"] in STRUCK
+        and (facts["font"], facts["program"]) not in music_pools.OFF_PITCH
     ]
     return _mixed(kept, _melody, seed=2)
-
-
-OFF = music_pools.OFF_PITCH
 
 
 def _sounds(cache: Path) -> list[Sound]:
@@ -86,77 +94,75 @@ def audible(waveform: Waveform) -> Waveform:
     return waveform[loud[0] * FRAME : (loud[-1] + 1) * FRAME]
 
 
-def _mixed(
-    kept: Sequence[Sound],
-    place: Callable[[Sequence[Sound], np.random.Generator], tuple[Waveform, list[dict[str, Any]]]],
-    seed: int,
-) -> Built:
+def _mixed(kept: Sequence[Sound], mix: Mix, seed: int) -> Built:
     rng = np.random.default_rng(seed)
     audio: dict[str, dict[str, Waveform]] = {}
-    labels: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    labels: dict[str, dict[str, Events]] = {}
     parts = three_parts([sound.label for sound in kept], [sound.group for sound in kept])
     for split, part in parts.items():
         audio[split], labels[split] = {}, {}
         for number in range(FILES[split]):
             name = f"{split}_{number:02d}.wav"
-            audio[split][name], labels[split][name] = place([kept[i] for i in part], rng)
+            audio[split][name], labels[split][name] = mix([kept[i] for i in part], rng)
     return Built(sorted({sound.label for sound in kept}), audio, labels)
 
 
-def _scene(
-    kept: Sequence[Sound], rng: np.random.Generator
-) -> tuple[Waveform, list[dict[str, Any]]]:
-    """Two tracks of sounds with pauses between them, over noise 30 to 40 dB below full scale."""
+def _scene(kept: Sequence[Sound], rng: np.random.Generator) -> tuple[Waveform, Events]:
+    """Sounds with pauses between them, 6 to 18 dB below full scale, over noise at -45 to -55 dB."""
     size = round(SECONDS * SAMPLE_RATE)
     mixture = _noise(size, rng) * 10 ** (rng.uniform(-55, -45) / 20)
+    events = _place(mixture, kept, rng, pause=(0.3, 1.2), level=(-18, -6))
+    return mixture.clip(-1, 1).astype(np.float32), events
+
+
+def _melody(kept: Sequence[Sound], rng: np.random.Generator) -> tuple[Waveform, Events]:
+    """Notes of one program of both fonts, each let go after a while."""
+    program = rng.choice(sorted({sound.group for sound in kept}))
+    played = [
+        Sound(_held(sound.waveform, rng), sound.label, sound.group)
+        for sound in kept
+        if sound.group == program
+    ]
+    mixture = np.zeros(round(SECONDS * SAMPLE_RATE))
+    events = _place(mixture, played, rng, pause=(0.05, 0.4), level=(-16, -10))
+    return mixture.clip(-1, 1).astype(np.float32), events
+
+
+def _place(
+    mixture: NDArray[np.float64],
+    kept: Sequence[Sound],
+    rng: np.random.Generator,
+    pause: tuple[float, float],
+    level: tuple[float, float],
+) -> Events:
+    """Add sounds to a mixture in two tracks, each with half of the labels: none overlaps itself.
+
+    Args:
+        mixture: (n,), changed.
+        kept: what to choose from; labels are equally likely.
+        rng: of everything that is random.
+        pause: shortest and longest pause between two sounds of a track, in seconds.
+        level: lowest and highest peak of a sound, in dB of full scale.
+    """
     by_label: dict[str, list[Sound]] = {}
     for sound in kept:
         by_label.setdefault(sound.label, []).append(sound)
-    events = []
-    for labels in _halves(sorted(by_label), rng):  # so a label never overlaps itself
-        position = round(rng.uniform(0.2, 1.0) * SAMPLE_RATE)
+    order = [str(label) for label in rng.permutation(sorted(by_label))]
+    events: Events = []
+    for track in filter(None, (order[::2], order[1::2])):
+        start = round(rng.uniform(*pause) * SAMPLE_RATE)
         while True:
-            chosen = by_label[rng.choice(labels)]
+            chosen = by_label[rng.choice(track)]
             sound = chosen[rng.integers(len(chosen))]
-            end = position + len(sound.waveform)
-            if end > size:
+            end = start + len(sound.waveform)
+            if end > len(mixture):
                 break
-            level = 10 ** (rng.uniform(-18, -6) / 20) / float(np.abs(sound.waveform).max())
-            mixture[position:end] += level * sound.waveform
-            events.append(_event(sound.label, position, end))
-            position = end + round(rng.uniform(0.3, 1.2) * SAMPLE_RATE)
-    return mixture.clip(-1, 1).astype(np.float32), _in_order(events)
-
-
-def _melody(
-    kept: Sequence[Sound], rng: np.random.Generator
-) -> tuple[Waveform, list[dict[str, Any]]]:
-    """Three tracks of notes of one program, cut off with a short release."""
-    size = round(SECONDS * SAMPLE_RATE)
-    mixture = np.zeros(size)
-    program = rng.choice(sorted({sound.group for sound in kept}))
-    by_label = {}
-    for sound in kept:
-        if sound.group == program:  # of one font or the other
-            by_label.setdefault(sound.label, []).append(sound)
-    events = []
-    for labels in _halves(sorted(by_label), rng):
-        position = round(rng.uniform(0.1, 0.6) * SAMPLE_RATE)
-        while True:
-            chosen = by_label[rng.choice(labels)]
-            waveform = _held(chosen[rng.integers(len(chosen))].waveform, rng)
-            end = position + len(waveform)
-            if end > size:
-                break
-            level = 10 ** (rng.uniform(-16, -10) / 20) / max(float(np.abs(waveform).max()), 1e-3)
-            mixture[position:end] += level * waveform
-            events.append(_event(labels_of(chosen), position, end))
-            position = end + round(rng.uniform(0.05, 0.4) * SAMPLE_RATE)
-    return mixture.clip(-1, 1).astype(np.float32), _in_order(events)
-
-
-def labels_of(sounds_: Sequence[Sound]) -> str:
-    return sounds_[0].label
+            gain = 10 ** (rng.uniform(*level) / 20) / max(np.abs(sound.waveform).max(), 1e-3)
+            mixture[start:end] += gain * sound.waveform
+            times = {"start": 1000 * start / SAMPLE_RATE, "end": 1000 * end / SAMPLE_RATE}
+            events.append({"label": sound.label, **times})
+            start = end + round(rng.uniform(*pause) * SAMPLE_RATE)
+    return sorted(events, key=lambda event: (event["start"], event["label"]))
 
 
 def _held(waveform: Waveform, rng: np.random.Generator) -> Waveform:
@@ -167,11 +173,6 @@ def _held(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     return waveform[:size] * gain
 
 
-def _halves(labels: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
-    order = [str(label) for label in rng.permutation(labels)]
-    return [part for part in (order[::2], order[1::2]) if part]
-
-
 def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
     """Noise between white and pink, of unit power: (size,)."""
     kilohertz = (np.fft.rfftfreq(size, 1 / SAMPLE_RATE) + 50) / 1000
@@ -180,23 +181,13 @@ def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
     return noise / noise.std()
 
 
-def _event(label: str, start: int, end: int) -> dict[str, Any]:
-    return {
-        "label": label, "start": 1000 * start / SAMPLE_RATE, "end": 1000 * end / SAMPLE_RATE,
-    }  # fmt: skip
-
-
-def _in_order(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(events, key=lambda event: (event["start"], event["label"]))
-
-
 RECIPES = (
     TaskRecipe(
         "sounds", "hedgewars-data, lmms-common, bucklespring-data, klettres-data", SECONDS,
         ("event_onset_200ms_fms", "segment_1s_er"), sounds,
         embedding_type="event", prediction_type="multilabel",
         evaluation_params={
-            "event_postprocessing_grid": {"median_filter_ms": [100, 250], "min_duration": [50, 125]},
+            "event_postprocessing_grid": POSTPROCESSING,
             "task_specific_param_grid": TRAINING,
         },
     ),
@@ -205,7 +196,7 @@ RECIPES = (
         ("event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms"), notes,
         embedding_type="event", prediction_type="multilabel",
         evaluation_params={
-            "event_postprocessing_grid": {"median_filter_ms": [0, 100], "min_duration": [0, 80]},
+            "event_postprocessing_grid": NOTE_POSTPROCESSING,
             "task_specific_param_grid": TRAINING,
         },
     ),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hear_msm_mae.checkpoint import replacing
+
 Settings = Mapping[str, Any]
 
 
@@ -17,10 +19,9 @@ def short_digest(settings: Settings) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write to a temporary name and rename."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.rename(path)
+    """Write a file that is whole or not there."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
 
 
 def done(path: Path, settings: Settings) -> dict[str, Any] | None:

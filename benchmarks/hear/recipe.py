@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,4 +63,4 @@ def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> 
 def three_parts(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:
     """Positions of train (three fifths), valid and test (a fifth each), divided by groups."""
     test, valid, *rest = divide(labels, groups)
-    return dict(zip(TRAIN_VALID_TEST, (sorted(sum(rest, [])), valid, test), strict=True))
+    return dict(zip(TRAIN_VALID_TEST, (sorted(itertools.chain(*rest)), valid, test), strict=True))

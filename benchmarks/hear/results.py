@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hear_msm_mae.checkpoint import replacing
+
 from .tasks_format import LOWER_IS_BETTER, Task
 
 LEADERBOARD = Path(__file__).with_name("leaderboard.csv")
@@ -89,9 +91,8 @@ def official_name(task: Task) -> str | None:
 def write(folder: Path, module: str, found: Sequence[Result]) -> None:
     """Write results.csv and results.md into the run's folder."""
     for name, text in (("results.csv", as_csv(found)), ("results.md", markdown(module, found))):
-        temporary = folder / f"{name}.part"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(folder / name)
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:

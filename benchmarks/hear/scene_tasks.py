@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation import music_pools
-from ..evaluation.pools import Facts
 from ..evaluation.tasks import TASKS
 from .recipe import Built, TaskRecipe, Waveform, divide, three_parts
 
 AT_ONCE = (1, 2, 3)  # instruments in a clip
-MIXTURES = {"train": 360, "valid": 90, "test": 120}
+MIXTURES = {"train": 180, "valid": 45, "test": 60}
 
 
 def percussion(cache: Path) -> Built:
@@ -31,7 +30,7 @@ def letters(cache: Path) -> Built:
 
 def pitch(cache: Path) -> Built:
     """MIDI pitches of single notes; a program, of both fonts, is in one split only."""
-    waveforms, labels, groups, vocabulary = _clips("pitch", cache)
+    waveforms, labels, groups, vocabulary = _clips("pitch", cache, step=2)
     # Neighbouring indices are semitones, as chroma_acc takes for granted.
     vocabulary = sorted(vocabulary, key=int)
     return _multiclass(waveforms, labels, vocabulary, three_parts(labels, groups))
@@ -59,13 +58,14 @@ def instruments(cache: Path) -> Built:
 
 
 def _clips(
-    task: str, cache: Path
+    task: str, cache: Path, step: int = 1
 ) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """Waveforms (n, samples), labels, groups and label vocabulary of a task of `quality`."""
+    """Waveforms (n, samples), labels, groups and vocabulary of every nth clip of a quality task."""
     pool = TASKS[task].recipe.pool(cache)
     data = TASKS[task].data(pool)
-    labels = [data.classes[index] for index in data.labels]
-    return pool.waveforms[data.indices], labels, list(map(str, data.groups)), list(data.classes)
+    labels = [data.classes[index] for index in data.labels[::step]]
+    groups = list(map(str, data.groups[::step]))
+    return pool.waveforms[data.indices[::step]], labels, groups, list(data.classes)
 
 
 def _multiclass(
