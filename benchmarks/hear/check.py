@@ -138,11 +138,12 @@ def _positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
-def _vocabulary(path: Path) -> tuple[list[Problem], frozenset[str]]:
+def _vocabulary(path: Path) -> tuple[list[Problem], frozenset[str] | None]:
+    """Problems of the vocabulary, and its labels if it can be read."""
     try:
         rows = read_vocabulary(path)
     except (OSError, ValueError) as error:
-        return [Problem(path, f"not readable: {error}")], frozenset()
+        return [Problem(path, f"not readable: {error}")], None
     problems = []
     if sorted(idx for idx, _ in rows) != sorted(map(str, range(len(rows)))):
         problems.append(Problem(path, f"idx must be 0 to {len(rows) - 1}, each once"))
@@ -164,7 +165,7 @@ def _vocabulary(path: Path) -> tuple[list[Problem], frozenset[str]]:
 
 
 def _split(
-    task: Task, split: str, labels: frozenset[str]
+    task: Task, split: str, labels: frozenset[str] | None
 ) -> tuple[list[Problem], dict[str, Any] | None]:
     """Problems of <split>.json, and its content if it is a mapping."""
     path = task.folder / f"{split}.json"
@@ -186,22 +187,22 @@ def _split(
     return shortened(problems, path), content
 
 
-def _scene_labels(task: Task, given: Any, labels: frozenset[str]) -> str | None:
+def _scene_labels(task: Task, given: Any, labels: frozenset[str] | None) -> str | None:
     if not isinstance(given, list):
         return f"expected a list of labels, got {given!r}"
     if task.metadata["prediction_type"] == "multiclass" and len(given) != 1:
         return f"expected exactly one label, got {given!r}"
-    unknown = [label for label in given if str(label) not in labels]
+    unknown = [label for label in given if labels is not None and str(label) not in labels]
     return f"not in {VOCABULARY}: {unknown}" if unknown else None
 
 
-def _event_labels(task: Task, given: Any, labels: frozenset[str]) -> str | None:
+def _event_labels(task: Task, given: Any, labels: frozenset[str] | None) -> str | None:
     if not isinstance(given, list):
         return f"expected a list of events, got {given!r}"
     for event in given:
         if not isinstance(event, dict) or not {"label", "start", "end"} <= set(event):
             return f"expected events with label, start and end, got {event!r}"
-        if str(event["label"]) not in labels:
+        if labels is not None and str(event["label"]) not in labels:
             return f"not in {VOCABULARY}: {event['label']!r}"
         times = (event["start"], event["end"])
         if not all(isinstance(t, (int, float)) for t in times) or not 0 <= times[0] <= times[1]:

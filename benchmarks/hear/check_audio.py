@@ -83,7 +83,9 @@ def _audio(task: Task, rate: int, split: str, content: dict[str, Any]) -> list[P
         if message:
             problems.append(Problem(path, message))
     if seconds is not None and lengths:
-        [(usual, _)] = Counter(lengths.values()).most_common(1)
+        usual = round(seconds * rate)
+        if usual not in lengths.values():  # resampled, it may be a few samples off everywhere
+            [(usual, _)] = Counter(lengths.values()).most_common(1)
         problems += [
             Problem(folder / name, f"{frames} samples long, other clips {usual}")
             for name, frames in lengths.items() if frames != usual

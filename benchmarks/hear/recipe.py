@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weights.corpus.packages import BuildError
+
 from .tasks_format import TRAIN_VALID_TEST
 
 FOLDS = 5
@@ -50,9 +52,16 @@ class TaskRecipe:
 
 
 def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> list[list[int]]:
-    """Positions of each fold: no group is in two of them, labels are spread evenly."""
+    """Positions of each fold: no group is in two of them, labels are spread evenly.
+
+    Raises:
+        BuildError: there are less than three groups.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    folds = min(folds, len(set(groups)))
+    if folds < 3:
+        raise BuildError(f"{folds} groups are too few for training, validation and test")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     with warnings.catch_warnings():  # that some label has fewer clips than there are folds
         warnings.simplefilter("ignore", UserWarning)
