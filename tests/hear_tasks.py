@@ -52,7 +52,6 @@ def write_clip(path: Path, seconds: float = 0.5, rate: int = RATE, channels: int
 
 FAKE = """#!{python}
 import json, sys, pathlib
-import numpy as np
 module, arguments = sys.argv[3], sys.argv[4:]
 with open({calls!r}, "a") as stream:
     stream.write(" ".join([module, *arguments]) + "\\n")
@@ -61,6 +60,7 @@ if module.endswith("probe"):
     pathlib.Path(arguments[0]).write_text(json.dumps(report))
     sys.exit("error" in report)
 if "embeddings" in module:
+    import numpy as np
     tasks, name = arguments[-3], arguments[-1]
     folder = pathlib.Path("embeddings", "fake", name)
     for split in ("train", "valid", "test"):

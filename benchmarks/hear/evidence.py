@@ -20,7 +20,7 @@ from hear_msm_mae.encoder import Encoder
 
 from ..measure import machine, write_section
 from .kit import HearError
-from .results import Result
+from .results import COSTS, Result
 from .run import Request, run
 from .tasks_format import read_task, task_folders
 
@@ -81,7 +81,7 @@ def _scores(request: Request) -> dict[str, Result]:
     folder, found = run(request)
     if failed := [result.task for result in found if not result.ok]:
         raise HearError(f"{', '.join(failed)} failed, see {folder / 'results.md'}")
-    return {result.task: result for result in found}
+    return {r.task: r for r in found if r.task in (request.tasks or [r.task])}
 
 
 def differing(first: Table, second: Table) -> list[str]:
@@ -165,8 +165,8 @@ def _hop_table(hops: Mapping[int, Table], events: Sequence[str]) -> str:
 
 
 def _cost_table(ours: Table) -> str:
-    lines = ["| task | stage 1 s | stage 1 MB | stage 2 s | stage 2 MB |", "|---" * 5 + "|"]
+    lines = ["| task | " + " | ".join(COSTS) + " |", "|---" * (len(COSTS) + 1) + "|"]
     for task, result in ours.items():
-        costs = [x for c in result.costs for x in (f"{c.seconds:.0f}", f"{c.peak_mb:.0f}")]
-        lines.append(f"| {task} | " + " | ".join(costs) + " |")
+        cells = [cell for cost in result.costs for cell in cost.cells()]
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ class Finished:
 
     status: int
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -87,27 +89,28 @@ def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
             stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            status, usage = _wait(process, log, started)
+            usage = _wait(process, log, started)
         except BaseException:
             process.kill()
             process.wait()
             raise
-    return Finished(status, time.monotonic() - started, usage / 1024)
+    seconds, cpu_seconds = time.monotonic() - started, usage.ru_utime + usage.ru_stime
+    return Finished(process.returncode, seconds, cpu_seconds, usage.ru_maxrss / 1024)
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path, started: float) -> tuple[int, int]:
-    """Exit status and peak in KiB; a terminal sees that time passes."""
+def _wait(process: subprocess.Popen[bytes], log: Path, started: float) -> resource.struct_rusage:
+    """What the process used, when it has ended; a terminal sees that time passes."""
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
             if sys.stderr.isatty():
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            return process.returncode, usage.ru_maxrss
+            return usage
         if sys.stderr.isatty():
             text = f"\r\x1b[K  {time.monotonic() - started:.0f} s  {last_line(log)[:90]}"
             print(text, end="", file=sys.stderr, flush=True)
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def last_line(log: Path, size: int = 4096) -> str:

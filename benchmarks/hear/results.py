@@ -19,10 +19,19 @@ LEADERBOARD = Path(__file__).with_name("leaderboard.csv")
 
 @dataclass(frozen=True)
 class StageCost:
-    """Wall time of a stage, and the peak of its process."""
+    """Wall time and processor time of a stage, and the largest resident size of its process."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
+
+    def cells(self, digits: int = 0) -> list[str]:
+        """Under `COSTS`."""
+        times = (f"{self.seconds:.{digits}f}", f"{self.cpu_seconds:.{digits}f}")
+        return [*times, f"{self.peak_mb:.0f}"]
+
+
+COSTS = [f"stage {stage} {unit}" for stage in (1, 2) for unit in ("s", "CPU s", "MB")]
 
 
 @dataclass(frozen=True)
@@ -100,17 +109,10 @@ def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:
     published = [key for key in next(iter(rows.values())) if key not in ("task", "title")]
     if not any(result.official for result in found):
         published = []
-    table = [
-        ["task", "score", module, "spread", *published,
-         "stage 1 s", "stage 1 MB", "stage 2 s", "stage 2 MB", "error"]
-    ]  # fmt: skip
+    table = [["task", "score", module, "spread", *published, *COSTS, "error"]]
     for result in found:
         others = [rows[result.official][key] if result.official else "" for key in published]
-        costs = [
-            text
-            for cost in result.costs
-            for text in (f"{cost.seconds:.{digits - 1}f}", f"{cost.peak_mb:.0f}")
-        ]
+        costs = [text for cost in result.costs for text in cost.cells(digits - 1)]
         table.append(
             [
                 result.task,
@@ -119,7 +121,7 @@ def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:
                 "" if result.spread is None else f"{result.spread:.{digits}f}",
                 *others,
                 *costs,
-                *[""] * (4 - len(costs)),
+                *[""] * (len(COSTS) - len(costs)),
                 result.error,
             ]
         )

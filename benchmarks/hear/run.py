@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -17,7 +18,7 @@ from weights.corpus.packages import sha256
 from . import results
 from .check import check_tasks
 from .embeddings import check_embeddings
-from .kit import KIT_VERSION, Finished, HearError, command, kit_python, last_line, run_logged
+from .kit import KIT_VERSION, HearError, command, kit_python, last_line, run_logged
 from .marks import done, short_digest, write_json
 from .results import Result, StageCost
 from .tasks_format import Task, read_task, task_folders
@@ -106,54 +107,78 @@ def run(request: Request) -> tuple[Path, list[Result]]:
 
 def _run_tasks(model: Model, folder: Path) -> list[Result]:
     request = model.request
-    chosen = [p for p in task_folders(request.tasks_dir) if p.name in (request.tasks or [p.name])]
+    everything = task_folders(request.tasks_dir)
+    chosen = [p for p in everything if p.name in (request.tasks or [p.name])]
     log.info("%s: %d task(s), logs and results in %s", request.module, len(chosen), folder)
-    found: list[Result] = []
+    known = [_known(model, path, folder) for path in everything if path not in chosen]
+    found = {result.task: result for result in known if result is not None}
     for number, path in enumerate(chosen, start=1):
         task = read_task(path)
         where = folder / "tasks" / task.name
         where.mkdir(parents=True, exist_ok=True)
         label = f"[{number}/{len(chosen)}] {task.name}"
-        found.append(_run_task(model, task, folder, where, label))
-        results.write(folder, request.module, found)  # what is there, if this is interrupted
-    return found
+        found[task.name] = _run_task(model, task, folder, where, label)
+        # What is there, if this is interrupted.
+        results.write(folder, request.module, [found[name] for name in sorted(found)])
+    return [found[name] for name in sorted(found)]
+
+
+def _known(model: Model, path: Path, folder: Path) -> Result | None:
+    """The result of a task that an earlier run with the same settings has scored."""
+    try:
+        task = read_task(path)
+        first, second = _settings(model, task)
+        marks = [
+            done(folder / "tasks" / task.name / name, settings)
+            for name, settings in (("stage1.json", first), ("stage2.json", second))
+        ]
+        costs = [StageCost(**mark["cost"]) for mark in marks if mark]
+        return results.scored(task, marks[1]["scores"], costs) if marks[1] else None
+    except (OSError, ValueError, KeyError):
+        return None  # a task that was not asked for may be broken
+
+
+def _settings(model: Model, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the embeddings depend on, and what the scores do."""
+    first = {**model.settings, "task": task.digest(model.report["sample_rate"])}
+    request = model.request
+    return first, {**first, "grid": request.grid, "grid_points": request.grid_points}
 
 
 def _run_task(model: Model, task: Task, folder: Path, where: Path, label: str) -> Result:
     costs: list[StageCost] = []
     try:
-        settings = {**model.settings, "task": task.digest(model.report["sample_rate"])}
-        embedded = _stage_1(model, task, folder, where, label, settings)
-        costs.append(StageCost(embedded["seconds"], embedded["peak_mb"]))
-        request = model.request
-        settings = {**settings, "grid": request.grid, "grid_points": request.grid_points}
-        mark = _stage_2(model, task, folder, where, label, settings)
-        costs.append(StageCost(mark["seconds"], mark["peak_mb"]))
+        first, second = _settings(model, task)
+        scored = done(where / "stage2.json", second)
+        embedded = _stage_1(model, task, folder, where, label, first, scored is not None)
+        costs.append(StageCost(**embedded["cost"]))
+        mark = scored or _stage_2(model, task, folder, where, label, second)
+        costs.append(StageCost(**mark["cost"]))
     except StageFailed as error:
         log.error("%s: FAILED, %s", label, error)
         return results.failed(task, str(error), costs)
     if model.request.delete_embeddings and (embeddings := _embeddings(folder, task)):
         shutil.rmtree(embeddings)
     result = results.scored(task, mark["scores"], costs)
-    log.info("%s: %s %.1f", label, task.score, result.score)
+    before = " (done before)" if scored else ""
+    log.info("%s: %s %.1f%s", label, task.score, result.score, before)
     return result
 
 
 def _stage_1(
-    model: Model, task: Task, folder: Path, where: Path, label: str, settings: dict[str, Any]
-) -> dict[str, Any]:
+    model: Model, task: Task, folder: Path, where: Path, label: str, settings: dict[str, Any],
+    scored: bool,
+) -> dict[str, Any]:  # fmt: skip
     mark_path = where / "stage1.json"
     mark = done(mark_path, settings)
-    finished = done(where / "stage2.json", {**settings, **_grid(model)})
-    if mark and (_embeddings(folder, task) or finished):
-        log.info("%s: stage 1 done before", label)
+    if mark and (scored or _embeddings(folder, task)):
         return mark
     # The kit skips what it finished, whatever it was made with: what is here is not ours.
     mark_path.unlink(missing_ok=True)
     if embeddings := _embeddings(folder, task):
         shutil.rmtree(embeddings)
     arguments = ["--tasks-dir", str(task.folder.parent.resolve()), "--task", task.name]
-    finished = _stage(
+    cost = _stage(
         model.python, "heareval.embeddings.runner", [*model.arguments, *arguments],
         where / "stage1.log", folder, f"{label}: stage 1",
     )  # fmt: skip
@@ -163,22 +188,15 @@ def _stage_1(
     if problems := check_embeddings(task, embeddings):
         shutil.rmtree(embeddings)
         raise StageFailed("; ".join(map(str, problems)))
-    mark = {"settings": settings, "seconds": finished.seconds, "peak_mb": finished.peak_mb}
+    mark = {"settings": settings, "cost": dataclasses.asdict(cost)}
     write_json(mark_path, mark)
     return mark
-
-
-def _grid(model: Model) -> dict[str, Any]:
-    return {"grid": model.request.grid, "grid_points": model.request.grid_points}
 
 
 def _stage_2(
     model: Model, task: Task, folder: Path, where: Path, label: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     mark_path = where / "stage2.json"
-    if mark := done(mark_path, settings):
-        log.info("%s: stage 2 done before", label)
-        return mark
     mark_path.unlink(missing_ok=True)
     embeddings = _embeddings(folder, task)
     if embeddings is None:
@@ -189,30 +207,29 @@ def _stage_2(
     # Relative: the kit puts its own logs below logs/<this path>.
     arguments = [str(embeddings.relative_to(folder)), "--grid", model.request.grid]
     arguments += ["--grid-points", str(model.request.grid_points)]
-    finished = _stage(
+    cost = _stage(
         model.python, "heareval.predictions.runner", arguments,
         where / "stage2.log", folder, f"{label}: stage 2",
     )  # fmt: skip
     if not scores.is_file():
         raise StageFailed(f"stage 2 wrote no scores, see {where / 'stage2.log'}")
-    mark = {
-        "settings": settings, "seconds": finished.seconds, "peak_mb": finished.peak_mb,
-        "scores": json.loads(scores.read_text()),
-    }  # fmt: skip
+    mark = {"settings": settings, "cost": dataclasses.asdict(cost)}
+    mark["scores"] = json.loads(scores.read_text())
     write_json(mark_path, mark)
     return mark
 
 
 def _stage(
     python: Path, module: str, arguments: list[str], log_path: Path, folder: Path, label: str
-) -> Finished:
+) -> StageCost:
     finished = run_logged(command(python, module, *arguments), log_path, folder)
     if finished.status != 0:
-        how = f"exit status {finished.status}" if finished.status > 0 else "killed by signal "
-        how += "" if finished.status > 0 else str(-finished.status)
+        status = finished.status
+        how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
         raise StageFailed(f"{how}: {last_line(log_path)} (see {log_path})")
-    log.info("%s: %.0f s, %.0f MB", label, finished.seconds, finished.peak_mb)
-    return finished
+    cost = StageCost(finished.seconds, finished.cpu_seconds, finished.peak_mb)
+    log.info("%s: %.0f s (CPU %.0f s), %.0f MB", label, *dataclasses.astuple(cost))
+    return cost
 
 
 def _embeddings(folder: Path, task: Task) -> Path | None:
