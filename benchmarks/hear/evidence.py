@@ -27,7 +27,7 @@ from .tasks_format import read_task, task_folders
 log = logging.getLogger("hear")
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
-GRID, GRID_POINTS = "fast", 2
+GRID, GRID_POINTS = "fast", 1
 HOPS_MS = (20, 40, 80, 160)
 DEFAULT_HOP_MS = 40
 OURS, UNTRAINED, NAIVE = "bundled weights", "untrained encoder", "hear-baseline naive"

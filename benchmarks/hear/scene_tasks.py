@@ -12,7 +12,7 @@ from ..evaluation.tasks import TASKS
 from .recipe import Built, TaskRecipe, Waveform, divide, three_parts
 
 AT_ONCE = (1, 2, 3)  # instruments in a clip
-MIXTURES = {"train": 180, "valid": 45, "test": 60}
+MIXTURES = {"train": 150, "valid": 40, "test": 50}
 
 
 def percussion(cache: Path) -> Built:
