@@ -54,7 +54,8 @@ hear-tasks: $(HEAR_ENV)/.installed
 
 hear-smoke: $(HEAR_ENV)/.installed
 	$(HEAR) tasks --out runs/hear-smoke-tasks --tasks letters sounds --small
-	$(HEAR) run --tasks-dir runs/hear-smoke-tasks --grid fast --grid-points 1
+	$(HEAR) run --tasks-dir runs/hear-smoke-tasks --runs-dir runs/hear-smoke \
+		--grid fast --grid-points 1
 
 hear-evidence: hear-tasks
 	$(HEAR) evidence --tasks-dir $(HEAR_TASKS) --write
