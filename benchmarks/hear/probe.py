@@ -39,7 +39,7 @@ def probe(name: str, weights: str | None, options: dict[str, Any]) -> dict[str, 
     rate = getattr(model, "sample_rate", None)
     if rate not in RATES:
         raise ApiError(f"{name}.load_model: sample_rate is {rate!r}, expected one of {RATES}")
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     for size in SIZES:
         sizes[size] = value = getattr(model, size, None)
         if type(value) is not int:
