@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from hear_msm_mae.encoder import Encoder
 
 from ..measure import machine, write_section
 from .kit import HearError
+from .marks import short_digest
 from .results import COSTS, Result
 from .run import Request, run
 from .tasks_format import read_task, task_folders
@@ -47,7 +49,7 @@ def evidence(tasks_dir: Path, tasks: Sequence[str] | None, runs_dir: Path, write
         "hear_msm_mae", tasks_dir, tasks=tuple(tasks) if tasks else None, grid=GRID,
         grid_points=GRID_POINTS, runs_dir=runs_dir,
     )  # fmt: skip
-    untrained = untrained_weights(runs_dir / "untrained.safetensors")
+    untrained = untrained_weights(runs_dir)
     contestants = {
         OURS: _scores(base),
         UNTRAINED: _scores(dataclasses.replace(base, weights=untrained)),
@@ -69,13 +71,19 @@ def evidence(tasks_dir: Path, tasks: Sequence[str] | None, runs_dir: Path, write
     return 1 if differing(contestants[OURS], again) else 0
 
 
-def untrained_weights(path: Path) -> Path:
-    """Write the bundled architecture and statistics with the random weights of seed 0."""
+def untrained_weights(folder: Path) -> Path:
+    """The bundled architecture and statistics with the random weights of seed 0, as a file.
+
+    A file that is there stays: written again, it would hold the same tensors in other bytes, and
+    what was done with it would be done again.
+    """
     config = load_checkpoint(bundled_weights()).config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = Encoder(config)
-    save_checkpoint(path, Checkpoint(config, state_tensors(encoder)))
+    path = folder / f"untrained-{short_digest(json.loads(config.to_json()))}.safetensors"
+    if not path.is_file():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder = Encoder(config)
+        save_checkpoint(path, Checkpoint(config, state_tensors(encoder)))
     return path
 
 
@@ -148,8 +156,6 @@ def _score_table(contestants: Mapping[str, Table], tasks_dir: Path) -> str:
 
 def _size(folder: Path) -> tuple[int, float]:
     """Number of labels, and minutes of audio, of a task."""
-    import json
-
     task = read_task(folder)
     labels = len((folder / "labelvocabulary.csv").read_text().splitlines()) - 1
     clips = sum(len(json.loads((folder / f"{s}.json").read_text())) for s in task.splits)
