@@ -197,6 +197,8 @@ def test_sounds_of_test_files_are_of_other_groups(cache, monkeypatch):
     assert {"British", "Default"} <= train | valid | test
     assert "Default_es" in PACKS
     assert "Default_es" not in train | valid | test
+    assert "en" in train | valid | test
+    assert "en_GB" not in train | valid | test
 
 
 def test_unknown_task_and_missing_source(cache, tmp_path, caplog, monkeypatch):

@@ -30,7 +30,6 @@ SHORTEST_NOTE, LONGEST_NOTE = 0.2, 0.6  # s
 RELEASE = 0.03  # s
 STRUCK = ("piano", "chromatic-percussion", "guitar")
 
-
 Events = list[dict[str, Any]]  # label, start and end in ms
 
 
@@ -82,7 +81,8 @@ def _sounds(cache: Path) -> list[Sound]:
             found.append(Sound(waveform, "key", f"key-{facts['key']}"))
     pool = speech_pools.LETTERS.pool(cache)
     for waveform, facts in zip(pool.waveforms, pool.facts, strict=True):
-        found.append(Sound(waveform, "letter", f"letter-{facts['language']}"))
+        # Both kinds of English may share speakers.
+        found.append(Sound(waveform, "letter", facts["language"].removesuffix("_GB")))
     return found
 
 
