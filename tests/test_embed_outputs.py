@@ -281,6 +281,52 @@ def test_stretches_that_are_there_already(recordings, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("options", [{}, {"timestamps": True}, {"segment": 1.0}], ids=str)
+def test_stretches_to_the_end_of_the_file_are_found_again(
+    recordings, tiny_model, tmp_path, suffix, options
+):
+    """Rows of a list without an end, or with one that is behind the end of the file."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        f"path,start,end\n{recordings}/3.wav,0.5,1.5\n{recordings}/5.wav,0.5,\n"
+        f"{recordings}/6.wav,,\n{recordings}/7.wav,2,1000\n"
+    )
+    output = tmp_path / f"out{suffix}"
+    assert embed(output, rows, tiny_model, **options).done == 4
+    again = embed(output, rows, tiny_model, **options)
+    assert (again.done, again.earlier, again.seconds) == (4, 4, 0)
+    with rows.open("a") as file:
+        file.write(f"{recordings}/8.wav,1,\n")
+    more = embed(output, rows, tiny_model, **options)
+    assert (more.done, more.earlier) == (5, 4)
+    assert more.seconds == pytest.approx(3.5, rel=0.01)
+    assert embed(output, rows, tiny_model, **options).earlier == 5
+    expected = expected_table(rows, tiny_model, **options)
+    assert_same(table(output), expected, any_order=True)
+
+
+def test_a_stretch_that_ends_earlier_is_not_the_one_to_the_end(recordings, tiny_model, tmp_path):
+    output, path = tmp_path / "out.parquet", str(recordings / "8.wav")
+    embed(output, [Task(path, 1.0, 2.0)], tiny_model)
+    summary = embed(output, [Task(path, 1.0)], tiny_model)
+    assert (summary.earlier, summary.seconds) == (0, pytest.approx(3.5))
+    assert embed(output, [Task(path, 1.0, 2.0)], tiny_model).earlier == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_files_and_stretches_in_one_output(recordings, tiny_model, tmp_path, suffix):
+    """Both know what the other left, in either order."""
+    output, sources = tmp_path / f"out{suffix}", [recordings / "3.wav", recordings / "4.wav"]
+    embed(output, sources, tiny_model)
+    stretch = Task(str(recordings / "8.wav"), 1.0)
+    assert embed(output, [*sources, stretch], tiny_model).earlier == 2
+    assert embed(output, [*sources, stretch], tiny_model).earlier == 3
+    whole = embed(output, [*sources, recordings / "8.wav"], tiny_model)
+    assert (whole.earlier, whole.seconds) == (2, pytest.approx(4.5))
+    assert embed(output, [*sources, recordings / "8.wav"], tiny_model).earlier == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
