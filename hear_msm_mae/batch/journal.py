@@ -199,9 +199,9 @@ class Journal:
             for number, chosen in accepted.items():
                 with np.load(self._file(number), allow_pickle=False) as arrays:
                     stored = arrays["rows"]
-                offset = 0
+                offset, wanted = 0, set(map(id, chosen))
                 for entry in self._entries[number]:
-                    if entry.rows and any(entry is other for other in chosen):
+                    if entry.rows and id(entry) in wanted:
                         part = stored[offset : offset + entry.rows]
                         yield Block(part, position.times(entry.rows))
                     offset += entry.rows
