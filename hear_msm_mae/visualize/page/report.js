@@ -177,8 +177,7 @@ function start() {
 
   $("failed-card").hidden = !report.failed.length;
   for (const [name, reason] of report.failed) {
-    const text = reason.startsWith(name) ? reason.slice(name.length).replace(/^:\s*/, "") : reason;
-    $("failed").append(element("li", {}, element("strong", {}, name), ` ${text}`));
+    $("failed").append(element("li", {}, element("strong", {}, name), ` ${reason}`));
   }
   for (const [term, text] of NOTES) $("notes").append(element("dt", {}, term), element("dd", {}, text));
 
