@@ -9,7 +9,8 @@ VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 # Models that benchmarks.quality compares with; their own pins are of 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 
-.PHONY: demo test test-slow lint bench quality weights clean
+.PHONY: demo test test-slow lint bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
+	weights clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
@@ -34,6 +35,39 @@ quality: $(VENV)/.test-installed
 	$(BIN)/pip install --quiet --editable ".[quality]"
 	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
 	$(BIN)/python -m benchmarks.quality --write
+
+# hear-eval-kit in an environment of its own, and what is run in it: benchmarks/hear/README.md.
+# `make hear` takes the official tasks from TASKS_DIR, and other options in HEAR_OPTIONS.
+HEAR_ENV = .venv-hear
+HEAR = $(HEAR_ENV)/bin/python -m benchmarks.hear
+HEAR_TASKS ?= runs/hear-tasks
+TASKS_DIR ?= tasks
+MODULE ?= hear_msm_mae
+HEAR_OPTIONS ?=
+hear-env: $(HEAR_ENV)/.installed
+
+hear: $(HEAR_ENV)/.installed
+	$(HEAR) run --module $(MODULE) --tasks-dir $(TASKS_DIR) $(HEAR_OPTIONS)
+
+hear-tasks: $(HEAR_ENV)/.installed
+	$(HEAR) tasks --out $(HEAR_TASKS) --sample-rates 16000 44100
+
+hear-smoke: $(HEAR_ENV)/.installed
+	$(HEAR) tasks --out runs/hear-smoke-tasks --tasks letters sounds --small
+	$(HEAR) run --tasks-dir runs/hear-smoke-tasks --runs-dir runs/hear-smoke \
+		--grid fast --grid-points 1
+
+hear-evidence: hear-tasks
+	$(HEAR) evidence --tasks-dir $(HEAR_TASKS) --write
+
+$(HEAR_ENV)/.installed: benchmarks/hear/requirements.txt setup.cfg
+	$(PYTHON) -m venv $(HEAR_ENV)
+	$(HEAR_ENV)/bin/pip install --quiet $(TORCH)
+	$(HEAR_ENV)/bin/pip install --quiet -r benchmarks/hear/requirements.txt
+	$(HEAR_ENV)/bin/pip install --quiet --no-deps --ignore-requires-python \
+		heareval==2021.1.3 hearvalidator==2021.0.6 hearbaseline==2021.1.1
+	$(HEAR_ENV)/bin/pip install --quiet --editable .
+	touch $@
 
 # The corpus of the bundled weights and a short run of their recipe; SAMPLES=180000 for all of it.
 # The rendered part needs: apt-get install fluidsynth fluid-soundfont-gm espeak-ng
@@ -60,4 +94,4 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo build *.egg-info
+	rm -rf $(VENV) $(HEAR_ENV) .demo build *.egg-info

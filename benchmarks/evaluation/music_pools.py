@@ -109,6 +109,11 @@ def drums(cache: Path) -> Iterator[Clip]:
             key = note.pitches[0]
             group = f"{font}-{key}"
             yield waveform, {"drum": classes[key], "kit": font, "instrument": group}
+    yield from hits(cache)
+
+
+def hits(cache: Path) -> Iterator[Clip]:
+    """The single hits of lmms, which are recordings or samples of drum machines."""
     for path in audio_files(source_folder("lmms", cache) / "drums"):
         for drum, pattern in HITS.items():
             if re.search(pattern, path.stem):
@@ -120,3 +125,4 @@ def drums(cache: Path) -> Iterator[Clip]:
 NOTES = Recipe("notes", 1.0, notes, version=2)
 CHORDS_POOL = Recipe("chords", 1.0, chords)
 DRUMS_POOL = Recipe("drums", 1.0, drums)
+HITS_POOL = Recipe("hits", 1.0, hits)

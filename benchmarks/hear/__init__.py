@@ -1,0 +1,1 @@
+"""The HEAR benchmark in one command: see README.md of this folder."""

@@ -1,0 +1,127 @@
+"""python -m benchmarks.hear run | check-tasks | tasks | evidence: see README.md of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from weights.corpus.packages import BuildError
+
+from ..evaluation.sources import DEFAULT_CACHE
+from . import results
+from .check import check_tasks
+from .kit import HearError
+from .run import Request, run
+
+log = logging.getLogger("hear")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hear", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("run", help="embed, train, score; one table of results")
+    command.add_argument("--module", default="hear_msm_mae", help="any HEAR module")
+    command.add_argument("--weights", type=Path, metavar="FILE", help="given to load_model")
+    command.add_argument("--options", type=_options, default={}, metavar="JSON",
+                         help="keyword arguments of load_model")  # fmt: skip
+    _tasks_arguments(command)
+    command.add_argument("--grid", choices=("default", "fast", "faster"), default="default")
+    command.add_argument("--grid-points", type=_positive, default=8, metavar="N")
+    command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
+    command.add_argument("--python", type=Path, metavar="FILE",
+                         help="interpreter that has heareval; default: .venv-hear")  # fmt: skip
+    command.add_argument("--delete-embeddings", action="store_true",
+                         help="of each task, when it has its score")  # fmt: skip
+
+    command = commands.add_parser("check-tasks", help="find what is wrong with a tasks folder")
+    command.add_argument("tasks_dir", type=Path, metavar="DIR")
+    command.add_argument("--tasks", nargs="+", metavar="TASK", help="check only these")
+    command.add_argument("--sample-rate", type=_positive, metavar="HZ",
+                         help="check only this one")  # fmt: skip
+
+    command = commands.add_parser("tasks", help="build small tasks from openly licensed sounds")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    command.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR",
+                         help="of the sources (default: %(default)s)")  # fmt: skip
+    command.add_argument("--tasks", nargs="+", metavar="TASK", help="build only these")
+    command.add_argument("--sample-rates", nargs="+", type=_positive, default=[16_000],
+                         metavar="HZ", help="default: 16000; naive needs 44100")  # fmt: skip
+    command.add_argument("--small", action="store_true", help="a quarter of the clips")
+
+    command = commands.add_parser("evidence", help="the section of RESULTS.md")
+    _tasks_arguments(command)
+    command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
+    command.add_argument("--write", action="store_true", help="write it")
+    return parser.parse_args(arguments)
+
+
+def _tasks_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+    command.add_argument("--tasks", nargs="+", metavar="TASK", help="folders of it; default: all")
+
+
+def _options(text: str) -> dict[str, Any]:
+    options = json.loads(text)
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    return options
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return _COMMANDS[options.command](options)
+    except (HearError, BuildError) as error:
+        log.error("error: %s", error)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = tuple(options.tasks) if options.tasks else None
+    request = Request(
+        options.module, options.tasks_dir, options.weights, options.options, names, options.grid,
+        options.grid_points, options.runs_dir, options.python, options.delete_embeddings,
+    )  # fmt: skip
+    folder, found = run(request)
+    print(results.markdown(options.module, found))
+    log.info("table: %s and results.csv", folder / "results.md")
+    return 0 if all(result.ok for result in found) else 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    problems = check_tasks(options.tasks_dir, options.tasks, options.sample_rate)
+    for problem in problems:
+        print(problem)
+    log.info("%d problem(s)", len(problems))
+    return 1 if problems else 0
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    from .build import build
+
+    build(options.out, options.cache, options.tasks, options.sample_rates, options.small)
+    return 0
+
+
+def _evidence(options: argparse.Namespace) -> int:
+    from .evidence import evidence
+
+    return evidence(options.tasks_dir, options.tasks, options.runs_dir, options.write)
+
+
+_COMMANDS = {"run": _run, "check-tasks": _check, "tasks": _tasks, "evidence": _evidence}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
