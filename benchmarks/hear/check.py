@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _metadata(path: Path, metadata: Any) -> Iterator[Problem]:
         yield Problem(path, f"expected a JSON object, got {type(metadata).__name__}")
         return
     event = metadata.get("embedding_type") == "event"
-    choices: dict[str, Iterable[str]] = {
+    choices: dict[str, tuple[str, ...]] = {
         "embedding_type": ("scene", "event"),
         "prediction_type": ("multilabel",) if event else ("multiclass", "multilabel"),
         "split_mode": SPLIT_MODES,

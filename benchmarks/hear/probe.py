@@ -39,8 +39,9 @@ def probe(name: str, weights: str | None, options: dict[str, Any]) -> dict[str, 
     rate = getattr(model, "sample_rate", None)
     if rate not in RATES:
         raise ApiError(f"{name}.load_model: sample_rate is {rate!r}, expected one of {RATES}")
-    sizes = {size: getattr(model, size, None) for size in SIZES}
-    for size, value in sizes.items():
+    sizes: dict[str, Any] = {}
+    for size in SIZES:
+        sizes[size] = value = getattr(model, size, None)
         if type(value) is not int:
             raise ApiError(f"{name}.load_model: {size} must be an int, got {value!r}")
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (2, rate)).astype(np.float32)
