@@ -69,7 +69,7 @@ $(HEAR_ENV)/.installed: benchmarks/hear/requirements.txt setup.cfg
 	$(HEAR_ENV)/bin/pip install --quiet --editable .
 	touch $@
 
-# The corpus of the bundled weights and a short run of their recipe; SAMPLES=180000 for all of it.
+# The corpus of the bundled weights and a short run of their recipe; all of it: weights/README.md.
 # The rendered part needs: apt-get install fluidsynth fluid-soundfont-gm espeak-ng
 WEIGHTS_RUN ?= runs/weights
 SAMPLES ?= 6400

@@ -52,6 +52,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                         "default: the bundled weights")  # fmt: skip
     parser.add_argument("--baselines", choices=("all", "fast", "none"), default="all",
                         help="fast: features and the untrained network only")  # fmt: skip
+    parser.add_argument("--skip", nargs="*", default=[], metavar="BASELINE",
+                        choices=("untrained", "logmel", "mfcc", "naive", "torchcrepe",
+                                 "resemblyzer"),
+                        help="leave out; torchcrepe needs most of the time")  # fmt: skip
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), metavar="TASK",
                         default=list(TASKS), help=f"of {', '.join(TASKS)}")  # fmt: skip
     parser.add_argument("--seeds", type=int, help="splits per task (default 5; --quick: 1)")
@@ -116,6 +120,8 @@ def chosen_contestants(options: argparse.Namespace) -> dict[str, list[Contestant
     if options.baselines == "all":
         for contestant in (published.naive(), published.crepe(), published.resemblyzer()):
             columns[contestant.name] = [contestant]
+    for name in options.skip:
+        columns.pop(name, None)
     return columns
 
 

@@ -31,7 +31,7 @@ def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
             `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, or a `.pth`
             checkpoint of another MSM-MAE implementation; by default the weights of the package.
         options: `mode`, `timestamp_hop_ms`, `normalization`, `precision`, `layer`,
-            `unit_overlap`; see `hear_msm_mae.options.resolve_options`.
+            see `hear_msm_mae.options.resolve_options`.
 
     Raises:
         FileNotFoundError: no such file.

@@ -172,6 +172,8 @@ def _resampled(
         # Bytes: a name that is not valid UTF-8 cannot be passed on as text.
         file_name = os.fspath(path) if os.name == "nt" else os.fsencode(path)
         with soundfile.SoundFile(file_name) as file:
+            if file.format == "RAW":  # taken for telephone sound because of its ending alone
+                raise ValueError(f"{name}: cannot be read as audio (it has no header)")
             if start and start * file.samplerate >= file.frames:
                 return
             if start:
@@ -188,8 +190,17 @@ def _resampled(
                 raise ValueError(f"{name}: holds no audio samples")
             yield resample(_NOTHING, True)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = getattr(error, "error_string", None) or error
+        reason = _reason(path, error)
         raise ValueError(f"{name}: cannot be read as audio ({reason})") from error
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a regular file could not be decoded."""
+    if not os.path.getsize(path):
+        return "the file is empty"
+    reason = str(getattr(error, "error_string", None) or error)
+    # So libsndfile says when its MP3 decoder finds no sound.
+    return "Format not recognised." if reason.startswith("File does not exist") else reason
 
 
 def _decoded(file: soundfile.SoundFile, frames: int) -> Iterator[NDArray[np.float32]]:

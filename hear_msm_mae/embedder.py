@@ -89,8 +89,8 @@ class HearModel(nn.Module):
         output = torch.zeros(len(audio), self.scene_embedding_size, device=self.device)
 
         def add(clips: slice, piece: Piece, embeddings: Tensor) -> None:
-            first = piece.unit.first
-            weight = weights[first + piece.unit.keep_from : first + piece.unit.keep_to]
+            first, last = piece.unit.first, piece.unit.first + piece.unit.columns
+            weight = weights[first:last]
             output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
 
         self._encode(audio, [track], add)
@@ -116,8 +116,8 @@ class HearModel(nn.Module):
 
         def put(clips: slice, piece: Piece, embeddings: Tensor) -> None:
             step = len(tracks)  # neighbouring timestamps come from neighbouring tracks
-            first = piece.track + step * (piece.unit.first + piece.unit.keep_from)
-            last = piece.track + step * (piece.unit.first + piece.unit.keep_to)
+            first = piece.track + step * piece.unit.first
+            last = piece.track + step * (piece.unit.first + piece.unit.columns)
             output[clips, first:last:step] = embeddings
 
         self._encode(audio, tracks, put)
@@ -175,16 +175,14 @@ class HearModel(nn.Module):
                     units = [spectrogram[..., p.start - low : p.stop - low] for p in group]
                     embeddings = self.embed_units(torch.cat(units))
                     for piece, part in zip(group, embeddings.split(size), strict=True):
-                        kept = part[:, piece.unit.keep_from : piece.unit.keep_to]
-                        sink(clips, piece, kept)
+                        sink(clips, piece, part)
 
     def _pieces(self, tracks: list[Track]) -> Iterator[Piece]:
         """Units of all tracks in order of time, so that neighbours share a spectrogram."""
-        overlap = self.options.unit_overlap
         pieces = [
             place(index, track, unit, self.config)
             for index, track in enumerate(tracks)
-            for unit in split_units(track.columns, self.config.columns, overlap)
+            for unit in split_units(track.columns, self.config.columns)
         ]
         return iter(sorted(pieces, key=lambda piece: piece.start))
 

@@ -25,7 +25,7 @@ from .config import (
 )
 
 # Frames that are transformed at once: small enough to stay in the processor's cache.
-_CHUNK_FRAMES = 1024
+_CHUNK_FRAMES = 256
 
 # Frames of context kept while streaming. Two hide the edge; three also leave more than a window
 # behind the last whole one, as the reflection at the end of the recording needs.
@@ -121,8 +121,8 @@ class LogMel(nn.Module):
         # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
         dtype = torch.float32 if frames.device.type == "mps" else torch.float64
         spectrum = torch.fft.rfft(frames * self.window.to(dtype))  # (b, t, 201)
-        real, imag = spectrum.real, spectrum.imag
-        power = torch.addcmul(real.square(), imag, imag).float()
+        squares = torch.view_as_real(spectrum).float().square()  # (b, t, 201, 2)
+        power = squares[..., 0] + squares[..., 1]
         return (power @ self.mel_basis + LOG_EPS).log()
 
     def extra_repr(self) -> str:

@@ -25,7 +25,6 @@ class Options:
     normalization: str | tuple[float, float]
     timestamp_hop_ms: int
     layers: tuple[int, ...]
-    unit_overlap: int
 
 
 def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
@@ -44,12 +43,11 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
             - precision: "float32" or "bfloat16" (weights and activations of the encoder).
             - layer: "last", an index of a block (negative: from the end), or a list of indices
               whose embeddings are concatenated.
-            - unit_overlap: patches that neighbouring units share (default 0).
 
     Raises:
         ValueError: an unknown option or value; the message lists the valid ones.
     """
-    known = ("timestamp_hop_ms", "normalization", "precision", "layer", "mode", "unit_overlap")
+    known = ("timestamp_hop_ms", "normalization", "precision", "layer", "mode")
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     mode = _one_of("mode", given.get("mode", "default"), MODES)
@@ -60,7 +58,6 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
         layers=_layers(given.get("layer", "last"), config.depth),
-        unit_overlap=_overlap(given.get("unit_overlap", 0), config, paper),
     )
 
 
@@ -106,16 +103,6 @@ def _layers(value: Any, depth: int) -> tuple[int, ...]:
             f"such indices, got {value!r}"
         )
     return tuple(index % depth for index in indices)
-
-
-def _overlap(value: Any, config: ModelConfig, paper: bool) -> int:
-    largest = 0 if paper else config.columns // 2
-    if type(value) is not int or not 0 <= value <= largest:
-        where = " in paper mode" if paper else ""
-        raise ValueError(
-            f"unit_overlap of {config.name} must be 0 to {largest} patches{where}, got {value!r}"
-        )
-    return value
 
 
 def _is_number(value: Any) -> bool:

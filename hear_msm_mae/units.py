@@ -25,12 +25,10 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """Columns first..first + columns of a track, of which keep_from..keep_to are used."""
+    """Columns first..first + columns of a track."""
 
     first: int
     columns: int
-    keep_from: int
-    keep_to: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,30 +120,19 @@ def _grid(num_samples: int, config: ModelConfig, hop_ms: int) -> tuple[int, int]
     return first_ms, 0 if room < 0 else 1 + room // (hop_ms * SAMPLES_PER_MS)
 
 
-def split_units(columns: int, unit_columns: int, overlap: int = 0) -> list[Unit]:
+def split_units(columns: int, unit_columns: int) -> list[Unit]:
     """Cut a track into units; the last one is as short as what is left.
 
     Args:
         columns: length of the track in patches.
         unit_columns: longest unit in patches.
-        overlap: patches that neighbouring units share; each keeps its half of them.
 
     >>> [u.columns for u in split_units(30, 13)]
     [13, 13, 4]
     """
-    step = unit_columns - overlap
-    count = 1 + max(0, -(-(columns - unit_columns) // step))
-    units = [inner_unit(index, unit_columns, overlap) for index in range(count - 1)]
-    first = (count - 1) * step
-    size = columns - first
-    return [*units, Unit(first, size, 0 if count == 1 else overlap // 2, size)]
-
-
-def inner_unit(index: int, unit_columns: int, overlap: int = 0) -> Unit:
-    """A unit of a track that goes on behind it; it does not depend on the track's length."""
-    step = unit_columns - overlap
-    keep_from = 0 if index == 0 else overlap // 2
-    return Unit(index * step, unit_columns, keep_from, step + overlap // 2)
+    return [
+        Unit(first, min(unit_columns, columns - first)) for first in range(0, columns, unit_columns)
+    ]
 
 
 def place(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:

@@ -23,8 +23,7 @@ LENGTHS = (0.0002, 0.03, 0.9, 2.07, 2.08, 2.3, 4.16, 7.77)
 OPTIONS = [
     {},
     {"timestamp_hop_ms": 10},
-    {"timestamp_hop_ms": 160, "unit_overlap": 3},
-    {"unit_overlap": 2},
+    {"timestamp_hop_ms": 160},
     {"normalization": "batch"},
     {"mode": "paper"},
     {"layer": [0, -1]},

@@ -194,7 +194,9 @@ def test_files_that_cannot_be_read(tmp_path, tiny_file, run):
     (folder / "header.wav").write_bytes(whole[:30])
     flac = tone(folder / "cut.flac", seconds=20).read_bytes()
     (folder / "cut.flac").write_bytes(flac[: len(flac) // 2])
-    (folder / "text.ogg").write_text("not audio")
+    for ending in ("ogg", "mp3", "au"):
+        (folder / f"text.{ending}").write_text("not audio")
+    (folder / "zero.mp3").touch()
     soundfile.write(folder / "empty.wav", np.zeros(0), 16000)
     nan = np.full(8000, np.nan, np.float32)
     soundfile.write(folder / "nan.wav", nan, 16000, subtype="FLOAT")
@@ -211,6 +213,14 @@ def test_files_that_cannot_be_read(tmp_path, tiny_file, run):
     assert all(errors.values())
     assert "NaN" in errors["nan.wav"]
     assert "no audio samples" in errors["empty.wav"]
+    assert errors["zero.wav"] == errors["zero.mp3"] == "cannot be read as audio (the file is empty)"
+    # libsndfile says of the first that it does not exist, and takes the second for telephone sound.
+    assert (
+        errors["text.mp3"]
+        == errors["text.ogg"]
+        == "cannot be read as audio (Format not recognised.)"
+    )
+    assert errors["text.au"] == "cannot be read as audio (it has no header)"
     assert f"{len(done)} of {len(done) + len(errors)} files" in result.out
     for name in errors:
         assert name in result.err

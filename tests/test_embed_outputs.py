@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import h5py
 import numpy as np
 import pandas
@@ -281,6 +283,52 @@ def test_stretches_that_are_there_already(recordings, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("options", [{}, {"timestamps": True}, {"segment": 1.0}], ids=str)
+def test_stretches_to_the_end_of_the_file_are_found_again(
+    recordings, tiny_model, tmp_path, suffix, options
+):
+    """Rows of a list without an end, or with one that is behind the end of the file."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        f"path,start,end\n{recordings}/3.wav,0.5,1.5\n{recordings}/5.wav,0.5,\n"
+        f"{recordings}/6.wav,,\n{recordings}/7.wav,2,1000\n"
+    )
+    output = tmp_path / f"out{suffix}"
+    assert embed(output, rows, tiny_model, **options).done == 4
+    again = embed(output, rows, tiny_model, **options)
+    assert (again.done, again.earlier, again.seconds) == (4, 4, 0)
+    with rows.open("a") as file:
+        file.write(f"{recordings}/8.wav,1,\n")
+    more = embed(output, rows, tiny_model, **options)
+    assert (more.done, more.earlier) == (5, 4)
+    assert more.seconds == pytest.approx(3.5, rel=0.01)
+    assert embed(output, rows, tiny_model, **options).earlier == 5
+    expected = expected_table(rows, tiny_model, **options)
+    assert_same(table(output), expected, any_order=True)
+
+
+def test_a_stretch_that_ends_earlier_is_not_the_one_to_the_end(recordings, tiny_model, tmp_path):
+    output, path = tmp_path / "out.parquet", str(recordings / "8.wav")
+    embed(output, [Task(path, 1.0, 2.0)], tiny_model)
+    summary = embed(output, [Task(path, 1.0)], tiny_model)
+    assert (summary.earlier, summary.seconds) == (0, pytest.approx(3.5))
+    assert embed(output, [Task(path, 1.0, 2.0)], tiny_model).earlier == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_files_and_stretches_in_one_output(recordings, tiny_model, tmp_path, suffix):
+    """Both know what the other left, in either order."""
+    output, sources = tmp_path / f"out{suffix}", [recordings / "3.wav", recordings / "4.wav"]
+    embed(output, sources, tiny_model)
+    stretch = Task(str(recordings / "8.wav"), 1.0)
+    assert embed(output, [*sources, stretch], tiny_model).earlier == 2
+    assert embed(output, [*sources, stretch], tiny_model).earlier == 3
+    whole = embed(output, [*sources, recordings / "8.wav"], tiny_model)
+    assert (whole.earlier, whole.seconds) == (2, pytest.approx(4.5))
+    assert embed(output, [*sources, recordings / "8.wav"], tiny_model).earlier == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -352,7 +400,12 @@ def test_two_runs_at_once(recordings, tiny_model, tmp_path, monkeypatch):
 # Killed, and no room
 # ---------------------------------------------------------------------------------------------
 def command(output: Path, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", "hear_msm_mae", "embed", "-o", str(output), *map(str, arguments)]
+    return ["embed", "-o", str(output), *map(str, arguments)]
+
+
+def started(words: list[str], folder: Path) -> BaseProcess:
+    logs = folder / "stdout", folder / "stderr"
+    return forked.start(forked.hear_msm_mae, words, cwd=ROOT, out=logs[0], err=logs[1])
 
 
 def batches(output: Path) -> list[Path]:
@@ -370,25 +423,27 @@ def test_a_killed_run_leaves_a_readable_output(tmp_path, tiny_file, tiny_model, 
     soundfile.write(tmp_path / "in/long.wav", np.tile(second, 1200), 16000)
     output = tmp_path / f"out{suffix}"
     run = command(output, tmp_path / "in", "-w", tiny_file, "--batch-seconds", 20)
-    process = subprocess.Popen(run, cwd=ROOT)
+    process = started(run, tmp_path)
     deadline = time.monotonic() + 120
     while (len(batches(output)) < 12 or not output.exists()) and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive(), (tmp_path / "stderr").read_text()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = batches(output)
     assert len(before) >= 12
-    # The output lags behind the batches by some twenty times what it takes to write it.
+    # The output lags behind the batches by some twenty times what it takes to write it: it may
+    # hold the ten files of the first batch, or all twenty.
     partial = table(output)
-    assert_same(partial, expected_table(tmp_path / "in/0*.wav", tiny_model)[: len(partial)])
-    kept = {path: path.read_bytes() for path in before[:-1]}
-    second_run = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert partial
+    assert_same(partial, expected_table(tmp_path / "in/[01]*.wav", tiny_model)[: len(partial)])
+    second_run = forked.run(forked.hear_msm_mae, run, cwd=ROOT)
     assert second_run.returncode == 0, second_run.stderr
     assert "21 of 21 files" in second_run.stdout
     hours = float(second_run.stdout.split(" hours")[0].split()[-1])
-    # It went on inside the long file: not even a third of it is read again.
-    assert hours <= (1200 - 20 * (len(kept) - 3)) / 3600 + 0.01
+    # It went on inside the long file, behind the last batch; two were of the short files, and the
+    # last one may have been damaged.
+    assert hours <= (1200 - 20 * (len(before) - 3)) / 3600 + 0.01
     assert not batches(output)
     assert_same(table(output), expected_table(tmp_path / "in", tiny_model))
 
@@ -397,26 +452,23 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, tiny_file):
     soundfile.write(tmp_path / "long.wav", np.tile(np.linspace(-0.1, 0.1, 16000), 3600), 16000)
     output = tmp_path / "out.parquet"
     run = command(output, tmp_path / "long.wav", "-w", tiny_file, "--batch-seconds", 10)
-    process = subprocess.Popen(
-        run, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = started(run, tmp_path)
     while not batches(output):
-        assert process.poll() is None
+        assert process.is_alive(), (tmp_path / "stderr").read_text()
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    err = (tmp_path / "stderr").read_text()
     assert "interrupted; repeat the command to go on" in err
     assert "Traceback" not in err
 
 
-LIMITED = """
-import resource, runpy, sys
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.argv[0] = "hear-msm-mae"
-runpy.run_module("hear_msm_mae", run_name="__main__")
-"""
+def limited(limit: int, words: list[str]) -> None:
+    """`forked.hear_msm_mae` that cannot write files beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    forked.hear_msm_mae(words)
 
 
 @pytest.mark.parametrize(("suffix", "limit"), [(".parquet", 9000), (".npz", 9000), (".h5", 3000)])
@@ -424,14 +476,9 @@ def test_no_room_for_the_output(recordings, tiny_file, tiny_model, tmp_path, suf
     """Files may not grow beyond a limit: batches fit, or not even those; nothing is lost."""
     output = tmp_path / f"out{suffix}"
     run = command(output, recordings, "-w", tiny_file, "--batch-seconds", 6, "--timestamps")
-    limited = [sys.executable, "-c", LIMITED, str(limit), *run[3:]]
-    result = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = forked.run(limited, limit, run, cwd=ROOT)
     assert result.returncode == 2
-    assert (
-        "Traceback" not in result.err
-        if hasattr(result, "err")
-        else "Traceback" not in result.stderr
-    )
+    assert "Traceback" not in result.stderr
     assert f"{output} cannot be written: File too large" in result.stderr
     assert "make room and repeat the command" in result.stderr
     left = {path.name for path in output.with_name(f"{output.name}.partial").iterdir()}
@@ -453,7 +500,7 @@ def test_a_full_disk(recordings, tiny_file, tiny_model, tmp_path):
     try:
         output = disk / "out.npz"
         run = command(output, recordings, "-w", tiny_file, "--batch-seconds", 6, "--timestamps")
-        result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+        result = forked.run(forked.hear_msm_mae, run, cwd=ROOT)
         assert result.returncode == 2
         assert f"error: {output} cannot be written: No space left on device" in result.stderr
         kept = len(batches(output))

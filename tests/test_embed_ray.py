@@ -91,6 +91,19 @@ def test_the_rows_of_a_local_run(cluster, recordings, tiny_file, tiny_model, tmp
     assert "another setting of --timestamps: True, now False" in result.err
 
 
+def test_a_list_with_open_ends(cluster, recordings, tiny_file, tmp_path, run):
+    """What a run on the cluster has done, a local one finds again."""
+    rows, output = tmp_path / "rows.csv", tmp_path / "out.parquet"
+    rows.write_text(
+        f"path,start,end\n{recordings}/03.wav,0,0.5\n{recordings}/05.wav,0.5,\n"
+        f"{recordings}/06.wav,,\n{recordings}/07.wav,1,1000\n"
+    )
+    arguments = ("embed", rows, "-o", output, "-w", tiny_file)
+    assert "4 of 4 files" in run(*arguments, "--ray", cluster).out
+    assert "4 of them done before" in run(*arguments).out
+    assert "4 of them done before" in run(*arguments, "--ray", cluster).out
+
+
 def test_urls_in_and_out(cluster, recordings, tiny_file, tiny_model, tmp_path, run):
     source, output = f"file://{recordings}", f"file://{tmp_path}/set"
     arguments = ("embed", source, "-o", output, "-w", tiny_file, "--ray", cluster)

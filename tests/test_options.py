@@ -24,7 +24,6 @@ def test_defaults():
         normalization="stored",
         timestamp_hop_ms=40,
         layers=(11,),
-        unit_overlap=0,
     )
 
 
@@ -90,11 +89,6 @@ def test_layer(value, layers):
     assert resolve_options(BASE, {"layer": value}).layers == layers
 
 
-@pytest.mark.parametrize("value", [0, 1, 6])
-def test_unit_overlap(value):
-    assert option("unit_overlap", value) == value
-
-
 @pytest.mark.parametrize(
     ("name", "values", "valid"),
     [
@@ -112,7 +106,6 @@ def test_unit_overlap(value):
             [12, -13, 1.0, "first", "11", None, True, [], [12], ["last"], [[1]]],
             ["'last'", "-12 to 11", "list"],
         ),
-        ("unit_overlap", [-1, 7, 1.0, "1", None, True], ["0 to 6"]),
     ],
 )
 def test_invalid_values_are_refused_with_the_valid_ones(name, values, valid):
@@ -125,13 +118,9 @@ def test_invalid_values_are_refused_with_the_valid_ones(name, values, valid):
             assert expected in message
 
 
-@pytest.mark.parametrize(
-    ("options", "valid"),
-    [({"timestamp_hop_ms": 40}, "160"), ({"unit_overlap": 1}, "0 to 0")],
-)
-def test_paper_mode_has_no_choice_of_these(options, valid):
-    with pytest.raises(ValueError, match=f"{valid}.*in paper mode"):
-        resolve_options(BASE, {"mode": "paper", **options})
+def test_paper_mode_has_no_choice_of_the_hop():
+    with pytest.raises(ValueError, match=r"160.*in paper mode"):
+        resolve_options(BASE, {"mode": "paper", "timestamp_hop_ms": 40})
 
 
 def test_unknown_options_are_refused_with_the_valid_ones(tiny_file):
@@ -143,7 +132,6 @@ def test_unknown_options_are_refused_with_the_valid_ones(tiny_file):
         "normalization",
         "precision",
         "timestamp_hop_ms",
-        "unit_overlap",
     ):
         assert name in str(error.value)
 
@@ -151,9 +139,9 @@ def test_unknown_options_are_refused_with_the_valid_ones(tiny_file):
 def test_options_arrive_as_json(tiny_file):
     """hear-eval-kit passes what json.loads makes of --model-options."""
     text = """{"mode": "default", "timestamp_hop_ms": 20, "normalization": [-6, 4],
-               "precision": "float32", "layer": [0, -1], "unit_overlap": 2}"""
+               "precision": "float32", "layer": [0, -1]}"""
     options = load_model(str(tiny_file), **json.loads(text)).options
-    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1), 2)
+    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1))
     assert json.loads('{"timestamp_hop_ms": null}')["timestamp_hop_ms"] is None
     assert load_model(tiny_file, timestamp_hop_ms=None).options.timestamp_hop_ms == 40
 
@@ -218,17 +206,3 @@ def test_bfloat16_is_close_and_returns_float32(tiny_file, audio, device):
     assert rounded.dtype == torch.float32
     assert rounded.device.type == device.type
     assert 1e-5 < ((rounded - exact).norm() / exact.norm()).item() < 0.05
-
-
-def test_overlap_changes_what_lies_at_the_boundaries_only(tiny_file):
-    audio = torch.randn(1, 4 * 16000) * 0.1
-    hop = {"timestamp_hop_ms": 160}
-    plain, times = get_timestamp_embeddings(audio, load_model(tiny_file, **hop))
-    overlapping, same_times = get_timestamp_embeddings(
-        audio, load_model(tiny_file, unit_overlap=4, **hop)
-    )
-    assert torch.equal(times, same_times)
-    assert plain.shape == overlapping.shape
-    difference = (plain - overlapping).abs().amax(dim=(0, 2))
-    assert difference[:11].max() < 1e-5  # the first unit keeps 13 - 4 / 2 of its columns
-    assert difference[11:].max() > 1e-3

@@ -99,6 +99,16 @@ def test_bf16_follows_fp32(tmp_path):
     np.testing.assert_allclose(list(rounded.values()), list(exact.values()), rtol=0.05)
 
 
+@pytest.mark.parametrize(("peaks", "warned"), [((1e9, 2e9), True), ((3e9, 2e9), False)])
+def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, caplog, peaks, warned):
+    by_precision = dict(zip(("bf16", "fp32"), peaks, strict=True))
+    monkeypatch.setattr(watch, "matmul_peak", lambda device, precision: by_precision[precision])
+    settings = quick(tmp_path, steps=1, precision="bf16")
+    with caplog.at_level(logging.WARNING):
+        pretrain(settings, corpus=ToyCorpus())
+    assert ("precision=fp32 would train faster" in caplog.text) is warned
+
+
 def test_weight_decay_only_on_matrices():
     model = MaskedAutoencoder(quick("unused").model_config())
     decayed, rest = parameter_groups(model, 0.05)

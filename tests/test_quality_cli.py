@@ -42,6 +42,14 @@ def test_table_and_json(cache, tiny_file, tmp_path, capsys):
     assert scores["contestants"]["logmel"]["average"] > 90
 
 
+def test_skipped_baselines_are_left_out(tiny_file):
+    arguments = ["--weights", str(tiny_file), "--baselines", "fast", "--skip", "untrained", "mfcc"]
+    columns = quality.chosen_contestants(quality.parse_arguments(arguments))
+    assert list(columns) == ["tiny", "logmel"]
+    with pytest.raises(SystemExit):
+        quality.parse_arguments(["--skip", "crepe"])
+
+
 def test_second_run_embeds_nothing_and_gives_the_same(cache, tiny_file, capsys, monkeypatch):
     arguments = ["--weights", str(tiny_file), "--baselines", "none", "--cache", str(cache), *FEW]
     assert quality.main(arguments) == 0

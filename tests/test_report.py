@@ -54,7 +54,7 @@ def page(folder, tiny_file, tmp_path_factory) -> Path:
     result = command("report", folder, "-o", path, "-w", tiny_file)
     assert result.exit_code == 3, result.output
     assert "11 of 13 files" in result.output
-    assert re.search(r"could not read .*broken <b>\.wav: .*cannot be read as audio", result.output)
+    assert re.search(r"could not read \S*my sounds/broken <b>\.wav: cannot be read", result.output)
     return path
 
 
@@ -154,7 +154,7 @@ def test_clips_hold_what_was_read(page, folder):
 def test_failures_are_listed_on_the_page(page):
     failed = dict(data_of(page)["failed"])
     assert sorted(Path(name).name for name in failed) == ["broken <b>.wav", "empty.flac"]
-    assert all("cannot be read as audio" in reason for reason in failed.values())
+    assert all(reason.startswith("cannot be read as audio") for reason in failed.values())
 
 
 def test_reports_repeat(folder, tiny_model, tmp_path):

@@ -174,6 +174,7 @@ def _merge(output: Path, parts: _Parts, tasks: list[Task], base: Content | None)
 
     contents.sort(key=place)
     settings = {k: v for k, v in contents[0].settings.items() if k != "tasks"}
+    settings["stretches"] = any(content.settings["stretches"] for content in contents)
 
     def blocks() -> Iterator[Block]:
         for content in contents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ class Clip(NamedTuple):
         start, end: in the file, in seconds.
         rows: number of embeddings.
         name: path in an output that mirrors the input.
+        file_end: whether the recording is known to end here.
     """
 
     path: str
@@ -25,6 +26,22 @@ class Clip(NamedTuple):
     end: float
     rows: int
     name: str
+    file_end: bool = False
+
+
+def with_file_ends(
+    clips: list[Clip], settings: dict[str, Any], ends: Iterable[Any] | None
+) -> list[Clip]:
+    """Clips read from an output, with `file_end` as it was stored for them.
+
+    Nothing is stored where only whole recordings were asked for: each ends with its last clip.
+    """
+    if not settings["stretches"]:
+        last = {clip.path: number for number, clip in enumerate(clips)}
+        ends = [last[clip.path] == number for number, clip in enumerate(clips)]
+    if ends is None:
+        return clips
+    return [clip._replace(file_end=bool(end)) for clip, end in zip(clips, ends, strict=True)]
 
 
 class Block(NamedTuple):
@@ -84,7 +101,10 @@ class Content:
             yield from old.blocks()
             yield from new.blocks()
 
-        return dataclasses.replace(new, clips=old.clips + new.clips, blocks=blocks)
+        stretches = self.settings["stretches"] or new.settings["stretches"]
+        settings = new.settings | {"stretches": stretches}
+        clips = old.clips + new.clips
+        return dataclasses.replace(new, clips=clips, settings=settings, blocks=blocks)
 
 
 def merged(blocks: Iterator[tuple[NDArray[np.int64], Block]], size: int = 2**24) -> Iterator[Any]:

@@ -22,8 +22,8 @@ from ..options import Options
 from ..units import (
     Piece,
     Track,
+    Unit,
     hop_tracks,
-    inner_unit,
     place,
     scene_track,
     split_units,
@@ -187,9 +187,9 @@ def _windows(
 
 def _cut_clip(read: _Read, plan: Plan, index: int) -> Iterator[Group]:
     """Groups of one clip from a given index on."""
-    config, overlap = plan.config, plan.options.unit_overlap
+    config = plan.config
     normalize = _normalizer(read, plan)
-    step = (config.columns - overlap) * config.patch_frames
+    step = config.unit_frames
     # Patches may begin up to one patch before the frame of their number.
     base = index * step - config.patch_frames
     context = max(0, base - CONTEXT_FRAMES)
@@ -206,18 +206,13 @@ def _cut_clip(read: _Read, plan: Plan, index: int) -> Iterator[Group]:
 
     def group(pieces: list[Piece], length: int | None) -> Group:
         units = [buffer[:, piece.start - base : piece.stop - base] for piece in pieces]
-        kept = [
-            piece.unit.first + np.arange(piece.unit.keep_from, piece.unit.keep_to)
-            for piece in pieces
-        ]
+        columns = [piece.unit.first + np.arange(piece.unit.columns) for piece in pieces]
         weights, rows = [], []
         if plan.timestamps:
             tracks = 1 + max(piece.track for piece in pieces)
-            rows = [
-                piece.track + tracks * columns for piece, columns in zip(pieces, kept, strict=True)
-            ]
+            rows = [piece.track + tracks * c for piece, c in zip(pieces, columns, strict=True)]
         else:
-            weights = [_column_weights(columns, plan, length) for columns in kept]
+            weights = [_column_weights(c, plan, length) for c in columns]
         position = samples / SAMPLE_RATE
         return Group(0, index, 0, pieces, units, weights, rows, length, False, position)
 
@@ -229,8 +224,8 @@ def _cut_clip(read: _Read, plan: Plan, index: int) -> Iterator[Group]:
         # behind it is the same however the clip goes on.
         known = plan.tracks(max(1, (base + buffer.shape[1] - 1) * HOP_LENGTH))
         columns = min(track.columns for track in known)
-        while index * (config.columns - overlap) + config.columns < columns:
-            unit = inner_unit(index, config.columns, overlap)
+        while (index + 1) * config.columns < columns:
+            unit = Unit(index * config.columns, config.columns)
             yield group([place(k, t, unit, config) for k, t in enumerate(known)], None)
             index += 1
         drop = max(0, index * step - config.patch_frames - base)
@@ -238,7 +233,7 @@ def _cut_clip(read: _Read, plan: Plan, index: int) -> Iterator[Group]:
     pieces = [
         place(k, track, unit, config)
         for k, track in enumerate(plan.tracks(samples))
-        for unit in split_units(track.columns, config.columns, overlap)[index:]
+        for unit in split_units(track.columns, config.columns)[index:]
     ]
     buffer = _padded(buffer, max(piece.stop for piece in pieces) - base, plan, normalize)
     yield group(pieces, samples)

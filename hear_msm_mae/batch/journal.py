@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..audio import printable
 from ..checkpoint import replacing
+from ..config import SAMPLE_RATE
 from .content import Block, Clip, Content
 from .cut import Plan
 from .inputs import Failure, Task
@@ -50,6 +51,13 @@ class _Entry(NamedTuple):
     @property
     def key(self) -> Key:
         return self.path, self.task_start, self.task_end
+
+    @property
+    def file_end(self) -> bool:
+        """Whether the recording ended before the task did."""
+        if not self.last or self.end is None or self.task_end is None:
+            return self.last
+        return round(self.end * SAMPLE_RATE) < round(self.task_end * SAMPLE_RATE)
 
 
 def key(task: Task) -> Key:
@@ -182,7 +190,8 @@ class Journal:
                 rows += entry.rows
                 if entry.end is not None:
                     path = printable(entry.path)
-                    clips.append(Clip(path, entry.start, entry.end, rows, entry.name))
+                    ends = entry.file_end
+                    clips.append(Clip(path, entry.start, entry.end, rows, entry.name, ends))
                     rows = 0
 
         def blocks() -> Iterator[Block]:
@@ -190,9 +199,9 @@ class Journal:
             for number, chosen in accepted.items():
                 with np.load(self._file(number), allow_pickle=False) as arrays:
                     stored = arrays["rows"]
-                offset = 0
+                offset, wanted = 0, set(map(id, chosen))
                 for entry in self._entries[number]:
-                    if entry.rows and any(entry is other for other in chosen):
+                    if entry.rows and id(entry) in wanted:
                         part = stored[offset : offset + entry.rows]
                         yield Block(part, position.times(entry.rows))
                     offset += entry.rows

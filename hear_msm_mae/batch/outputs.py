@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..audio import printable
 from ..checkpoint import replacing
-from .content import Block, Clip, Content
+from .content import Block, Clip, Content, with_file_ends
 from .inputs import Task
 from .tables import Hdf5, Parquet
 
@@ -69,7 +69,8 @@ def whole_files(content: Content) -> bool:
 # ---------------------------------------------------------------------------------------------
 class Npz:
     """One .npz file: `paths`, `seconds`, `embeddings` (r, d); for timestamps `timestamps` in ms and
-    `clip`, the index into `paths`, for each row; `start` in seconds where clips are parts of files.
+    `clip`, the index into `paths`, for each row; `start` in seconds where clips are parts of files,
+    and `file_end` where single stretches were asked for (see `Clip`).
 
     The settings are the comment of the zip file.
     """
@@ -86,7 +87,7 @@ class Npz:
                 paths, seconds = arrays["paths"].tolist(), arrays["seconds"]
                 starts = arrays["start"] if "start" in arrays else np.zeros(len(paths))
                 counts = np.ones(len(paths), int)
-                times = arrays.get("timestamps")
+                times, ends = arrays.get("timestamps"), arrays.get("file_end")
                 if times is not None:
                     counts = np.bincount(arrays["clip"], minlength=len(paths))
             with zipfile.ZipFile(path) as file, file.open("embeddings.npy") as member:
@@ -99,6 +100,7 @@ class Npz:
                 paths, starts.tolist(), seconds.tolist(), counts.tolist(), strict=True
             )
         ]
+        clips = with_file_ends(clips, settings, ends)
 
         def blocks() -> Iterator[Block]:
             done, step = 0, max(1, _READ_BYTES // (width * dtype.itemsize))
@@ -125,6 +127,8 @@ class Npz:
             _add(file, "seconds", np.array([clip.end - clip.start for clip in clips]))
             if not whole_files(content):
                 _add(file, "start", np.array([clip.start for clip in clips]))
+            if content.settings["stretches"]:
+                _add(file, "file_end", np.array([clip.file_end for clip in clips]))
             index, times = [], []
             with file.open("embeddings.npy", "w", force_zip64=True) as member:
                 _start_npy(member, (content.total_rows, content.width), content.dtype)
@@ -161,7 +165,10 @@ def _start_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 # ---------------------------------------------------------------------------------------------
 # Folder of NPY files
 # ---------------------------------------------------------------------------------------------
-INDEX = ("path", "npy", "start", "end", "first_row", "rows", "first_timestamp_ms", "hop_ms")
+INDEX = (
+    *("path", "npy", "start", "end", "file_end"),
+    *("first_row", "rows", "first_timestamp_ms", "hop_ms"),
+)
 
 
 class NpyFolder:
@@ -192,6 +199,7 @@ class NpyFolder:
                 )
                 for row in index
             ]
+            clips = with_file_ends(clips, settings, [row["file_end"] == "1" for row in index])
             width, dtype = settings["width"], np.dtype(settings["dtype"])
             timestamps = settings["timestamps"]
         except (OSError, ValueError, KeyError) as error:
@@ -263,7 +271,8 @@ def _index(content: Content, times: list[NDArray[np.float64]]) -> Iterator[tuple
         at: tuple[Any, Any] = ("", "")
         if content.timestamps:
             at = float(own[0]), float(own[1] - own[0]) if len(own) > 1 else 0.0
-        yield clip.path, f"{clip.name}.npy", clip.start, clip.end, row, clip.rows, *at
+        place = clip.path, f"{clip.name}.npy", clip.start, clip.end, int(clip.file_end)
+        yield *place, row, clip.rows, *at
 
 
 def check_names(items: Iterable[Clip | Task]) -> None:

@@ -130,8 +130,8 @@ def embed_batches(
 class UnitEncoder:
     """Encode the units of many clips, those of equal length together.
 
-    Scene embeddings come as the weighted sum over the kept columns of each unit, (d,) float32;
-    timestamps as the kept columns, (t, d) float32.
+    Scene embeddings come as the weighted sum over the columns of each unit, (d,) float32;
+    timestamps as the columns, (t, d) float32.
     """
 
     def __init__(self, model: HearModel, plan: Plan) -> None:
@@ -181,16 +181,9 @@ class UnitEncoder:
         """Units of one length."""
         spectrograms = torch.stack([group.units[u] for group, u in units])  # (b, f, t)
         embeddings = self.model.embed_units(spectrograms.to(self.model.device))  # (b, t, d)
-        kept = [group.pieces[u].unit for group, u in units]
         if self.plan.timestamps:
-            on_cpu = embeddings.cpu()
-            return [
-                rows[unit.keep_from : unit.keep_to].numpy()
-                for rows, unit in zip(on_cpu, kept, strict=True)
-            ]
-        weights = torch.zeros(embeddings.shape[:2])
-        for row, (group, u), unit in zip(weights, units, kept, strict=True):
-            row[unit.keep_from : unit.keep_to] = torch.from_numpy(group.weights[u])
+            return list(embeddings.cpu().numpy())
+        weights = torch.from_numpy(np.stack([group.weights[u] for group, u in units]))  # (b, t)
         sums: Tensor = torch.einsum("bt,btd->bd", weights.to(embeddings.device), embeddings)
         return list(sums.cpu().numpy())
 

@@ -117,6 +117,5 @@ def _seconds(resume: Resume | None, tasks: list[Task], plan: Plan) -> float:
     """How far the first task is, for the progress bar."""
     if resume is None or not tasks:
         return 0.0
-    columns = plan.config.columns - plan.options.unit_overlap
-    frames = resume.group * columns * plan.config.patch_frames
+    frames = resume.group * plan.config.unit_frames
     return tasks[0].start + (resume.clip * (plan.step or 0)) / SAMPLE_RATE + frames / 100

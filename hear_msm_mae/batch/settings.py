@@ -72,13 +72,12 @@ def settings_of(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}")
     options = model.options
-    others = f"layers {options.layers}, unit overlap {options.unit_overlap}"
     return Settings(
         weights=fingerprint(model),
         weights_name=weights_name,
         mode=options.mode,
         precision=options.precision,
-        options=f"{others}, normalization {options.normalization}",
+        options=f"layers {options.layers}, normalization {options.normalization}",
         timestamps=timestamps,
         hop_ms=options.timestamp_hop_ms if timestamps else None,
         segment=None if segment is None else float(segment),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +13,19 @@ from numpy.typing import NDArray
 
 from ..checkpoint import replacing
 from . import needs
-from .content import Block, Clip, Content, merged
+from .content import Block, Clip, Content, merged, with_file_ends
 
 _READ_ROWS = 4096
 _KEY = b"hear_msm_mae"
+_ENDS_KEY = b"hear_msm_mae_file_end"  # 0 or 1 for each clip
 
 
 class Parquet:
     """One .parquet file, a row per embedding: `path`, `start` and `end` of the clip in seconds,
     `timestamp_ms` (timestamps only), and `embedding`, a fixed-size list of float32 or float16.
 
-    The settings are in the metadata of the schema, under "hear_msm_mae".
+    The settings are in the metadata of the schema, under "hear_msm_mae"; `Clip.file_end` as well,
+    where single stretches were asked for.
     """
 
     def check(self) -> None:
@@ -56,7 +59,8 @@ def read_parquet(open_: Callable[[], Any]) -> Content:
             schema = file.schema_arrow
             settings = json.loads((schema.metadata or {})[_KEY])
             field = schema.field("embedding").type
-            clips = _runs(file)
+            ends = map(int, schema.metadata.get(_ENDS_KEY, b"").decode())
+            clips = with_file_ends(_runs(file), settings, ends)
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         raise ValueError(f"it is not a file of this command ({error})") from error
     timestamps = "timestamp_ms" in schema.names
@@ -79,6 +83,9 @@ def parquet_schema(content: Content) -> Any:
 
     times = [pa.field("timestamp_ms", pa.float64())] if content.timestamps else []
     values = pa.float16() if content.dtype == np.float16 else pa.float32()
+    metadata = {_KEY: json.dumps(content.settings).encode()}
+    if content.settings["stretches"]:
+        metadata[_ENDS_KEY] = _file_ends(content).encode()
     return pa.schema(
         [
             pa.field("path", pa.string()),
@@ -87,8 +94,16 @@ def parquet_schema(content: Content) -> Any:
             *times,
             pa.field("embedding", pa.list_(values, content.width)),
         ],
-        metadata={_KEY: json.dumps(content.settings).encode()},
+        metadata=metadata,
     )
+
+
+def _file_ends(content: Content) -> str:
+    """A 0 or 1 for each clip that `_runs` finds; equal ones are one there, with timestamps."""
+    if not content.timestamps:
+        return "".join("01"[clip.file_end] for clip in content.clips)
+    same = itertools.groupby(content.clips, lambda clip: clip[:3])
+    return "".join("01"[any(clip.file_end for clip in clips)] for _, clips in same)
 
 
 def write_parquet(file: Any, content: Content) -> None:
@@ -128,7 +143,8 @@ def _runs(file: Any) -> list[Clip]:
 
 class Hdf5:
     """One HDF5 file with the datasets of the NPZ file: `paths`, `seconds`, `start`, `embeddings`
-    (r, d), and for timestamps `timestamps` in ms and `clip`. The settings are an attribute.
+    (r, d), for timestamps `timestamps` in ms and `clip`, and `file_end` where single stretches were
+    asked for. The settings are an attribute.
     """
 
     def check(self) -> None:
@@ -148,6 +164,7 @@ class Hdf5:
                 rows, width = file["embeddings"].shape
                 dtype = file["embeddings"].dtype
                 timestamps = "timestamps" in file
+                ends = file["file_end"][:] if "file_end" in file else None
                 counts: NDArray[Any] = np.ones(len(paths), int)
                 if timestamps:
                     counts = np.bincount(file["clip"][:], minlength=len(paths))
@@ -159,6 +176,7 @@ class Hdf5:
                 paths, starts, seconds, counts.tolist(), strict=True
             )
         ]
+        clips = with_file_ends(clips, settings, ends)
 
         def blocks() -> Iterator[Block]:
             with h5py.File(path, "r") as file:
@@ -180,6 +198,8 @@ class Hdf5:
             file.create_dataset("paths", data=[clip.path for clip in clips], dtype=text)
             file["seconds"] = [clip.end - clip.start for clip in clips]
             file["start"] = [clip.start for clip in clips]
+            if content.settings["stretches"]:
+                file["file_end"] = [clip.file_end for clip in clips]
             embeddings = file.create_dataset("embeddings", (rows, content.width), content.dtype)
             if content.timestamps:
                 timestamps = file.create_dataset("timestamps", (rows,), np.float64)

@@ -110,10 +110,7 @@ class Target:
         content = self._journal.content(self._plan, self._settings, self._width)
         if content.clips:
             if self._exists():
-                base = self._read()
-                content = base.updated(content)
-                if base.settings["stretches"]:
-                    content.settings = content.settings | {"stretches": True}
+                content = self._read().updated(content)
             self.format.write(self.path, content)
         self._updated = time.monotonic()
         self._cost = self._updated - begin
@@ -154,19 +151,23 @@ def covered(tasks: list[Task], base: Content | None, settings: dict[str, Any]) -
         clips.setdefault(clip.path, set()).add(_samples(clip))
     if not settings["stretches"] and not base.settings["stretches"]:
         return {key(task) for task in tasks if printable(task.path) in clips}
-    # An end that is not known yet, or beyond the file, matches nothing: embedded again. All of a
-    # file's clips are, when one of them is missing: they replace the old ones together.
+    ends = {clip.path: _samples(clip)[1] for clip in base.clips if clip.file_end}
+    # All of a file's clips are embedded again, when one of them is missing: they replace the old
+    # ones together.
     complete = {task.path: True for task in tasks}
     for task in tasks:
-        found = clips.get(printable(task.path), set())
-        complete[task.path] &= task.end is not None and _expected(task, settings) <= found
+        name = printable(task.path)
+        known = [] if task.end is None else [round(task.end * SAMPLE_RATE)]
+        known += [ends[name]] if name in ends else []
+        complete[task.path] &= bool(known) and (
+            _expected(round(task.start * SAMPLE_RATE), min(known), settings)
+            <= clips.get(name, set())
+        )
     return {key(task) for task in tasks if complete[task.path]}
 
 
-def _expected(task: Task, settings: dict[str, Any]) -> set[tuple[int, int]]:
-    """First and last sample of the clips of a task whose end is known."""
-    assert task.end is not None
-    first, last = round(task.start * SAMPLE_RATE), round(task.end * SAMPLE_RATE)
+def _expected(first: int, last: int, settings: dict[str, Any]) -> set[tuple[int, int]]:
+    """First and last sample of the clips of a task that is read from `first` to `last`."""
     if settings["segment"] is None:
         return {(first, last)}
     length = round(settings["segment"] * SAMPLE_RATE)

@@ -49,7 +49,15 @@ class Watcher:
         if not self.active:
             return
         self.flops = training_flops(model.config, settings.mask_ratio) * settings.batch
-        self.peak = fabric.world_size * matmul_peak(fabric.device, settings.precision)
+        peak = matmul_peak(fabric.device, settings.precision)
+        self.peak = fabric.world_size * peak
+        if settings.precision == "bf16" and (plain := matmul_peak(fabric.device, "fp32")) > peak:
+            log.warning(
+                "bfloat16 is slower than float32 on this machine (matmul peak %.0f against %.0f "
+                "GFLOP/s); precision=fp32 would train faster",
+                peak / 1e9,
+                plain / 1e9,
+            )
         self.evaluation = Evaluation(settings, corpus, fabric, model)
         self.writer = SummaryWriter(str(Path(settings.run_dir) / "tensorboard"), purge_step=first)
         self.terminal = sys.stderr.isatty()

@@ -10,6 +10,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+SCRIPTS = ("pictures.js", "map.js", "report.js")  # parts of one script, in this order
+
 
 def render(title: str, data: dict[str, Any]) -> str:
     """The page as text.
@@ -18,7 +20,8 @@ def render(title: str, data: dict[str, Any]) -> str:
     and the script writes them as text, never as HTML. The page's own policy lets nothing but
     this script run and nothing be loaded from anywhere.
     """
-    template, style, script = (_asset(f"report.{kind}") for kind in ("html", "css", "js"))
+    template, style = _asset("report.html"), _asset("report.css")
+    script = "\n".join(map(_asset, SCRIPTS))
     policy = (
         "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(style)}; script-src {_hash(script)}"

@@ -110,7 +110,8 @@ def write_report(
         try:
             waveform = torch.from_numpy(read_audio(path, stop=settings.seconds))
         except (OSError, ValueError) as error:
-            failed.append((printable(path), str(error)))
+            name = printable(path)
+            failed.append((name, str(error).removeprefix(f"{name}: ")))
             continue
         with torch.no_grad():
             embeddings.append(model.scene_embeddings(waveform[None])[0].cpu())
@@ -120,7 +121,7 @@ def write_report(
     if not clips:
         raise ValueError(
             f"none of the {len(chosen)} files could be read; nothing was written. The first one: "
-            f"{failed[0][1]}"
+            f"{': '.join(failed[0])}"
         )
     _add_map(clips, torch.stack(embeddings).numpy(), settings)
     title = settings.title or ", ".join(printable(_own_name(Path(source))) for source in sources)

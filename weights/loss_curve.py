@@ -1,0 +1,86 @@
+"""Draw the loss of a pretraining run, for the model card.
+
+    python weights/loss_curve.py RUN OUT.png [--crops-before N]
+
+Reads the TensorBoard files of the run folder: the loss of the training crops, smoothed, and that of
+the held-out ones at every checkpoint. Needs the extra `pretrain`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hear_msm_mae.checkpoint import replacing
+from hear_msm_mae.pretrain.settings import load_recipe
+
+TRAINING, HELD_OUT = "loss", "held_out/loss"
+SMOOTHING_POINTS = 15  # running mean of the training loss
+
+
+def curve(run_dir: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a scalar.
+
+    Raises:
+        ValueError: the run has no such scalar.
+    """
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    if tag not in events.Tags()["scalars"]:
+        raise ValueError(f"no scalar {tag!r} in {run_dir / 'tensorboard'}; is this a run folder?")
+    points = events.Scalars(tag)
+    return np.array([p.step for p in points]), np.array([p.value for p in points])
+
+
+def smoothed(values: np.ndarray, points: int) -> np.ndarray:
+    """Running mean over so many points, fewer at the ends."""
+    window = np.ones(min(points, len(values)))
+    counts = np.convolve(np.ones(len(values)), window, mode="same")
+    return np.convolve(values, window, mode="same") / counts
+
+
+def draw(run_dir: Path, path: Path, crops_before: int) -> None:
+    """Write the picture; the horizontal axis counts crops, those of earlier runs first."""
+    batch = load_recipe(run_dir / "settings.yaml").batch
+    figure = Figure(figsize=(7, 3.5), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    steps, values = curve(run_dir, TRAINING)
+    crops = (crops_before + steps * batch) / 1000
+    axis.plot(crops, smoothed(values, SMOOTHING_POINTS), label="training crops", linewidth=1)
+    steps, values = curve(run_dir, HELD_OUT)
+    axis.plot((crops_before + steps * batch) / 1000, values, "o-", label="held-out crops")
+    axis.set_xlabel("thousand crops")
+    axis.set_ylabel("loss on masked patches")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    with replacing(path) as temporary:
+        canvas.print_png(str(temporary))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line.
+
+    Raises:
+        SystemExit: with a message, when there is no such run.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--crops-before", type=int, default=0, metavar="N",
+                        help="crops that the weights had seen when the run began")  # fmt: skip
+    options = parser.parse_args(arguments)
+    try:
+        draw(options.run, options.picture, options.crops_before)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
