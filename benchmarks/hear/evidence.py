@@ -19,8 +19,9 @@ from hear_msm_mae.checkpoint import (
 )
 from hear_msm_mae.encoder import Encoder
 
+from ..evaluation.contestants import file_digest
 from ..measure import machine, write_section
-from .kit import HearError
+from .kit import KIT_VERSION, HearError
 from .marks import short_digest
 from .results import COSTS, Result
 from .run import Request, run
@@ -117,9 +118,10 @@ def section(
     )
     parts = [
         "## HEAR",
-        "hear-eval-kit 2021.1.3, unmodified, on the offline tasks of `benchmarks/hear`: "
-        f"`make hear-evidence` (grid `{GRID}`, {GRID_POINTS} points; {machine()}). They are small, "
-        "so differences of a few points mean little, and they do not compare with published ones.",
+        f"hear-eval-kit {KIT_VERSION}, unmodified, on the offline tasks of `benchmarks/hear`: "
+        f"`make hear-evidence` (grid `{GRID}`, {GRID_POINTS} point; {machine()}). Bundled weights: "
+        f"SHA-256 {file_digest(bundled_weights())}... The tasks are small, so differences of a few "
+        "points mean little, and they do not compare with published scores.",
         _score_table(contestants, tasks_dir),
         "Scores in percent, with the standard deviation over folds where there are any.",
         same,
@@ -127,10 +129,16 @@ def section(
     if events:
         parts += [
             "### What a fine timestamp hop buys",
-            "Bundled weights, option `timestamp_hop_ms`.",
+            "Bundled weights, option `timestamp_hop_ms`. Epochs are the same for all, so a finer "
+            "hop also trains for more steps.",
             _hop_table(hops, events),
         ]
-    parts += ["### Costs of the bundled weights", _cost_table(ours)]
+    parts += [
+        "### Costs of the bundled weights",
+        "Wall time depends on what else the machine does; processor time includes some 9 s in "
+        "which a stage imports its libraries.",
+        _cost_table(ours),
+    ]
     return "\n\n".join(parts)
 
 
