@@ -64,8 +64,7 @@ $(HEAR_ENV)/.installed: benchmarks/hear/requirements.txt setup.cfg
 	$(PYTHON) -m venv $(HEAR_ENV)
 	$(HEAR_ENV)/bin/pip install --quiet $(TORCH)
 	$(HEAR_ENV)/bin/pip install --quiet -r benchmarks/hear/requirements.txt
-	$(HEAR_ENV)/bin/pip install --quiet --no-deps --ignore-requires-python \
-		heareval==2021.1.3 hearvalidator==2021.0.6 hearbaseline==2021.1.1
+	$(HEAR_ENV)/bin/pip install --quiet $(VALIDATOR) heareval==2021.1.3 hearbaseline==2021.1.1
 	$(HEAR_ENV)/bin/pip install --quiet --editable .
 	touch $@
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,10 +81,20 @@ def machine() -> str:
     )
 
 
+def command_line() -> str:
+    """How this program was started, as `python -m` takes it."""
+    spec = sys.modules["__main__"].__spec__
+    program = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).name
+    return shlex.join(["python", "-m", program, *sys.argv[1:]])
+
+
 def write_section(path: Path, name: str, text: str) -> None:
-    """Replace the text between `<!-- name:begin -->` and `<!-- name:end -->`, or append it."""
+    """Replace the text between `<!-- name:begin -->` and `<!-- name:end -->`, or append it.
+
+    Above the text stand the name and the command that made it.
+    """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    section = f"{begin}\n{text.strip()}\n{end}"
+    section = f"{begin}\n## {name}\n\n`{command_line()}`\n\n{text.strip()}\n{end}"
     old = path.read_text() if path.exists() else "# Results\n"
     if begin in old and end in old:
         head, rest = old.split(begin, 1)

@@ -20,6 +20,7 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 # What the untrained network looks like when no weights are compared.
 SMALL = ModelConfig(width=384, depth=12, heads=6)
 UNTRAINED_SEEDS = 3
+BASELINES: dict[str, Callable[[], Contestant] | None] = {
+    "untrained": None,  # made with the sizes of the first weights
+    "logmel": contestants.log_mel,
+    "mfcc": contestants.mfcc,
+    "naive": published.naive,
+    "torchcrepe": published.crepe,
+    "resemblyzer": published.resemblyzer,
+}
+GROUPS = {"all": tuple(BASELINES), "fast": ("untrained", "logmel", "mfcc"), "none": ()}
 log = logging.getLogger("quality")
 
 
@@ -50,12 +60,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", nargs="*", metavar="FILE[{OPTIONS}]", default=None,
                         help='weights files, each may carry options: a.safetensors{"layer": -2}; '
                         "default: the bundled weights")  # fmt: skip
-    parser.add_argument("--baselines", choices=("all", "fast", "none"), default="all",
-                        help="fast: features and the untrained network only")  # fmt: skip
-    parser.add_argument("--skip", nargs="*", default=[], metavar="BASELINE",
-                        choices=("untrained", "logmel", "mfcc", "naive", "torchcrepe",
-                                 "resemblyzer"),
-                        help="leave out; torchcrepe needs most of the time")  # fmt: skip
+    parser.add_argument("--baselines", nargs="+", choices=(*GROUPS, *BASELINES), default=["all"],
+                        metavar="NAME",
+                        help=f"of {', '.join(BASELINES)}, or {', '.join(GROUPS)} of them (fast: "
+                        "features and the untrained network); torchcrepe takes by far the "
+                        "longest")  # fmt: skip
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), metavar="TASK",
                         default=list(TASKS), help=f"of {', '.join(TASKS)}")  # fmt: skip
     parser.add_argument("--seeds", type=int, help="splits per task (default 5; --quick: 1)")
@@ -112,16 +121,15 @@ def chosen_contestants(options: argparse.Namespace) -> dict[str, list[Contestant
         if name in columns:  # files of the same name in several folders
             name = f"{path.parent.name}/{name}"
         columns[name if name not in columns else f"{name} ({index})"] = [contestant]
-    if options.baselines != "none":
-        seeds = range(1 if options.quick else UNTRAINED_SEEDS)
-        columns["untrained"] = [contestants.untrained(config, s, model_options) for s in seeds]
-        columns["logmel"] = [contestants.log_mel()]
-        columns["mfcc"] = [contestants.mfcc()]
-    if options.baselines == "all":
-        for contestant in (published.naive(), published.crepe(), published.resemblyzer()):
-            columns[contestant.name] = [contestant]
-    for name in options.skip:
-        columns.pop(name, None)
+    chosen = {n for name in options.baselines for n in GROUPS.get(name, (name,))}
+    seeds = range(1 if options.quick else UNTRAINED_SEEDS)
+    for name, make in BASELINES.items():
+        if name not in chosen:
+            continue
+        if make is None:
+            columns[name] = [contestants.untrained(config, s, model_options) for s in seeds]
+        else:
+            columns[name] = [make()]
     return columns
 
 
@@ -170,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         with replacing(options.json) as temporary:
             temporary.write_text(json.dumps(report.as_json(scores, tasks, settings), indent=1))
     if options.write:
-        write_section(RESULTS, "quality", f"## Quality\n\n{table}\n\n{report.description(tasks)}")
+        write_section(RESULTS, "quality", f"{table}\n\n{report.description(tasks)}")
     return 0
 
 

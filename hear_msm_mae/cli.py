@@ -14,7 +14,7 @@ import typer
 
 from . import __version__, cli_embed, cli_pretrain, cli_visual
 from .checkpoint import save_checkpoint
-from .cli_common import EXIT_BAD_INPUT, Weights
+from .cli_common import EXIT_BAD_INPUT, Weights, module_command
 from .config import SAMPLE_RATE
 from .convert import load_any
 from .sharing import find_weights
@@ -23,14 +23,6 @@ from .units import valid_hops_ms
 VALIDATOR_INSTALL = (
     "pip install --no-deps --ignore-requires-python hearvalidator==2021.0.6 "
     "&& pip install tensorflow-cpu"
-)
-
-# TensorFlow, which the validator imports, crashes the process when it is loaded before Triton.
-VALIDATOR_LAUNCH = (
-    "import contextlib, runpy\n"
-    "with contextlib.suppress(ImportError):\n"
-    "    import triton\n"
-    "runpy.run_module('hearvalidator.validate', run_name='__main__', alter_sys=True)\n"
 )
 
 app = typer.Typer(
@@ -124,5 +116,5 @@ def validate(weights: Weights = "") -> None:
     if importlib.util.find_spec("hearvalidator") is None:
         raise ValueError(f"hear-validator is not installed; run: {VALIDATOR_INSTALL}")
     path = str(find_weights(weights))
-    command = [sys.executable, "-c", VALIDATOR_LAUNCH, "hear_msm_mae", "--model", path]
+    command = module_command("hearvalidator.validate", "hear_msm_mae", "--model", path)
     raise typer.Exit(subprocess.run(command, check=False).returncode)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hear_msm_mae.cli import VALIDATOR_LAUNCH
+from hear_msm_mae.cli_common import module_command
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("hearvalidator") is None,
@@ -17,13 +17,11 @@ ALWAYS_PRINTED = "IMPORTANT: A common bug"
 
 @pytest.mark.parametrize("command", ["validator", "ours"])
 def test_looks_good_without_a_warning(command):
-    if command == "validator":
-        arguments = ["-c", VALIDATOR_LAUNCH, "hear_msm_mae"]
-    else:
-        arguments = ["-m", "hear_msm_mae", "validate"]
-    result = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False
-    )
+    words = {
+        "validator": module_command("hearvalidator.validate", "hear_msm_mae"),
+        "ours": [sys.executable, "-m", "hear_msm_mae", "validate"],
+    }[command]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert "Looks good!" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -42,12 +43,24 @@ def test_table_and_json(cache, tiny_file, tmp_path, capsys):
     assert scores["contestants"]["logmel"]["average"] > 90
 
 
-def test_skipped_baselines_are_left_out(tiny_file):
-    arguments = ["--weights", str(tiny_file), "--baselines", "fast", "--skip", "untrained", "mfcc"]
-    columns = quality.chosen_contestants(quality.parse_arguments(arguments))
-    assert list(columns) == ["tiny", "logmel"]
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["none"], []),
+        (["fast"], ["untrained", "logmel", "mfcc"]),
+        (["mfcc", "logmel"], ["logmel", "mfcc"]),
+        (["none", "mfcc"], ["mfcc"]),
+    ],
+)
+def test_baselines_by_name_and_group(tiny_file, names, columns):
+    arguments = ["--weights", str(tiny_file), "--baselines", *names]
+    chosen = quality.chosen_contestants(quality.parse_arguments(arguments))
+    assert list(chosen) == ["tiny", *columns]
+
+
+def test_unknown_baseline_is_refused():
     with pytest.raises(SystemExit):
-        quality.parse_arguments(["--skip", "crepe"])
+        quality.parse_arguments(["--baselines", "crepe"])
 
 
 def test_second_run_embeds_nothing_and_gives_the_same(cache, tiny_file, capsys, monkeypatch):
@@ -67,6 +80,9 @@ def test_write_replaces_its_section_only(cache, tiny_file, tmp_path, monkeypatch
     assert quality.main([*arguments, "--write", *FEW]) == 0
     text = results.read_text()
     assert "old" not in text
+    title, command = text.split("<!-- quality:begin -->\n")[1].splitlines()[:3:2]
+    assert title == "## quality"
+    assert re.fullmatch("`python -m .+`", command)
     assert text.endswith("<!-- quality:end -->\n\nother\n")
     assert "| letters | letter | language (its speakers) | 15 | 1 | 3 | 4 | 33.3 |" in text
 

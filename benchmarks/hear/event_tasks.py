@@ -181,23 +181,27 @@ def _noise(size: int, rng: np.random.Generator) -> np.ndarray:
     return noise / noise.std()
 
 
+def _recipe(
+    name: str,
+    sources: str,
+    evaluation: Sequence[str],
+    build: Callable[[Path], Built],
+    postprocessing: dict[str, list[int]],
+) -> TaskRecipe:
+    parameters = {"event_postprocessing_grid": postprocessing, "task_specific_param_grid": TRAINING}
+    return TaskRecipe(
+        name, sources, SECONDS, evaluation, build, embedding_type="event",
+        prediction_type="multilabel", evaluation_params=parameters,
+    )  # fmt: skip
+
+
 RECIPES = (
-    TaskRecipe(
-        "sounds", "hedgewars-data, lmms-common, bucklespring-data, klettres-data", SECONDS,
-        ("event_onset_200ms_fms", "segment_1s_er"), sounds,
-        embedding_type="event", prediction_type="multilabel",
-        evaluation_params={
-            "event_postprocessing_grid": POSTPROCESSING,
-            "task_specific_param_grid": TRAINING,
-        },
+    _recipe(
+        "sounds", "hedgewars-data, lmms-common, bucklespring-data, klettres-data",
+        ("event_onset_200ms_fms", "segment_1s_er"), sounds, POSTPROCESSING,
     ),
-    TaskRecipe(
-        "notes", "opl3-soundfont, freepats", SECONDS,
-        ("event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms"), notes,
-        embedding_type="event", prediction_type="multilabel",
-        evaluation_params={
-            "event_postprocessing_grid": NOTE_POSTPROCESSING,
-            "task_specific_param_grid": TRAINING,
-        },
+    _recipe(
+        "notes", "opl3-soundfont, freepats",
+        ("event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms"), notes, NOTE_POSTPROCESSING,
     ),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from .kit import KIT_VERSION, HearError
 from .marks import short_digest
 from .results import COSTS, Result
 from .run import Request, run
-from .tasks_format import read_task, task_folders
+from .tasks_format import VOCABULARY, read_task, read_vocabulary, task_folders
 
 log = logging.getLogger("hear")
 
@@ -117,7 +117,6 @@ def section(
         {task for table in hops.values() for task in table if "onset" in table[task].metric}
     )
     parts = [
-        "## HEAR",
         f"hear-eval-kit {KIT_VERSION}, unmodified, on the offline tasks of `benchmarks/hear`: "
         f"`make hear-evidence` (grid `{GRID}`, {GRID_POINTS} point; {machine()}). Bundled weights: "
         f"SHA-256 {file_digest(bundled_weights())}... The tasks are small, so differences of a few "
@@ -165,7 +164,7 @@ def _score_table(contestants: Mapping[str, Table], tasks_dir: Path) -> str:
 def _size(folder: Path) -> tuple[int, float]:
     """Number of labels, and minutes of audio, of a task."""
     task = read_task(folder)
-    labels = len((folder / "labelvocabulary.csv").read_text().splitlines()) - 1
+    labels = len(read_vocabulary(folder / VOCABULARY))
     clips = sum(len(json.loads((folder / f"{s}.json").read_text())) for s in task.splits)
     return labels, clips * (task.metadata["sample_duration"] or 0) / 60
 

@@ -16,14 +16,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = CHECKOUT / ".venv-hear"
 KIT_VERSION = "2021.1.3"
 
-# TensorFlow crashes the process when it is loaded before Triton.
-LAUNCH = (
-    "import contextlib, runpy, sys\n"
-    "with contextlib.suppress(ImportError):\n"
-    "    import triton\n"
-    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)\n"
-)
-
 
 class HearError(RuntimeError):
     """Something that the user has to mend; the message says what."""
@@ -55,11 +47,6 @@ def kit_python(given: Path | None = None) -> Path:
     if not python.is_file():
         raise HearError(f"hear-eval-kit is not installed: run `make hear-env` in {CHECKOUT}")
     return python
-
-
-def command(python: Path, module: str, *arguments: str) -> list[str]:
-    """Command line that runs a module as `python -m` does."""
-    return [str(python), "-c", LAUNCH, module, *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hear_msm_mae.checkpoint import replacing
 
-from .tasks_format import LOWER_IS_BETTER, Task
+from .tasks_format import NOT_SHARES, Task
 
 LEADERBOARD = Path(__file__).with_name("leaderboard.csv")
 
@@ -77,8 +77,8 @@ def failed(task: Task, error: str, costs: Sequence[StageCost]) -> Result:
 
 
 def percent(metric: str, value: float) -> float:
-    """d_prime and error rates are no shares."""
-    return value if metric == "d_prime" or metric in LOWER_IS_BETTER else 100 * value
+    """The kit's value as it is shown: shares in percent, others as they are."""
+    return value if metric in NOT_SHARES else 100 * value
 
 
 def leaderboard() -> dict[str, dict[str, str]]:

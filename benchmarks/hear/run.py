@@ -13,12 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hear_msm_mae.cli_common import module_command
 from weights.corpus.packages import sha256
 
 from . import results
 from .check import check_tasks
 from .embeddings import check_embeddings
-from .kit import KIT_VERSION, HearError, command, kit_python, last_line, run_logged
+from .kit import KIT_VERSION, HearError, kit_python, last_line, run_logged
 from .marks import done, short_digest, write_json
 from .results import Result, StageCost
 from .tasks_format import Task, read_task, task_folders
@@ -222,7 +223,7 @@ def _stage_2(
 def _stage(
     python: Path, module: str, arguments: list[str], log_path: Path, folder: Path, label: str
 ) -> StageCost:
-    finished = run_logged(command(python, module, *arguments), log_path, folder)
+    finished = run_logged(module_command(module, *arguments, python=python), log_path, folder)
     if finished.status != 0:
         status = finished.status
         how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
@@ -250,9 +251,8 @@ def _probed(request: Request, python: Path) -> Model:
     report.unlink(missing_ok=True)
     model = Model(request, python, {})
     arguments = [str(report.resolve()), *model.arguments]
-    finished = run_logged(
-        command(python, "benchmarks.hear.probe", *arguments), log_path, request.runs_dir
-    )
+    words = module_command("benchmarks.hear.probe", *arguments, python=python)
+    finished = run_logged(words, log_path, request.runs_dir)
     try:
         content = json.loads(report.read_text())
     except FileNotFoundError as error:

@@ -20,8 +20,7 @@ EVENT_SCORES = (
     "event_onset_200ms_fms", "event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms",
     "segment_1s_er",
 )  # fmt: skip
-# Scores in percent, of which the kit gives a share.
-LOWER_IS_BETTER = frozenset({"segment_1s_er"})
+NOT_SHARES = frozenset({"d_prime", "segment_1s_er"})  # scores that are not given in percent
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Settings:
 
     # -- engine --------------------------------------------------------------------------------
     precision: str = "bf16"
-    """bf16 (autocast, weights stay float32; slow on CPUs without AMX) or fp32."""
+    """bf16 (autocast, weights stay float32) or fp32; a run says when bf16 is the slower."""
     compile: bool = False
     """Whether torch.compile is used (minutes at the start, needs a C++ compiler)."""
     accelerator: str = "auto"
