@@ -1,18 +1,22 @@
-"""Fixtures that several test files share: tiny models and checkpoints of the reference layout."""
+"""Fixtures that several test files share: tiny models, reference checkpoints, clips, a report."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
+from visual_commands import command, write_odd_clips
 
 from hear_msm_mae import cli, load_model
 from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint, state_tensors
@@ -22,6 +26,9 @@ from hear_msm_mae.embedder import HearModel
 from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.frontend import LogMel
 from hear_msm_mae.pretrain.mae import Decoder, MaskedAutoencoder
+
+# So that their failures show values like those of test files do.
+pytest.register_assert_rewrite("cli_errors", "embed_rows", "pth_files")
 
 
 @dataclasses.dataclass
@@ -183,6 +190,58 @@ def _table_1d(length: int, width: int) -> np.ndarray:
 def _with_cls(table: np.ndarray, cls: bool) -> Tensor:
     padded = np.pad(table, ((int(cls), 0), (0, 0)))
     return torch.from_numpy(padded[None].astype(np.float32))
+
+
+@pytest.fixture
+def state(reference_state: StateMaker) -> dict[str, Tensor]:
+    """The state dictionary that `reference_state` makes if nothing else is asked for."""
+    return reference_state()
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Function that writes an object with torch.save and returns the path."""
+
+    def save(content: Any, name: str = "checkpoint.pth", **how: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, path, **how)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Ten files of 0.5 to 5 s, one of them in a sub-folder."""
+    folder = tmp_path / "recordings"
+    (folder / "sub").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(10):
+        samples = generator.uniform(-0.3, 0.3, 8000 * (i + 1))
+        soundfile.write(folder / ("sub" if i == 9 else "") / f"{i}.wav", samples, 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Odd clips, and files that are no audio; do not change them."""
+    folder = tmp_path_factory.mktemp("in") / "my sounds"
+    write_odd_clips(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report_page(
+    report_folder: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The report of that folder."""
+    path = tmp_path_factory.mktemp("out") / "report.html"
+    result = command("report", report_folder, "-o", path, "-w", tiny_file)
+    assert result.exit_code == 3, result.output
+    assert "11 of 13 files" in result.output
+    assert re.search(r"could not read \S*my sounds/broken <b>\.wav: cannot be read", result.output)
+    return path
 
 
 @pytest.fixture

@@ -1,84 +1,20 @@
-"""The report page: its contents, and what it does in a browser."""
+"""The report page: its contents, and its command."""
 
 import base64
 import io
 import json
-import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from browser import browser
-from test_visual import command, encoder_only
+from visual_commands import EVIL, QUOTES, Reader, command, data_of, encoder_only, tone
 
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.visualize.neighbours import directions, nearest, place
 from hear_msm_mae.visualize.page import render
 from hear_msm_mae.visualize.report import Settings, names_and_folders, write_report
-
-EVIL = "<img src=x onerror=alert(1)>.wav"
-QUOTES = 'it\'s "quoted" & <!-- odd.wav'
-
-
-def tone(path: Path, hertz: float, seconds: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = 0.4 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * 16000)) / 16000)
-    with open(path, "wb") as file:  # soundfile cannot open every name
-        soundfile.write(file, samples, 16000, format="WAV")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Clips of two kinds, short ones, names that try to break out, and files that are no audio."""
-    folder = tmp_path_factory.mktemp("in") / "my sounds"
-    for index in range(3):
-        tone(folder / "low" / f"{index}.wav", 300 + 10 * index, 2.5)
-        tone(folder / "high" / "far" / f"{index}.wav", 4000 + 100 * index)
-    tone(folder / "low" / EVIL, 500)
-    tone(folder / "low" / QUOTES, 510)
-    tone(folder / "short" / "50 samples.wav", 500, 50 / 16000)
-    tone(folder / "short" / "two\nlines.wav", 500, 0.1)
-    if os.name == "posix":
-        tone(folder / "short" / os.fsdecode(b"caf\xe9.wav"), 800, 0.1)
-    (folder / "broken <b>.wav").write_text("no audio")
-    (folder / "empty.flac").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(folder, tiny_file, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("out") / "report.html"
-    result = command("report", folder, "-o", path, "-w", tiny_file)
-    assert result.exit_code == 3, result.output
-    assert "11 of 13 files" in result.output
-    assert re.search(r"could not read \S*my sounds/broken <b>\.wav: cannot be read", result.output)
-    return path
-
-
-class Reader(HTMLParser):
-    """Elements of a page and the text of its scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.scripts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_data(self, data):
-        if self.lasttag == "script":
-            self.scripts[-1] += data
-
-
-def data_of(page: Path) -> dict:
-    return json.loads(Reader(page.read_text("utf-8")).scripts[0])
 
 
 def bytes_of(uri: str, kind: str) -> io.BytesIO:
@@ -89,12 +25,12 @@ def bytes_of(uri: str, kind: str) -> io.BytesIO:
 # ---------------------------------------------------------------------------------------------
 # Contents
 # ---------------------------------------------------------------------------------------------
-def test_names_cannot_become_elements(page):
-    reader = Reader(page.read_text("utf-8"))
+def test_names_cannot_become_elements(report_page):
+    reader = Reader(report_page.read_text("utf-8"))
     tags = [tag for tag, _ in reader.elements]
     assert tags.count("script") == 2
     assert not {"img", "b", "iframe", "object"} & set(tags)
-    names = {clip["name"] for clip in data_of(page)["clips"]}
+    names = {clip["name"] for clip in data_of(report_page)["clips"]}
     assert {EVIL, QUOTES, "two\nlines.wav", "caf\\udce9.wav"} <= names
 
 
@@ -106,8 +42,8 @@ def test_title_and_data_are_escaped():
     assert json.loads(reader.scripts[0]) == {"x": "</script><script>alert(2)"}
 
 
-def test_page_needs_nothing_from_outside(page):
-    text = page.read_text("utf-8")
+def test_page_needs_nothing_from_outside(report_page):
+    text = report_page.read_text("utf-8")
     reader = Reader(text)
     for tag, attributes in reader.elements:
         for name in ("src", "href", "srcset", "action", "data"):
@@ -119,10 +55,10 @@ def test_page_needs_nothing_from_outside(page):
     assert "unsafe-inline" not in policy
 
 
-def test_clips_hold_what_was_read(page, folder):
+def test_clips_hold_what_was_read(report_page, report_folder):
     from PIL import Image
 
-    data = data_of(page)
+    data = data_of(report_page)
     clips = {(clip["folder"], clip["name"]): clip for clip in data["clips"]}
     assert len(clips) == 11
     clip = clips["high/far", "1.wav"]
@@ -151,16 +87,24 @@ def test_clips_hold_what_was_read(page, folder):
     assert (shortest["frames"], len(shortest["attention"])) == (1, 5)
 
 
-def test_failures_are_listed_on_the_page(page):
-    failed = dict(data_of(page)["failed"])
+def test_read_audio_hears_what_the_page_plays(report_page, report_folder):
+    """The MP3 follows the waveform that was embedded, but for its small delay."""
+    clip = next(c for c in data_of(report_page)["clips"] if c["seconds"] == 2.5)
+    sound, _ = soundfile.read(bytes_of(clip["sound"], "audio/mpeg"))
+    wave = read_audio(report_folder / clip["folder"] / clip["name"])
+    assert np.sqrt((sound**2).mean()) == pytest.approx(np.sqrt((wave**2).mean()), rel=0.1)
+
+
+def test_failures_are_listed_on_the_page(report_page):
+    failed = dict(data_of(report_page)["failed"])
     assert sorted(Path(name).name for name in failed) == ["broken <b>.wav", "empty.flac"]
     assert all(reason.startswith("cannot be read as audio") for reason in failed.values())
 
 
-def test_reports_repeat(folder, tiny_model, tmp_path):
+def test_reports_repeat(report_folder, tiny_model, tmp_path):
     settings = Settings(mask_ratios=(0.6,), max_clips=4, title="T")
     for name in ("a.html", "b.html"):
-        outcome = write_report(tmp_path / name, [folder], tiny_model, settings)
+        outcome = write_report(tmp_path / name, [report_folder], tiny_model, settings)
     assert (outcome.found, outcome.chosen, outcome.shown) == (13, 4, 4 - len(outcome.failed))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert "<h1>T</h1>" in (tmp_path / "a.html").read_text("utf-8")
@@ -250,8 +194,8 @@ def test_identical_clips_have_a_map():
         (("--device", "x"), "--device 'x' is not usable"),
     ],
 )
-def test_options_are_checked(options, reason, folder, tiny_file, tmp_path):
-    result = command("report", folder, "-o", tmp_path / "r.html", "-w", tiny_file, *options)
+def test_options_are_checked(options, reason, report_folder, tiny_file, tmp_path):
+    result = command("report", report_folder, "-o", tmp_path / "r.html", "-w", tiny_file, *options)
     assert isinstance(result.exception, ValueError)
     assert reason in str(result.exception)
     assert not list(tmp_path.iterdir())
@@ -287,176 +231,13 @@ def test_long_and_many_files_are_cut_with_a_message(tiny_file, tmp_path):
     assert data["ratios"] == [0.3]
 
 
-def test_encoder_only_weights(folder, tiny_checkpoint, tmp_path):
+def test_encoder_only_weights(report_folder, tiny_checkpoint, tmp_path):
     weights = encoder_only(tiny_checkpoint, tmp_path / "encoder.safetensors")
     output = tmp_path / "r.html"
-    result = command("report", folder / "high", "-o", output, "-w", weights)
+    result = command("report", report_folder / "high", "-o", output, "-w", weights)
     assert "--no-reconstructions" in str(result.exception)
     assert not output.exists()
     options = ("--no-reconstructions",)
-    result = command("report", folder / "high", "-o", output, "-w", weights, *options)
+    result = command("report", report_folder / "high", "-o", output, "-w", weights, *options)
     assert result.exit_code == 0, result.output
     assert data_of(output)["clips"][0]["outputs"] == []
-
-
-# ---------------------------------------------------------------------------------------------
-# In a browser
-# ---------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    with browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
-
-
-@pytest.fixture
-def tab(chromium, page):
-    """The report, just opened; afterwards it must not have complained or loaded anything."""
-    chromium.open(page)
-    yield chromium
-    assert chromium.log == []
-    assert [url for url in chromium.requests if not url.startswith("data:")] == [page.as_uri()]
-
-
-NAME = "document.querySelector('#clip-name').textContent"
-
-
-def test_page_shows_its_clips(tab, page):
-    clips = data_of(page)["clips"]
-    assert tab.run("document.querySelectorAll('#clips li').length") == len(clips)
-    assert tab.run("document.querySelectorAll('#map .mark').length") == len(clips)
-    names = tab.run("[...document.querySelectorAll('#clips .name')].map((n) => n.textContent)")
-    assert names == [clip["name"] for clip in clips]
-    assert tab.run(NAME) == clips[0]["name"]
-    tab.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
-    assert tab.run("document.images.length") == 4
-    assert tab.run("document.querySelector('#failed').children.length") == 2
-    assert "broken <b>.wav cannot be read" in tab.run(
-        "document.querySelector('#failed').textContent"
-    )
-
-
-def test_evil_name_is_only_text(chromium, page):
-    clips = data_of(page)["clips"]
-    index = next(i for i, clip in enumerate(clips) if clip["name"] == EVIL)
-    chromium.open(page, fragment=str(index))
-    assert chromium.run(NAME) == EVIL
-    assert chromium.run("document.querySelectorAll('img[src=x]').length") == 0
-    assert chromium.log == []
-
-
-def test_click_on_the_map_plays_that_clip(tab, page):
-    clips = data_of(page)["clips"]
-    index = next(i for i, clip in enumerate(clips) if clip["seconds"] == 2.5)
-    x, y = tab.run(
-        f"""(() => {{ const b = document.querySelectorAll('#map .mark')[{index}]
-        .getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; }})()"""
-    )
-    tab.click(x, y)
-    tab.wait("player.currentTime > 0.2")
-    assert tab.run("player.paused") is False
-    assert tab.run("player.duration") == pytest.approx(clips[tab.run("selected")]["seconds"], 0.1)
-    chosen = tab.run("places[selected]")
-    wanted = tab.run(f"places[{index}]")
-    assert np.hypot(*np.subtract(chosen, wanted)) < 15  # it, or one drawn over it
-    tab.wait("parseFloat(document.querySelector('#input .playhead').style.left) > 2")
-    tab.wait("player.ended")
-
-
-def test_neighbours_lead_on(tab, page):
-    clips = data_of(page)["clips"]
-    nearest_one = clips[0]["near"][0][0]
-    tab.click_on("#near button")
-    assert tab.run("selected") == nearest_one
-    assert tab.run(NAME) == clips[nearest_one]["name"]
-    assert tab.run("location.hash") == f"#{nearest_one}"
-    tab.wait("player.currentTime > 0")
-
-
-def test_click_on_the_spectrogram_jumps(tab, page):
-    clips = data_of(page)["clips"]
-    index = next(i for i, clip in enumerate(clips) if clip["seconds"] == 2.5)
-    tab.run(f"select({index}, false)")
-    tab.click_on("#input .frame")  # its middle
-    tab.wait("player.currentTime >= 1.2")
-    assert tab.run("player.currentTime") < 2.3
-
-
-def test_mask_ratio_is_chosen(tab, page):
-    clip = data_of(page)["clips"][0]
-    for index in (2, 0):
-        tab.click_on(f"#ratios label:nth-of-type({index + 1})")
-        assert tab.run("document.querySelector('#output img').src") == clip["outputs"][index]
-        shown = tab.run("document.querySelectorAll('#masked rect').length")
-        assert shown == clip["hidden"][index].count("1")
-
-
-def test_search_and_folders(tab):
-    visible = "[...document.querySelectorAll('#clips li')].filter((li) => !li.hidden).length"
-    tab.click_on("#folders li:nth-child(1) button")
-    assert tab.run("document.querySelector('#folders [aria-pressed=true]').dataset.folder") == (
-        "high/far"
-    )
-    assert tab.run(visible) == 3
-    assert tab.run("document.querySelectorAll('#map .dim').length") == 8
-    tab.click_on("#folders li:nth-child(1) button")
-    assert tab.run(visible) == 11
-    tab.run(
-        "(() => { const s = document.querySelector('#search'); s.value = 'QUOTED'; "
-        "s.dispatchEvent(new Event('input')); })()"
-    )
-    assert tab.run(visible) == 1
-    tab.run(
-        "(() => { const s = document.querySelector('#search'); s.value = 'nobody'; "
-        "s.dispatchEvent(new Event('input')); })()"
-    )
-    assert tab.run("document.querySelector('#none').hidden") is False
-
-
-def test_keyboard_moves_on_the_map(tab):
-    tab.run("document.querySelector('#map').focus()")
-    tab.run("select(places.findIndex(([x]) => x === Math.min(...places.map(([x]) => x))), false)")
-    before = tab.run("places[selected][0]")
-    tab.press("ArrowRight")
-    assert tab.run("places[selected][0]") > before
-    assert tab.run("document.querySelector('#said').textContent").startswith(tab.run(NAME))
-    tab.press("Enter")
-    tab.wait("!player.paused || player.ended")
-
-
-def test_colours_and_narrow_screens(tab, page):
-    background = "getComputedStyle(document.body).backgroundColor"
-    light = tab.run(background)
-    tab.click_on("#theme")
-    dark = tab.run(background)
-    assert light != dark
-    tab.open(page, width=360, height=740, dark=True)
-    assert tab.run(background) == dark
-    assert tab.run("document.documentElement.scrollWidth") <= 360
-
-
-def test_every_control_has_a_name(tab):
-    """Names that screen readers speak, as the browser itself computes them."""
-    nodes = tab.tree()
-    controls = [n for n in nodes if n["role"] in ("button", "radio", "searchbox", "image", "img")]
-    assert len(controls) > 20
-    assert [node for node in controls if not node["name"].strip()] == []
-
-
-def test_page_of_a_single_clip(chromium, folder, tiny_file, tmp_path):
-    output = tmp_path / "one.html"
-    clip = folder / "short" / "50 samples.wav"
-    result = command("report", clip, "-o", output, "-w", tiny_file, "--no-reconstructions")
-    assert result.exit_code == 0, result.output
-    chromium.open(output)
-    assert chromium.run(NAME) == "50 samples.wav"
-    assert chromium.run("document.querySelector('#near-title').hidden") is True
-    assert chromium.run("document.querySelector('#reconstruction').hidden") is True
-    assert chromium.log == []
-
-
-def test_read_audio_hears_what_the_page_plays(page, folder):
-    """The MP3 follows the waveform that was embedded, but for its small delay."""
-    clip = next(c for c in data_of(page)["clips"] if c["seconds"] == 2.5)
-    sound, _ = soundfile.read(bytes_of(clip["sound"], "audio/mpeg"))
-    wave = read_audio(folder / clip["folder"] / clip["name"])
-    assert np.sqrt((sound**2).mean()) == pytest.approx(np.sqrt((wave**2).mean()), rel=0.1)

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from typer.testing import CliRunner
+from visual_commands import command, encoder_only
 
 from hear_msm_mae import load_model
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint, state_tensors
-from hear_msm_mae.cli import app
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.encoder import Encoder, patchify
 from hear_msm_mae.frontend import LogMel, mel_filter_bank
@@ -189,12 +188,6 @@ def test_fill_is_silence_in_the_models_own_statistics(tiny_file):
     torch.testing.assert_close(first[:, :40], second[:, :40], rtol=0, atol=0.05)
 
 
-def encoder_only(checkpoint: Checkpoint, path):
-    tensors = {k: v for k, v in checkpoint.tensors.items() if k.startswith("encoder.")}
-    save_checkpoint(path, Checkpoint(checkpoint.config, tensors))
-    return path
-
-
 def test_weights_without_decoder_cannot_reconstruct(tiny_checkpoint, tmp_path):
     model = load_model(encoder_only(tiny_checkpoint, tmp_path / "encoder.safetensors"))
     with pytest.raises(ValueError, match=r"no decoder.*without --encoder-only"):
@@ -283,10 +276,6 @@ def test_figure_without_matplotlib(monkeypatch, tmp_path):
 # ---------------------------------------------------------------------------------------------
 # Commands
 # ---------------------------------------------------------------------------------------------
-def command(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 @pytest.fixture
 def recording(tmp_path):
     path = tmp_path / "in" / "a stereo recording.flac"
