@@ -25,7 +25,7 @@ from .config import (
 )
 
 # Frames that are transformed at once: small enough to stay in the processor's cache.
-_CHUNK_FRAMES = 256
+_CHUNK_FRAMES = 512
 
 # Frames of context kept while streaming. Two hide the edge; three also leave more than a window
 # behind the last whole one, as the reflection at the end of the recording needs.
@@ -108,8 +108,11 @@ class LogMel(nn.Module):
             shape = (waveform.shape[0], self.n_mels, stop - start)
             return torch.full(shape, SILENCE, device=self.window.device)
         with torch.autocast(self.window.device.type, enabled=False):
-            samples = _padded_samples(waveform, first, last).to(self.window.device)
-            frames = samples.float().unfold(-1, WINDOW_LENGTH, HOP_LENGTH)  # (b, t, 400)
+            samples = _padded_samples(waveform, first, last).to(self.window.device).float()
+            # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
+            # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
+            samples = samples if samples.device.type == "mps" else samples.double()
+            frames = samples.unfold(-1, WINDOW_LENGTH, HOP_LENGTH)  # (b, t, 400)
             chunks = frames.split(max(1, _CHUNK_FRAMES // len(waveform)), dim=1)
             log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
             log_mel = log_mel.transpose(1, 2)
@@ -117,10 +120,7 @@ class LogMel(nn.Module):
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
         """(b, t, 400) -> (b, t, f)."""
-        # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
-        # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
-        dtype = torch.float32 if frames.device.type == "mps" else torch.float64
-        spectrum = torch.fft.rfft(frames * self.window.to(dtype))  # (b, t, 201)
+        spectrum = torch.fft.rfft(frames * self.window.to(frames.dtype))  # (b, t, 201)
         squares = torch.view_as_real(spectrum).float().square()  # (b, t, 201, 2)
         power = squares[..., 0] + squares[..., 1]
         return (power @ self.mel_basis + LOG_EPS).log()
