@@ -209,7 +209,9 @@ class HearModel(nn.Module):
         if self.options.layers == (self.config.depth - 1,):
             tokens = [self.encoder(spectrogram)]
         else:
-            outputs = dict(enumerate(self.encoder.layers(spectrogram)))
+            # Blocks above the highest one asked for are not run: zip ends before it draws them.
+            needed = range(max(self.options.layers) + 1)
+            outputs = dict(zip(needed, self.encoder.layers(spectrogram), strict=False))
             tokens = [outputs[index] for index in self.options.layers]
         embeddings = [self.encoder.frame_embeddings(x)[:, :columns] for x in tokens]
         return torch.cat(embeddings, dim=-1).float()

@@ -158,6 +158,14 @@ def test_layers_are_concatenated_in_the_given_order():
     )
 
 
+@pytest.mark.parametrize("layer", [0, [1, 0]])
+def test_blocks_above_the_highest_layer_are_not_run(layer):
+    model = small_model(ModelConfig(width=48, depth=4, heads=3), layer=layer)
+    for block in model.encoder.blocks[2:]:
+        block.register_forward_hook(lambda *_: pytest.fail("a block that nobody asked for ran"))
+    assert get_scene_embeddings(noise(1, 20000), model).isfinite().all()
+
+
 def test_gradients_reach_the_encoder_in_both_paths(device):
     model = small_model().to(device)
     waveforms = noise(2, 40000).to(device)
