@@ -206,15 +206,11 @@ class HearModel(nn.Module):
         if self.options.mode == "paper":  # whole units only, filled up with the mean (zero)
             missing = self.config.unit_frames - spectrogram.shape[-1]
             spectrogram = F.pad(spectrogram, (0, missing))
-        if self.options.layers == (self.config.depth - 1,):
-            tokens = [self.encoder(spectrogram)]
-        else:
-            # Blocks above the highest one asked for are not run: zip ends before it draws them.
-            needed = range(max(self.options.layers) + 1)
-            outputs = dict(zip(needed, self.encoder.layers(spectrogram), strict=False))
-            tokens = [outputs[index] for index in self.options.layers]
-        embeddings = [self.encoder.frame_embeddings(x)[:, :columns] for x in tokens]
-        return torch.cat(embeddings, dim=-1).float()
+        layers = self.options.layers
+        # Blocks above the highest one asked for are not run: zip ends before it draws them.
+        outputs = zip(range(max(layers) + 1), self.encoder.layers(spectrogram), strict=False)
+        kept = {i: self.encoder.frame_embeddings(x) for i, x in outputs if i in layers}
+        return torch.cat([kept[i][:, :columns] for i in layers], dim=-1).float()
 
     def _normalizer(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
         """Stored statistics, or those of the whole batch (unbiased std) in a first pass."""
