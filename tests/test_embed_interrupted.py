@@ -16,6 +16,9 @@ import pytest
 import soundfile
 from embed_rows import assert_same, embed, expected_table, table
 
+from hear_msm_mae.batch.interrupts import interrupts_held
+from hear_msm_mae.batch.target import Target
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -83,6 +86,39 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, tiny_file):
     err = (tmp_path / "stderr").read_text()
     assert "interrupted; repeat the command to go on" in err
     assert "Traceback" not in err
+
+
+def test_ctrl_c_while_a_batch_is_written(recordings, tiny_model, tmp_path, monkeypatch):
+    """The batch is written to its end, then the run stops, and the next one goes on behind it."""
+    output = tmp_path / "out.parquet"
+    append = Target.append
+
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        append(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed(output, recordings, tiny_model, batch_seconds=6)
+    assert len(batches(output)) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert embed(output, recordings, tiny_model, batch_seconds=6).done == 10
+    assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+def test_a_second_ctrl_c_is_not_held():
+    reached = []
+
+    def write():
+        with interrupts_held():
+            for number in (1, 2):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert reached == [1]
 
 
 def limited(limit: int, words: list[str]) -> None:

@@ -13,6 +13,7 @@ from ..config import SAMPLE_RATE
 from ..embedder import HearModel
 from .cut import Plan, make_plan
 from .inputs import Failure, Task, find_tasks
+from .interrupts import interrupts_held
 from .outputs import NpyFolder, check_names, format_of
 from .pipeline import Resume, embed_batches
 from .progress import Progress
@@ -85,7 +86,8 @@ def embed_to(
                 rest, model, plan, settings.dtype, batch_seconds, workers, resume
             )
             for batch in batches:
-                target.append(rest, batch)
+                with interrupts_held():
+                    target.append(rest, batch)
                 progress.update(batch)
         finally:
             progress.close()
