@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,10 @@ from hear_msm_mae.pretrain.mae import Decoder, MaskedAutoencoder
 
 # So that their failures show values like those of test files do.
 pytest.register_assert_rewrite("cli_errors", "embed_rows", "pth_files")
+
+# Shells ignore Ctrl-C for background jobs (`.ci/run &`), and processes inherit that; the tests of
+# Ctrl-C need what a terminal gives.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclasses.dataclass
