@@ -25,7 +25,7 @@ which, function, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 if which == "bundled":
     model = hear_msm_mae.load_model()
 else:  # without gradients the depth does not change the peak, but it does change the time
-    config = ModelConfig(width=384, depth=1, heads=6)
+    config = ModelConfig(width=192, depth=1, heads=3)
     model = HearModel(config, resolve_options(config, {})).eval()
 second = numpy.random.default_rng(0).standard_normal(16000, dtype=numpy.float32) / 10
 audio = torch.from_numpy(numpy.tile(second, seconds))[None]
