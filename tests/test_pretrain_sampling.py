@@ -134,6 +134,21 @@ def test_steps_and_seeds_differ():
     assert same(first[5][0], first[5][0])
 
 
+def test_data_seed_draws_others_and_keeps_the_hold_out():
+    corpus = ToyCorpus(frames=(50,) * 40, sources=("a",) * 40)
+    runs = [quick("unused", holdout=0.25, data_seed=n) for n in (None, 0, 1)]
+    seen, held = (
+        [StepDataset(CropSampler(corpus, run, held_out)).batch(3, range(64)) for run in runs]
+        for held_out in (False, True)
+    )
+    assert same(seen[0], seen[1])  # of `seed`, which is 0
+    repeated = (seen[0].order == seen[2].order).all(1)
+    assert not repeated.any()
+    assert same(held[0], held[2])
+    trained = {clip for clip, _ in draws(CropSampler(corpus, runs[2]), 3000)}
+    assert not trained & set(np.flatnonzero(sampling.held_out_clips(40, 0.25, 0)))
+
+
 def test_crop_is_the_stretch_of_the_clip_normalised():
     corpus = ToyCorpus(frames=(32,), sources=("a",))
     batch = StepDataset(CropSampler(corpus, quick("unused"))).batch(0, range(2))

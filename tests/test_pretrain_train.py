@@ -329,10 +329,14 @@ def test_export_refusals(tmp_path):
         export(tmp_path, tmp_path / "x.pt")
 
 
-def test_start_from_weights(finished, tmp_path):
+@pytest.mark.parametrize("data_seed", [None, 1])
+def test_start_from_weights(finished, tmp_path, caplog, data_seed):
     path = export(finished, tmp_path / "start.safetensors")
-    settings = quick(tmp_path / "run", init_from=str(path), steps=1, base_lr=0.0)
+    settings = quick(
+        tmp_path / "run", init_from=str(path), steps=1, base_lr=0.0, data_seed=data_seed
+    )
     pretrain(settings, corpus=ToyCorpus())
+    assert ("data_seed=N draws others" in caplog.text) is (data_seed is None)
     expected = newest(finished).model
     assert all(torch.equal(v, expected[k]) for k, v in newest(tmp_path / "run").model.items())
 

@@ -72,6 +72,9 @@ class CropSampler:
         self.corpus = corpus
         self.settings = settings
         self.stream = HELD_OUT if held_out else TRAIN
+        self.seed = settings.seed
+        if not held_out and settings.data_seed is not None:
+            self.seed = settings.data_seed
         weights = clip_weights(corpus, settings.source_weights)
         held = held_out_clips(len(weights), settings.holdout, settings.seed)
         weights = np.where(held if held_out else ~held, weights, 0.0)
@@ -138,12 +141,12 @@ class StepDataset(Dataset[list[Batch]]):
 
     def batch(self, step: int, samples: range) -> Batch:
         """Samples of the global batch of a step."""
-        s, corpus = self.sampler.settings, self.sampler.corpus
+        s, corpus, seed = self.sampler.settings, self.sampler.corpus, self.sampler.seed
         patches = (s.n_mels // s.patch_mels) * (s.unit_frames // s.patch_frames)
         spectrogram = np.empty((len(samples), corpus.n_mels, s.unit_frames), dtype=np.float32)
         order = np.empty((len(samples), patches), dtype=np.int64)
         for i, sample in enumerate(samples):
-            random = generator(s.seed, self.sampler.stream, step, sample)
+            random = generator(seed, self.sampler.stream, step, sample)
             order[i] = random.permutation(patches)
             spectrogram[i] = self.sampler.crop(random)
         spectrogram -= np.float32(corpus.mean)

@@ -126,7 +126,10 @@ class Settings:
     max_bad_steps: int = 20
     """Steps with NaN/Inf loss or gradient in a row after which the run stops."""
     seed: int = 0
-    """Seed of the initial weights, crops and masks."""
+    """Seed of the initial weights, the hold-out, and the crops and masks."""
+    data_seed: int | None = None
+    """Seed of the training crops and masks instead of `seed`. A run with `init_from` needs one
+    that the runs before did not use, or it sees their crops again; the hold-out stays."""
 
     # -- engine --------------------------------------------------------------------------------
     precision: str = "bf16"

@@ -74,6 +74,12 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
         if not resume:
             raise FileExistsError(f"run_dir {settings.run_dir} holds a run; choose another one")
         states.check_same_run(resumed, settings, corpus.fingerprint)
+    elif settings.init_from is not None and settings.data_seed is None:
+        log.warning(
+            "this run draws its crops and masks by seed %d; if the run that made init_from did so "
+            "too, it sees the same ones again. data_seed=N draws others",
+            settings.seed,
+        )
     fabric = launch(settings)
     dataset = StepDataset(CropSampler(corpus, settings), fabric.global_rank, fabric.world_size)
     model = make_model(config, settings, resumed.model if resumed else None)
