@@ -29,7 +29,7 @@ from hear_msm_mae.pretrain.engine import keep_freed_memory, parameter_groups, se
 from hear_msm_mae.pretrain.mae import Mask, MaskedAutoencoder
 from hear_msm_mae.pretrain.sampling import CropSampler, StepDataset, split_order
 from hear_msm_mae.pretrain.settings import Settings, load_recipe
-from hear_msm_mae.pretrain.watch import training_flops
+from hear_msm_mae.pretrain.speed import training_flops
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -1,4 +1,4 @@
-"""What the watcher says about speed: the machine's peak and the work of a step."""
+"""Speed: the machine's peak, the work of a step, and the precision that is the faster."""
 
 import itertools
 import logging
@@ -7,9 +7,10 @@ import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
 
-from hear_msm_mae.pretrain import watch
+from hear_msm_mae.pretrain import speed, watch
 from hear_msm_mae.pretrain.engine import set_attention
 from hear_msm_mae.pretrain.mae import MaskedAutoencoder
+from hear_msm_mae.pretrain.state import load_latest
 from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
 @pytest.mark.parametrize(("seconds", "products"), [(0.001, 6), (40, 1)])
 def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, products):
     clock = itertools.count(0, seconds)  # what lies between any two looks at it
-    monkeypatch.setattr(watch.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(watch, "PEAK_SIZE", 8)
-    peak = watch.matmul_peak(torch.device("cpu"), "fp32")
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(speed, "PEAK_SIZE", 8)
+    peak = speed.matmul_peak(torch.device("cpu"), "fp32")
     looks = round(next(clock) / seconds)
     assert peak == pytest.approx(2 * 8**3 / seconds)
     assert looks == 1 + 3 * products
@@ -36,6 +37,19 @@ def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, cap
     assert ("precision=fp32 would train faster" in caplog.text) is warned
 
 
+def test_auto_is_the_faster_precision_and_stays(tmp_path, monkeypatch):
+    peaks = {"bf16": 3e9, "fp32": 2e9}
+    monkeypatch.setattr(speed, "matmul_peak", lambda device, precision, size: peaks[precision])
+    monkeypatch.setattr(watch, "matmul_peak", lambda device, precision: peaks[precision])
+    for fastest in ("bf16", "fp32"):
+        peaks |= {"bf16": 1e9, "fp32": 1e9, fastest: 2e9}
+        assert speed.faster_precision("cpu") == fastest
+        for _ in range(2):  # the second time nothing is left to do, and it is not refused
+            pretrain(quick(tmp_path / fastest, steps=1, precision="auto"), corpus=ToyCorpus())
+            peaks["bf16"], peaks["fp32"] = peaks["fp32"], peaks["bf16"]
+            assert load_latest(tmp_path / fastest).settings.precision == fastest
+
+
 def test_training_flops_are_those_that_torch_counts():
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,4 +62,4 @@ def test_training_flops_are_those_that_torch_counts():
     mask = random_mask(2, 20, 0.75)
     with FlopCounterMode(display=False) as counter:
         model(x, mask).backward()
-    assert watch.training_flops(config, 0.75) * 2 == counter.get_total_flops()
+    assert speed.training_flops(config, 0.75) * 2 == counter.get_total_flops()

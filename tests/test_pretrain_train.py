@@ -11,8 +11,8 @@ from toy_corpus import ToyCorpus, quick
 
 import hear_msm_mae
 from hear_msm_mae.checkpoint import load_checkpoint
+from hear_msm_mae.pretrain import speed
 from hear_msm_mae.pretrain import state as states
-from hear_msm_mae.pretrain import watch
 from hear_msm_mae.pretrain.engine import parameter_groups
 from hear_msm_mae.pretrain.mae import MaskedAutoencoder
 from hear_msm_mae.pretrain.train import TrainingDiverged, export, pretrain
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
 
 @pytest.fixture(autouse=True)
 def _small_and_alone(monkeypatch):
-    monkeypatch.setattr(watch, "PEAK_SIZE", 64)
+    monkeypatch.setattr(speed, "PEAK_SIZE", 64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -118,12 +118,12 @@ def test_weight_decay_only_on_matrices():
 def finished(tmp_path_factory):
     """A run of 12 steps with checkpoints at 4, 8 and 12."""
     folder = tmp_path_factory.mktemp("finished")
-    watch_size, watch.PEAK_SIZE = watch.PEAK_SIZE, 64
+    peak_size, speed.PEAK_SIZE = speed.PEAK_SIZE, 64
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pretrain(quick(folder, checkpoint_steps=4), corpus=ToyCorpus())
     torch.set_num_threads(threads)
-    watch.PEAK_SIZE = watch_size
+    speed.PEAK_SIZE = peak_size
     return folder
 
 

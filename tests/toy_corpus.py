@@ -83,9 +83,9 @@ def main() -> int:
     import torch
     import yaml
 
-    from hear_msm_mae.pretrain import train, watch
+    from hear_msm_mae.pretrain import speed, train
 
-    watch.PEAK_SIZE = 64
+    speed.PEAK_SIZE = 64
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
     pairs = (text.split("=", 1) for text in sys.argv[1:])

@@ -132,8 +132,9 @@ class Settings:
     that the runs before did not use, or it sees their crops again; the hold-out stays."""
 
     # -- engine --------------------------------------------------------------------------------
-    precision: str = "bf16"
-    """bf16 (autocast, weights stay float32) or fp32; a run says when bf16 is the slower."""
+    precision: str = "auto"
+    """bf16 (autocast, weights stay float32), fp32, or auto: what is the faster where the run
+    begins, and stays when it is resumed."""
     compile: bool = False
     """Whether torch.compile is used (minutes at the start, needs a C++ compiler)."""
     accelerator: str = "auto"
@@ -248,7 +249,9 @@ def _check(s: Settings) -> None:
             raise ValueError(f"{name} must be {rule}, got {getattr(s, name)!r}")
 
     require(s.size in SIZES, "size", f"one of {', '.join(SIZES)}")
-    require(s.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+    precisions = ("auto", *PRECISIONS)
+    require(s.precision in precisions, "precision", f"one of {', '.join(precisions)}")
+    require(s.data_seed is None or s.data_seed >= 0, "data_seed", "null or not negative")
     require(0 < s.mask_ratio < 1, "mask_ratio", "between 0 and 1, exclusive")
     require(0 <= s.holdout < 1, "holdout", "at least 0 and below 1")
     require(0 <= s.warmup < 1, "warmup", "at least 0 and below 1")

@@ -23,6 +23,7 @@ from .engine import denormals_flushed, launch, make_model, make_optimizer, set_a
 from .mae import MaskedAutoencoder
 from .sampling import Batch, CorpusLike, CropSampler, StepDataset, batches, split_order
 from .settings import Settings
+from .speed import faster_precision
 from .watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
         )
     config = settings.model_config(corpus.mean, corpus.std)
     resumed = states.load_latest(settings.run_dir)
+    if settings.precision == "auto":
+        of_run = resumed.settings.precision if resumed else faster_precision(settings.accelerator)
+        settings = dataclasses.replace(settings, precision=of_run)
     if resumed is not None:
         if not resume:
             raise FileExistsError(f"run_dir {settings.run_dir} holds a run; choose another one")

@@ -10,23 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-import torch
 from lightning.fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..config import ModelConfig
 from .evaluate import Evaluation
 from .mae import MaskedAutoencoder
 from .sampling import CorpusLike
 from .settings import Settings
+from .speed import matmul_peak, training_flops
 from .state import Progress
 
 log = logging.getLogger(__name__)
 
 SECONDS_PER_LOG_LINE = 60.0  # where there is no terminal for a progress line
-PEAK_SIZE = 2048  # square matrices whose product measures the machine's peak
-PEAK_SECONDS = 2.0  # after which it is not repeated any more
 
 
 class Watcher:
@@ -149,37 +146,3 @@ class Watcher:
         log.info("checkpoint at step %d  %s", step, text)
         spent = time.monotonic() - start  # is not the time of a step
         self.began, self.reported = self.began + spent, self.reported + spent
-
-
-def training_flops(config: ModelConfig, mask_ratio: float) -> float:
-    """Floating-point operations of matrix products for one crop, forward and backward."""
-    patches = config.rows * config.columns
-    visible = max(1, int(patches * (1 - mask_ratio)))
-    extra = int(config.cls_token)
-
-    def blocks(tokens: int, width: int, depth: int) -> float:
-        matrices = (4 + 2 * config.mlp_ratio) * width * width * tokens
-        attention = 2 * tokens * tokens * width
-        return 2 * depth * (matrices + attention)
-
-    forward = blocks(visible + extra, config.width, config.depth)
-    forward += blocks(patches + extra, config.decoder_width, config.decoder_depth)
-    forward += 2 * (visible + extra) * config.width * config.decoder_width
-    forward += 2 * (patches - visible) * config.decoder_width * config.patch_area
-    embedding = 2 * visible * config.patch_area * config.width  # its input needs no gradient
-    return 3 * forward + 2 * embedding
-
-
-def matmul_peak(device: torch.device, precision: str, repeats: int = 6) -> float:
-    """Floating-point operations per second of a large matrix product, the best of a few."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.ones(PEAK_SIZE, PEAK_SIZE, device=device, dtype=dtype)
-    best, begin = float("inf"), time.perf_counter()
-    for _ in range(repeats):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-        # A CPU without bf16 takes most of a minute for one.
-        if time.perf_counter() - begin > PEAK_SECONDS:
-            break
-    return 2 * PEAK_SIZE**3 / best
