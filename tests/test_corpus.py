@@ -168,6 +168,10 @@ def test_check_finds_missing_and_changed_files(build, tmp_path):
     assert done.returncode == 1
     assert "a.wav is missing" in done.stderr
     assert "b.wav has changed" in done.stderr
+    # What one does then: delete the source and build it again.
+    shutil.rmtree(tmp_path / "corpus/first")
+    assert build().returncode == 0
+    assert build("--check").returncode == 0
 
 
 @needs_dpkg

@@ -76,15 +76,18 @@ class Corpus:
         self.scratch = folder / ".scratch"
         self.debs = debs or folder / ".cache" / "debs"
 
+    def _stamp_path(self, source: Source) -> Path:
+        return self.stamps / f"{source.name}.json"
+
     def stamp(self, source: Source) -> dict | None:
         """What was built for a source, or None if it is not complete."""
-        path = self.stamps / f"{source.name}.json"
+        path = self._stamp_path(source)
         if not path.is_file() or not (self.folder / source.name).is_dir():
             return None
         return json.loads(path.read_text(encoding="utf-8"))
 
     def seen(self) -> set[str]:
-        """Digests of all files of complete sources."""
+        """Digests of all files of the sources that have a stamp."""
         stamps = self.stamps.glob("*.json")
         return {d for path in stamps for d in json.loads(path.read_text())["digests"].values()}
 
@@ -97,6 +100,8 @@ class Corpus:
         work = self.scratch / source.name
         for leftover in (work, self.folder / source.name):
             shutil.rmtree(leftover, ignore_errors=True)
+        # Else its files would count as duplicates of themselves, where the folder was deleted.
+        self._stamp_path(source).unlink(missing_ok=True)
         (work / "audio").mkdir(parents=True)
         self.debs.mkdir(parents=True, exist_ok=True)
         version, collected = self._make(source, work, held_out)
@@ -148,7 +153,7 @@ class Corpus:
             "hours": round(collected.seconds / 3600, 3),
             "digests": collected.digests,
         }
-        path = self.stamps / f"{source.name}.json"
+        path = self._stamp_path(source)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(stamp, indent=0), encoding="utf-8")
         part.rename(path)
