@@ -23,7 +23,7 @@ def test_curve_of_a_run_is_drawn(run_dir):
     steps, values = loss_curve.curve(run_dir, "loss")
     np.testing.assert_allclose(values, 1 / (1 + steps), rtol=1e-6)
     picture = run_dir / "loss.png"
-    loss_curve.main([str(run_dir), str(picture), "--crops-before", "1000"])
+    loss_curve.main([str(picture), f"{run_dir}", f"{run_dir}=3200"])
     pixels = matplotlib.image.imread(picture)
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 10
 
@@ -31,7 +31,7 @@ def test_curve_of_a_run_is_drawn(run_dir):
 def test_folder_without_a_run_is_refused(run_dir):
     (run_dir / "settings.yaml").unlink()
     with pytest.raises(SystemExit, match=r"settings\.yaml"):
-        loss_curve.main([str(run_dir), str(run_dir / "loss.png")])
+        loss_curve.main([str(run_dir / "loss.png"), str(run_dir)])
     assert not (run_dir / "loss.png").exists()
 
 

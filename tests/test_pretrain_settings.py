@@ -5,6 +5,8 @@ import dataclasses
 import inspect
 import itertools
 import math
+import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -40,6 +42,18 @@ def test_base_recipe_is_the_papers():
     assert s.warmup * total == pytest.approx(10 * s.total_steps(hours=5000) / 100)
     peak = max(s.lr_at(step, total) for step in range(0, total, 101))
     assert peak == pytest.approx(1.5e-4 * s.batch / 128, rel=1e-3)
+
+
+def test_commands_of_the_model_card_are_valid():
+    card = Path(__file__).parents[1] / "weights" / "README.md"
+    lines = card.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    runs = [shlex.split(line)[2:] for line in lines if "hear-msm-mae pretrain " in line]
+    before = {"null"}
+    for recipe, *overrides in runs:
+        settings = load_recipe(recipe, overrides)
+        assert Path(settings.init_from or "null").stem in before
+        before.add(Path(settings.run_dir).stem.lower())
+    assert len(before) == len(runs) + 1 > 2
 
 
 def test_overrides():

@@ -1,9 +1,10 @@
-"""Draw the loss of a pretraining run, for the model card.
+"""Draw the loss of pretraining runs, one after the other, for the model card.
 
-    python weights/loss_curve.py RUN OUT.png [--crops-before N]
+    python weights/loss_curve.py OUT.png RUN[=CROPS_BEFORE] ...
 
-Reads the TensorBoard files of the run folder: the loss of the training crops, smoothed, and that of
-the held-out ones at every checkpoint. Needs the extra `pretrain`.
+Reads the TensorBoard files of the run folders: the loss of the training crops, smoothed, and that
+of the held-out ones at every checkpoint. CROPS_BEFORE is what the weights had seen when the run
+began. Needs the extra `pretrain`.
 """
 
 from __future__ import annotations
@@ -45,17 +46,29 @@ def smoothed(values: np.ndarray, points: int) -> np.ndarray:
     return np.convolve(values, window, mode="same") / counts
 
 
-def draw(run_dir: Path, path: Path, crops_before: int) -> None:
-    """Write the picture; the horizontal axis counts crops, those of earlier runs first."""
-    batch = load_recipe(run_dir / "settings.yaml").batch
+def parse_run(text: str) -> tuple[Path, int]:
+    """Folder, and crops before it.
+
+    >>> parse_run("runs/second=180000")[1], parse_run("runs/first")[1]
+    (180000, 0)
+    """
+    folder, equals, before = text.rpartition("=")
+    return (Path(folder), int(before)) if equals else (Path(text), 0)
+
+
+def draw(runs: list[tuple[Path, int]], path: Path) -> None:
+    """Write the picture; the horizontal axis counts crops, those before each run first."""
     figure = Figure(figsize=(7, 3.5), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axis = figure.subplots()
-    steps, values = curve(run_dir, TRAINING)
-    crops = (crops_before + steps * batch) / 1000
-    axis.plot(crops, smoothed(values, SMOOTHING_POINTS), label="training crops", linewidth=1)
-    steps, values = curve(run_dir, HELD_OUT)
-    axis.plot((crops_before + steps * batch) / 1000, values, "o-", label="held-out crops")
+    for number, (run_dir, before) in enumerate(runs):
+        batch = load_recipe(run_dir / "settings.yaml").batch
+        labels = ("training crops", "held-out crops") if number == 0 else (None, None)
+        steps, values = curve(run_dir, TRAINING)
+        crops = (before + steps * batch) / 1000
+        axis.plot(crops, smoothed(values, SMOOTHING_POINTS), "C0", label=labels[0], linewidth=1)
+        steps, values = curve(run_dir, HELD_OUT)
+        axis.plot((before + steps * batch) / 1000, values, "C1o-", label=labels[1])
     axis.set_xlabel("thousand crops")
     axis.set_ylabel("loss on masked patches")
     axis.grid(alpha=0.3)
@@ -71,13 +84,11 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: with a message, when there is no such run.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--crops-before", type=int, default=0, metavar="N",
-                        help="crops that the weights had seen when the run began")  # fmt: skip
+    parser.add_argument("runs", type=parse_run, nargs="+", metavar="RUN[=CROPS_BEFORE]")
     options = parser.parse_args(arguments)
     try:
-        draw(options.run, options.picture, options.crops_before)
+        draw(options.runs, options.picture)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
