@@ -21,10 +21,9 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from hear_msm_mae.checkpoint import bundled_weights, load_checkpoint, replacing
 from hear_msm_mae.config import ModelConfig
@@ -172,13 +171,13 @@ def main(arguments: list[str] | None = None) -> int:
     print(table)
     settings = {
         "seeds": options.seeds, "quick": options.quick, "weights": options.weights,
-        "torch": torch.__version__,
+        **{name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }  # fmt: skip
     if options.json:
         with replacing(options.json) as temporary:
             temporary.write_text(json.dumps(report.as_json(scores, tasks, settings), indent=1))
     if options.write:
-        write_section(RESULTS, "quality", f"{table}\n\n{report.description(tasks)}")
+        write_section(RESULTS, "quality", f"{table}\n\n{report.description(tasks, options.seeds)}")
     return 0
 
 

@@ -84,7 +84,7 @@ def test_write_replaces_its_section_only(cache, tiny_file, tmp_path, monkeypatch
     assert title == "## quality"
     assert re.fullmatch("`python -m .+`", command)
     assert text.endswith("<!-- quality:end -->\n\nother\n")
-    assert "| letters | letter | language (its speakers) | 15 | 1 | 3 | 4 | 33.3 |" in text
+    assert "| letters | letter | language (its speakers) | 15 | 1 | 3 | 4 | 1 | 33.3 |" in text
 
 
 def test_embeddings_are_those_of_the_api(tiny_file):

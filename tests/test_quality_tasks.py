@@ -71,31 +71,35 @@ def test_recordings_that_packs_share_are_left_out(cache):
     assert set(speaker.groups) == {"hello", "jump", "ow", "laugh", "nooo"}
 
 
-def test_crowds_of_different_groups_share_no_voice(cache, monkeypatch):
-    heard: dict[str, set[int]] = {}
+def test_crowds_have_as_many_casts_as_voices_and_groups_share_none(cache, monkeypatch):
     monkeypatch.setattr(
         speech_pools, "voices",
         lambda _: ((np.full(9000, i + 1, np.float32), {"pack": p}) for i, p in enumerate(PACKS)),
     )  # fmt: skip
     monkeypatch.setattr(speech_pools, "_stream", lambda phrases, size, rng: phrases[0][:1])
-    monkeypatch.setattr(speech_pools, "CROWD_GROUPS", 3)
-    original = np.sum
+    monkeypatch.setattr(speech_pools, "CROWD_GROUPS", 2)
+    original, mixed = np.sum, []
 
     def record(parts, axis):
-        heard.setdefault("now", set()).update(int(p[0]) for p in parts)
+        mixed.append([speech_pools.cast(PACKS[int(p[0]) - 1]) for p in parts])
         return original(parts, axis=axis)
 
     monkeypatch.setattr(speech_pools.np, "sum", record)
-    members: dict[str, set[int]] = {}
+    members: dict[str, set[str]] = {}
     counts: Counter[tuple[str, str]] = Counter()
+    combinations: set[tuple[str, ...]] = set()
     for _, facts in speech_pools.crowds(cache):
-        members.setdefault(facts["group"], set()).update(heard.pop("now"))
+        casts = mixed.pop()
+        assert len(set(casts)) == len(casts) == int(facts["voices"])
+        members.setdefault(facts["group"], set()).update(casts)
         counts[facts["group"], facts["voices"]] += 1
+        combinations.add(tuple(sorted(casts)))
     assert set(counts.values()) == {speech_pools.CROWD_CLIPS}
-    groups = list(members.values())
-    assert sum(map(len, groups)) == len(set.union(*groups)) == len(PACKS)
-    default, translated = PACKS.index("Default") + 1, PACKS.index("Default_es") + 1
-    assert any({default, translated} <= group for group in groups)
+    first, second = members.values()
+    assert not first & second
+    assert first | second == {speech_pools.cast(pack) for pack in PACKS}
+    # Not the same ones again and again: 3 + 3 + 1 of the three casts, 4 + 6 + 4 of the four.
+    assert len(combinations) == 7 + 14
 
 
 def test_disguise_hides_level_and_noise_floor():
@@ -125,6 +129,9 @@ def test_kinds_have_several_sources(cache):
     kinds = {(f["kind"], f["source"]) for f in pool.facts}
     assert {("speech", "klettres"), ("speech", "hedgewars"), ("sound", "hedgewars")} <= kinds
     assert {("music", "hedgewars-music"), ("music", "lmms"), ("sound", "scratch")} <= kinds
+    groups = set(TASKS["kinds"].data(pool).groups)
+    assert {"hedgewars-Default", "klettres-en"} <= groups
+    assert not {"hedgewars-Default_es", "klettres-en_GB"} & groups
 
 
 def test_notes_chords_and_drums(cache, monkeypatch):
@@ -148,8 +155,10 @@ def test_notes_chords_and_drums(cache, monkeypatch):
     chords = TASKS["chords"].data(music_pools.CHORDS_POOL.pool(cache))
     assert set(Counter(chords.labels.tolist()).values()) == {2 * (40 + 2)}
     drums = TASKS["percussion"].data(music_pools.DRUMS_POOL.pool(cache))
-    assert {"lmms-kick01", "lmms-hihat1", "opl3-35", "freepats-36"} <= set(drums.groups)
-    assert "lmms-zap01" not in drums.groups
+    assert set(drums.groups) == {"lmms", "opl3", "freepats"}
+    instruments = {facts["instrument"] for facts in music_pools.DRUMS_POOL.pool(cache).facts}
+    assert {"lmms-kick01", "lmms-hihat1", "opl3-35", "freepats-36"} <= instruments
+    assert "lmms-zap01" not in instruments
 
 
 @pytest.mark.parametrize("name", ["letters", "speaker", "reactions", "keys", "events", "kinds"])

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .probe import splits
 from .run import Scores
 from .tasks import TASKS, TaskData
 
@@ -39,20 +40,27 @@ def markdown(scores: Scores, tasks: Sequence[TaskData], spread: bool = True) -> 
     return "\n".join(lines)
 
 
-def description(tasks: Sequence[TaskData]) -> str:
+def description(tasks: Sequence[TaskData], seeds: int) -> str:
     """What the tasks are, as a table."""
-    lines = [
-        "| task | label | never divided | clips | seconds | classes | groups | chance |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    counts = "clips | seconds | classes | groups | divisions"
+    lines = [f"| task | label | never divided | {counts} | chance |", "|---" * 9 + "|"]
     for data in tasks:
         task = TASKS[data.name]
         lines.append(
             f"| {data.name} | {task.label} | {task.group} | {len(data.labels)} "
             f"| {task.recipe.seconds:g} | {len(data.classes)} | {len(set(data.groups))} "
-            f"| {data.chance:.1f} |"
+            f"| {divisions(data, seeds)} | {data.chance:.1f} |"
         )
     return "\n".join(lines)
+
+
+def divisions(data: TaskData, seeds: int) -> int:
+    """How many of the seeds' divisions into test parts differ: few groups have few of them."""
+    found = {
+        frozenset(tuple(sorted(part.test)) for part in splits(data, seed, 1))
+        for seed in range(seeds)
+    }
+    return len(found)
 
 
 def as_json(scores: Scores, tasks: Sequence[TaskData], settings: Mapping[str, Any]) -> dict:

@@ -30,8 +30,9 @@ LATIN = frozenset(
     ["cs", "da", "de", "en", "en_GB", "es", "fr", "hu", "it", "lt", "nb", "nds", "nl", "pt_BR"]
 )
 CROWD_SECONDS = 2.0
-CROWD_GROUPS = 5  # with eleven casts, of two or three each
-CROWD_CLIPS = 18  # per group and number of voices
+CROWD_VOICES = (1, 2, 3)
+CROWD_GROUPS = 3  # of the ten casts: each has as many as there are voices at once, or more
+CROWD_CLIPS = 40  # per group and number of voices
 
 
 def klettres(cache: Path, syllables: int) -> Iterator[Clip]:
@@ -115,26 +116,27 @@ def words(cache: Path) -> Iterator[Clip]:
 
 
 def crowds(cache: Path) -> Iterator[Clip]:
-    """One to four voices of hedgewars at once; the packs of a group speak in no other group."""
+    """One to three voices of hedgewars at once; the casts of a group speak in no other group.
+
+    Each voice of a clip is of another cast, as packs of the same one may share actors.
+    """
     by_pack: dict[str, list[Waveform]] = {}
     for waveform, facts in voices(cache):
         if len(waveform) >= SAMPLE_RATE // 2 and np.abs(waveform).max() > 1e-3:
             by_pack.setdefault(facts["pack"], []).append(waveform)
+    by_cast: dict[str, list[str]] = {}
+    for pack in sorted(by_pack):
+        by_cast.setdefault(cast(pack), []).append(pack)
     rng = Random("crowds")
-    casts = sorted({cast(pack) for pack in by_pack})
+    casts = sorted(by_cast)
     rng.shuffle(casts)
-    groups = [
-        [pack for pack in sorted(by_pack) if cast(pack) in casts[index::CROWD_GROUPS]]
-        for index in range(CROWD_GROUPS)
-    ]
     size = round(CROWD_SECONDS * SAMPLE_RATE)
-    for index, group in enumerate(groups):
-        for count in (1, 2, 3, 4):
+    for index in range(CROWD_GROUPS):
+        group = casts[index::CROWD_GROUPS]
+        for count in CROWD_VOICES:
             for _ in range(CROWD_CLIPS):
-                # Distinct packs as long as there are any, then other phrases of the same ones.
-                speakers = [group[i % len(group)] for i in range(count)]
-                parts = [_stream(by_pack[pack], size, rng) for pack in speakers]
-                mixture = np.sum(parts, axis=0)
+                packs = [rng.choice(by_cast[name]) for name in rng.sample(group, count)]
+                mixture = np.sum([_stream(by_pack[pack], size, rng) for pack in packs], axis=0)
                 level = np.float32(0.5 / max(float(np.abs(mixture).max()), 1e-4))
                 yield mixture * level, {"voices": str(count), "group": str(index)}
 
@@ -152,4 +154,4 @@ LETTERS = Recipe("letters", LETTER_SECONDS, letters, version=2)
 LANGUAGES = Recipe("languages", LETTER_SECONDS, languages)
 VOICES_POOL = Recipe("voices", 2.0, voices)
 WORDS_POOL = Recipe("words", 1.0, words)
-CROWDS = Recipe("crowds", CROWD_SECONDS, crowds, version=2)
+CROWDS = Recipe("crowds", CROWD_SECONDS, crowds, version=3)

@@ -100,6 +100,12 @@ def _family(facts: Facts) -> tuple[str, str] | None:
     return facts["family"], facts["program"]
 
 
+def _kind(facts: Facts) -> tuple[str, str] | None:
+    recording = facts["recording"]
+    # Of speech it is a voice pack or a language, whose variants may share speakers.
+    return facts["kind"], speech_pools.cast(recording) if facts["kind"] == "speech" else recording
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -118,7 +124,7 @@ TASKS = {
             lambda facts: (facts["language"], facts["text"]),
         ),
         Task(
-            "crowd", speech_pools.CROWDS, "number of voices at once", "voice packs",
+            "crowd", speech_pools.CROWDS, "number of voices at once", "three or four casts",
             lambda facts: (facts["voices"], facts["group"]),
         ),
         Task(
@@ -128,8 +134,8 @@ TASKS = {
         Task("pitch", music_pools.NOTES, "MIDI pitch", "program, both fonts", _pitch),
         Task("instrument", music_pools.NOTES, "family", "program, both fonts", _family),
         Task(
-            "percussion", music_pools.DRUMS_POOL, "kind of drum", "drum of a kit",
-            lambda facts: (facts["drum"], facts["instrument"]),
+            "percussion", music_pools.DRUMS_POOL, "kind of drum", "kit",
+            lambda facts: (facts["drum"], facts["kit"]),
         ),
         Task(
             "events", sound_pools.EVENTS, "kind of sound", "recording",
@@ -140,8 +146,8 @@ TASKS = {
             lambda facts: (facts["row"], facts["key"]), fewest=10,
         ),
         Task(
-            "kinds", sound_pools.KINDS, "speech, music or sound", "recording",
-            lambda facts: (facts["kind"], facts["recording"]),
+            "kinds", sound_pools.KINDS, "speech, music or sound",
+            "recording, or speakers of a language or voice packs", _kind,
         ),
     )
 }  # fmt: skip
