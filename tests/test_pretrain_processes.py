@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pretrain_train import identical, newest, scalars
+from toy_runs import identical, newest, scalars
 
 from hear_msm_mae.pretrain import state as states
 

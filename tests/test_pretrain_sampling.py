@@ -185,6 +185,20 @@ def test_held_out_clips_are_never_trained_on():
 def test_never_all_clips_are_held_out():
     assert sampling.held_out_clips(1, 0.9, 0).sum() == 0
     assert sampling.held_out_clips(2, 0.99, 0).sum() == 1
+    assert sampling.held_out_clips(9, 0.0, 0).sum() == 0
+
+
+def test_a_small_corpus_holds_out_one_clip():
+    assert sampling.held_out_clips(9, 0.01, 0).sum() == 1
+
+
+def test_held_out_crops_are_not_augmented():
+    corpus = ToyCorpus(frames=(50,) * 40, sources=("a",) * 40)
+    plain, changed = (
+        StepDataset(CropSampler(corpus, quick("x", holdout=0.25, **more), held_out=True))[0][0]
+        for more in ({}, {"gain_db": 6.0, "mix": 1.0})
+    )
+    assert same(plain, changed)
 
 
 @pytest.mark.parametrize(

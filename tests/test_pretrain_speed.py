@@ -37,17 +37,28 @@ def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, cap
     assert ("precision=fp32 would train faster" in caplog.text) is warned
 
 
-def test_auto_is_the_faster_precision_and_stays(tmp_path, monkeypatch):
-    peaks = {"bf16": 3e9, "fp32": 2e9}
-    monkeypatch.setattr(speed, "matmul_peak", lambda device, precision, size: peaks[precision])
-    monkeypatch.setattr(watch, "matmul_peak", lambda device, precision: peaks[precision])
-    for fastest in ("bf16", "fp32"):
-        peaks |= {"bf16": 1e9, "fp32": 1e9, fastest: 2e9}
-        assert speed.faster_precision("cpu") == fastest
-        for _ in range(2):  # the second time nothing is left to do, and it is not refused
-            pretrain(quick(tmp_path / fastest, steps=1, precision="auto"), corpus=ToyCorpus())
-            peaks["bf16"], peaks["fp32"] = peaks["fp32"], peaks["bf16"]
-            assert load_latest(tmp_path / fastest).settings.precision == fastest
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU instead")
+@pytest.mark.parametrize(
+    ("info", "precision"),
+    [
+        ("model name\t: x\nflags\t\t: fpu avx2 amx_bf16 amx_tile\n", "bf16"),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", "bf16"),
+        ("flags\t\t: fpu avx2 avx512f\n", "fp32"),
+        ("Features\t: fp asimd\n", "fp32"),
+        (None, "fp32"),
+    ],
+)
+def test_auto_is_what_the_hardware_computes_with_and_stays(tmp_path, monkeypatch, info, precision):
+    path = tmp_path / "cpuinfo"
+    if info is not None:
+        path.write_text(info)
+    monkeypatch.setattr(speed, "CPU_INFO", path)
+    assert speed.faster_precision("auto") == speed.faster_precision("cpu") == precision
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time nothing is left to do, and it is not refused
+        pretrain(quick(run, steps=1, precision="auto"), corpus=ToyCorpus())
+        assert load_latest(run).settings.precision == precision
+        path.write_text("flags : " + ("avx2" if precision == "bf16" else "amx_bf16"))
 
 
 def test_training_flops_are_those_that_torch_counts():

@@ -1,61 +1,22 @@
-"""The training loop: learns, resumes, refuses, survives NaN; all in this process."""
+"""The training loop: learns, refuses, survives NaN, is watched; all in this process."""
 
 import dataclasses
-import logging
-import os
 
 import numpy as np
 import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
+from toy_runs import newest, scalars
 
-import hear_msm_mae
-from hear_msm_mae.checkpoint import load_checkpoint
-from hear_msm_mae.pretrain import speed
 from hear_msm_mae.pretrain import state as states
 from hear_msm_mae.pretrain.engine import parameter_groups
 from hear_msm_mae.pretrain.mae import MaskedAutoencoder
-from hear_msm_mae.pretrain.train import TrainingDiverged, export, pretrain
+from hear_msm_mae.pretrain.train import TrainingDiverged, pretrain
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
-
-
-@pytest.fixture(autouse=True)
-def _small_and_alone(monkeypatch):
-    monkeypatch.setattr(speed, "PEAK_SIZE", 64)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def newest(run_dir):
-    return states.load_latest(run_dir)
-
-
-def identical(first, second):
-    """Whether two runs ended in the same bits: weights and optimiser."""
-    weights = all(torch.equal(first.model[k], second.model[k]) for k in first.model)
-    moments = [
-        all(torch.equal(a[k], b[k]) for k in a)
-        for a, b in zip(
-            first.optimizer["state"].values(), second.optimizer["state"].values(), strict=True
-        )
-    ]
-    return weights and all(moments) and first.progress.step == second.progress.step
-
-
-def scalars(run_dir):
-    """{tag: {step: value}} of the TensorBoard files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run_dir / "tensorboard"))
-    events.Reload()
-    return {t: {e.step: e.value for e in events.Scalars(t)} for t in events.Tags()["scalars"]}
-
-
-def snapshot(folder):
-    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning"),
+    pytest.mark.usefixtures("small_and_alone"),
+]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -99,6 +60,20 @@ def test_bf16_follows_fp32(tmp_path):
     np.testing.assert_allclose(list(rounded.values()), list(exact.values()), rtol=0.05)
 
 
+def test_targets_are_made_from_float32_in_bf16_runs(tmp_path, monkeypatch):
+    seen = []
+    original = MaskedAutoencoder.target
+
+    def target(self, spectrogram, mask):
+        seen.append(spectrogram.dtype)
+        return original(self, spectrogram, mask)
+
+    monkeypatch.setattr(MaskedAutoencoder, "target", target)
+    pretrain(quick(tmp_path, precision="bf16", steps=2), corpus=ToyCorpus())
+    assert seen
+    assert set(seen) == {torch.float32}
+
+
 def test_weight_decay_only_on_matrices():
     model = MaskedAutoencoder(quick("unused").model_config())
     decayed, rest = parameter_groups(model, 0.05)
@@ -109,128 +84,6 @@ def test_weight_decay_only_on_matrices():
     free = {names[id(p)] for p in rest["params"]}
     assert {"encoder.cls_token", "decoder.mask_token", "encoder.norm.weight"} <= free
     assert {"encoder.blocks.0.attn.qkv.q_bias", "decoder.predict.bias"} <= free
-
-
-# ---------------------------------------------------------------------------------------------
-# Resuming
-# ---------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of 12 steps with checkpoints at 4, 8 and 12."""
-    folder = tmp_path_factory.mktemp("finished")
-    peak_size, speed.PEAK_SIZE = speed.PEAK_SIZE, 64
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pretrain(quick(folder, checkpoint_steps=4), corpus=ToyCorpus())
-    torch.set_num_threads(threads)
-    speed.PEAK_SIZE = peak_size
-    return folder
-
-
-@pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of it in which the newest checkpoint is that of step 8."""
-    import shutil
-
-    shutil.copytree(finished, tmp_path / "run")
-    states.checkpoints(tmp_path / "run")[0].unlink()
-    return tmp_path / "run"
-
-
-def test_resumed_run_ends_in_the_same_bits(finished, copy):
-    outcome = pretrain(quick(copy, checkpoint_steps=4), corpus=ToyCorpus())
-    assert outcome.finished
-    assert identical(newest(copy), newest(finished))
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_damaged_newest_checkpoint_falls_back(finished, copy, damage, caplog):
-    path = states.checkpoints(copy)[0]
-    data = bytearray(path.read_bytes())
-    if damage == "flipped":
-        data[len(data) // 2] ^= 1
-    path.write_bytes({"truncated": data[:-100], "flipped": data, "empty": b""}[damage])
-    with caplog.at_level(logging.WARNING):
-        pretrain(quick(copy, checkpoint_steps=4), corpus=ToyCorpus())
-    assert "trying the checkpoint before it" in caplog.text
-    assert path.name in caplog.text
-    assert identical(newest(copy), newest(finished))
-
-
-def test_only_damaged_checkpoints_are_refused(copy):
-    for path in states.checkpoints(copy):
-        path.write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"none of the .* can be read"):
-        pretrain(quick(copy), corpus=ToyCorpus())
-
-
-def test_finished_run_is_left_alone(finished):
-    before = snapshot(finished)
-    assert pretrain(quick(finished, checkpoint_steps=4), corpus=ToyCorpus()).finished
-    assert snapshot(finished) == before
-
-
-def test_last_checkpoints_are_kept(tmp_path):
-    pretrain(quick(tmp_path, checkpoint_steps=2, keep_last=2), corpus=ToyCorpus())
-    assert [p.name for p in states.checkpoints(tmp_path)] == [
-        "step-000000012.pt",
-        "step-000000010.pt",
-    ]
-    assert not list((tmp_path / "checkpoints").glob(".*"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 48}, "width was 32 and is now 48"),
-        ({"mask_ratio": 0.5}, "mask_ratio was 0.75 and is now 0.5"),
-        ({"batch": 16, "seed": 1}, "batch was 8 and is now 16; seed was 0 and is now 1"),
-        ({"source_weights": {"a": 2.0}}, "source_weights was"),
-        ({"steps": 24}, "steps was 12 and is now 24"),
-    ],
-)
-def test_resuming_another_run_is_refused(copy, changes, message):
-    before = snapshot(copy)
-    with pytest.raises(ValueError, match=message):
-        pretrain(quick(copy, **changes), corpus=ToyCorpus())
-    assert snapshot(copy) == before
-
-
-def test_resuming_with_another_corpus_is_refused(copy):
-    before = snapshot(copy)
-    with pytest.raises(ValueError, match=r"corpus has other content.*fffffff.*now aaaaaa"):
-        pretrain(quick(copy), corpus=ToyCorpus(fingerprint="a" * 64))
-    assert snapshot(copy) == before
-
-
-def test_watching_may_change_on_resume(copy, finished):
-    settings = quick(copy, pictures=2, log_steps=1, checkpoint_steps=3, keep_last=9, workers=1)
-    pretrain(settings, corpus=ToyCorpus())
-    assert identical(newest(copy), newest(finished))
-    assert (copy / "pictures" / "step-000000012.png").stat().st_size > 10_000
-
-
-def test_no_resume(copy):
-    with pytest.raises(FileExistsError, match=r"run_dir .* holds a run"):
-        pretrain(quick(copy), resume=False, corpus=ToyCorpus())
-
-
-def test_global_random_numbers_are_untouched_and_restored(tmp_path):
-    import random
-
-    settings = quick(tmp_path, pictures=1, holdout_crops=4, holdout=0.25)
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    pretrain(settings, corpus=ToyCorpus())
-    assert torch.equal(torch.rand(3), expected)
-    saved = states.rng_state()
-    drawn = torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
-    states.set_rng_state(saved)
-    again = torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
-    assert torch.equal(drawn[0], again[0])
-    assert (drawn[1] == again[1]).all()
-    assert drawn[2] == again[2]
 
 
 def test_denormal_numbers_are_the_callers_choice(tmp_path):
@@ -301,50 +154,6 @@ def test_bad_probe_folder_is_refused_before_the_run(tmp_path):
     (tmp_path / "empty" / "label").mkdir(parents=True)
     settings = quick(tmp_path / "run", probe=str(tmp_path / "empty"))
     with pytest.raises(ValueError, match=r"probe .* at least two sub-folders"):
-        pretrain(settings, corpus=ToyCorpus())
-    assert not (tmp_path / "run").exists()
-
-
-# ---------------------------------------------------------------------------------------------
-# In and out
-# ---------------------------------------------------------------------------------------------
-def test_export_is_what_load_model_takes(finished, tmp_path):
-    path = export(finished, tmp_path / "whole.safetensors")
-    model = hear_msm_mae.load_model(str(path))
-    trained = newest(finished).model
-    for name, tensor in model.encoder.state_dict().items():
-        assert torch.equal(tensor, trained[f"encoder.{name}"])
-    assert (model.config.norm_mean, model.config.norm_std) == (-8.0, 4.0)
-    assert hear_msm_mae.get_scene_embeddings(torch.zeros(1, 16000), model).isfinite().all()
-    assert load_checkpoint(path).has_decoder
-    small = export(finished, tmp_path / "small.safetensors", encoder_only=True, half=True)
-    assert not load_checkpoint(small).has_decoder
-    assert os.path.getsize(small) < 0.6 * os.path.getsize(path)
-
-
-def test_export_refusals(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoints"):
-        export(tmp_path, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match=r"\.safetensors"):
-        export(tmp_path, tmp_path / "x.pt")
-
-
-@pytest.mark.parametrize("data_seed", [None, 1])
-def test_start_from_weights(finished, tmp_path, caplog, data_seed):
-    path = export(finished, tmp_path / "start.safetensors")
-    settings = quick(
-        tmp_path / "run", init_from=str(path), steps=1, base_lr=0.0, data_seed=data_seed
-    )
-    pretrain(settings, corpus=ToyCorpus())
-    assert ("data_seed=N draws others" in caplog.text) is (data_seed is None)
-    expected = newest(finished).model
-    assert all(torch.equal(v, expected[k]) for k, v in newest(tmp_path / "run").model.items())
-
-
-def test_start_from_weights_of_other_sizes_is_refused(finished, tmp_path):
-    path = export(finished, tmp_path / "start.safetensors")
-    settings = quick(tmp_path / "run", init_from=str(path), width=64)
-    with pytest.raises(ValueError, match="init_from"):
         pretrain(settings, corpus=ToyCorpus())
     assert not (tmp_path / "run").exists()
 

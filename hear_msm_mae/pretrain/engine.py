@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -11,21 +12,36 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import Checkpoint, load_checkpoint
 from ..config import ModelConfig
 from .mae import MaskedAutoencoder
 from .settings import PRECISIONS, Settings
+
+log = logging.getLogger(__name__)
+
+STATISTICS_APART = 0.1  # in standard deviations: weights on such input are not what they were
 
 # glibc's mallopt(3)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
+class _Autocast(MixedPrecision):
+    """Lightning's, but the model gets its float32 input: the targets are made from it."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
 def launch(settings: Settings) -> Fabric:
     """The engine; processes are started by torchrun or `fabric run`, or else by Fabric itself."""
     options: dict[str, Any] = {"precision": PRECISIONS[settings.precision]}
+    if settings.precision == "bf16":
+        on_cpu = settings.accelerator == "cpu" or not torch.cuda.is_available()
+        options = {"plugins": [_Autocast("bf16-mixed", "cpu" if on_cpu else "cuda")]}
     by_cli = "LT_CLI_USED" in os.environ
     if not by_cli:  # `fabric run` has its own options for these
         processes = settings.devices
@@ -88,6 +104,7 @@ def make_model(
         model.load_state_dict(resumed)
     elif settings.init_from is not None:
         weights = load_checkpoint(settings.init_from)
+        _check_same_model(weights, config, settings.init_from)
         try:
             weights.load_into(model.encoder)
             if weights.has_decoder:
@@ -95,6 +112,29 @@ def make_model(
         except ValueError as error:
             raise ValueError(f"init_from {settings.init_from}: {error}") from error
     return model
+
+
+def _check_same_model(weights: Checkpoint, config: ModelConfig, source: str) -> None:
+    """What shapes do not tell: the weights would load, and mean something else."""
+    names = ["heads", "patch_mels", "patch_frames", "cls_token"]
+    if weights.has_decoder:
+        names += ["decoder_heads", "decoder_positions", "norm_pixels"]
+    old, new = weights.config, config
+    changed = [
+        f"{name} was {getattr(old, name)!r} and is now {getattr(new, name)!r}"
+        for name in names
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if changed:
+        raise ValueError(f"init_from {source}: {'; '.join(changed)}. Set it as it was")
+    far = abs(old.norm_mean - new.norm_mean) / new.norm_std + abs(old.norm_std / new.norm_std - 1)
+    if far > STATISTICS_APART:
+        log.warning(
+            "init_from %s: the statistics of the log-mel values were mean %.2f, std %.2f and are "
+            "those of the corpus now, mean %.2f, std %.2f",
+            source,
+            *(old.norm_mean, old.norm_std, new.norm_mean, new.norm_std),
+        )
 
 
 def set_attention(model: nn.Module, fused: bool) -> None:

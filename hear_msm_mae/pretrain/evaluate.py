@@ -39,7 +39,8 @@ class Evaluation:
         try:
             sampler = CropSampler(corpus, settings, held_out=True)
             held_out = True
-        except ValueError:  # too few clips to hold any out
+        except ValueError:  # too few clips to hold any out, or holdout=0
+            log.info("no clip is held out: no held-out loss, pictures are of training clips")
             sampler = CropSampler(corpus, settings)
             held_out = False
         count = max(settings.holdout_crops if held_out else 0, settings.pictures)

@@ -93,9 +93,11 @@ class CropSampler:
         return clip, int(random.integers(spare + 1) if spare >= 0 else -random.integers(1 - spare))
 
     def crop(self, random: np.random.Generator) -> NDArray[np.float32]:
-        """(f, t) log-mel, not normalised, augmented when the settings say so."""
+        """(f, t) log-mel, not normalised; for training augmented when the settings say so."""
         s = self.settings
         log_mel = self._read(*self.place(random))
+        if self.stream == HELD_OUT:  # so that runs with other settings can be compared
+            return log_mel
         if s.mix > 0 and random.random() < s.mix:
             level = random.uniform(*MIX_DB)
             log_mel = mix(log_mel, self._read(*self.place(random)), level)
@@ -200,8 +202,8 @@ def clip_weights(corpus: CorpusLike, source_weights: Mapping[str, float]) -> NDA
 
 
 def held_out_clips(clips: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """(c,) which clips are never trained on: round(clips * share), but never all of them."""
-    count = min(round(clips * share), max(clips - 1, 0))
+    """(c,) which clips are never trained on: a share of them; at least one, but never all."""
+    count = min(max(round(clips * share), 1 if share > 0 else 0), max(clips - 1, 0))
     held = np.zeros(clips, dtype=bool)
     held[generator(seed, SPLIT, 0, 0).permutation(clips)[:count]] = True
     return held

@@ -129,7 +129,8 @@ class Settings:
     """Seed of the initial weights, the hold-out, and the crops and masks."""
     data_seed: int | None = None
     """Seed of the training crops and masks instead of `seed`. A run with `init_from` needs one
-    that the runs before did not use, or it sees their crops again; the hold-out stays."""
+    that the runs before did not use, or it sees their crops again. The hold-out stays, as long as
+    the corpus does."""
 
     # -- engine --------------------------------------------------------------------------------
     precision: str = "auto"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import random
 import re
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from ..checkpoint import replacing
 from .settings import CHANGEABLE, Settings, from_dict
@@ -62,8 +66,35 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
+@contextlib.contextmanager
+def locked(run_dir: str | Path) -> Iterator[None]:
+    """Keep other processes from training in the folder.
+
+    Raises:
+        ValueError: one does.
+    """
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another process trains in run_dir {run_dir}; wait for it, stop it, or choose another"
+        ) from None
+    try:
+        yield
+    finally:
+        if [path.name for path in folder.iterdir()] == ["lock"]:  # the run was refused
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
 def save(run_dir: str | Path, state: TrainingState, keep_last: int) -> Path:
-    """Write a checkpoint atomically and delete all but the newest `keep_last`."""
+    """Write a checkpoint atomically and delete all but the newest `keep_last`.
+
+    Newer ones could not be read, as the run went on from before them; they become `*.damaged`.
+    """
     path = checkpoint_folder(run_dir) / f"step-{state.progress.step:09d}.pt"
     content = {
         "format": FORMAT,
@@ -79,7 +110,10 @@ def save(run_dir: str | Path, state: TrainingState, keep_last: int) -> Path:
         torch.save(content, temporary)
         with open(temporary, "rb+") as file:  # on the disk before the name points to it
             os.fsync(file.fileno())
-    for old in checkpoints(run_dir)[keep_last:]:
+    there = checkpoints(run_dir)
+    for newer in there[: there.index(path)]:
+        newer.replace(newer.with_suffix(".damaged"))
+    for old in there[there.index(path) + keep_last :]:
         old.unlink(missing_ok=True)
     for left in checkpoint_folder(run_dir).glob(".step-*.pt"):  # of a process that was killed
         left.unlink(missing_ok=True)

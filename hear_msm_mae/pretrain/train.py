@@ -28,6 +28,8 @@ from .watch import Watcher
 
 log = logging.getLogger(__name__)
 
+SECOND_CTRL_C_SECONDS = 1.0
+
 
 class TrainingDiverged(RuntimeError):
     """Too many steps in a row had a loss or gradient that is not finite."""
@@ -87,7 +89,9 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
     fabric = launch(settings)
     dataset = StepDataset(CropSampler(corpus, settings), fabric.global_rank, fabric.world_size)
     model = make_model(config, settings, resumed.model if resumed else None)
-    with denormals_flushed():
+    first = fabric.global_rank == 0
+    alone = states.locked(settings.run_dir) if first else contextlib.nullcontext()
+    with alone, denormals_flushed():
         run = _Run(settings, corpus, fabric, model, resumed)
         outcome = run.train(dataset)
     if fabric.world_size > 1:
@@ -143,15 +147,17 @@ class _Run:
         if settings.compile:
             model.compile()
         self.engine, self.optimizer = fabric.setup(model, optimizer)
+        # Also those that found none take part, or they would wait for each other for ever.
+        found = _gather(fabric, (resumed.progress.step if resumed else None, settings.precision))
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the processes begin differently (step and precision: {found}); run_dir "
+                f"{settings.run_dir} must be the same folder for all, and precision=auto needs "
+                "equal hardware"
+            )
         if resumed is not None:
             self.optimizer.load_state_dict(resumed.optimizer)
             self.progress = resumed.progress
-            steps = _gather(fabric, self.progress.step)
-            if len(set(steps)) > 1:
-                raise ValueError(
-                    f"the processes read different checkpoints from run_dir {settings.run_dir} "
-                    f"(steps {steps}); it must be the same folder for all"
-                )
             if fabric.global_rank < len(resumed.rng):
                 states.set_rng_state(resumed.rng[fabric.global_rank])
         self.stop_signal: int | None = None
@@ -257,11 +263,15 @@ class _Run:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint."""
+        began = 0.0
 
         def remember(number: int, frame: FrameType | None) -> None:
-            if self.stop_signal is not None:  # the second one ends it at once
+            nonlocal began
+            if self.stop_signal is None:
+                self.stop_signal, began = number, time.monotonic()
+            # Schedulers signal the group, and torchrun once more: only a user's Ctrl-C counts.
+            elif number == signal.SIGINT and time.monotonic() - began > SECOND_CTRL_C_SECONDS:
                 raise KeyboardInterrupt
-            self.stop_signal = number
 
         old: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch

@@ -57,7 +57,9 @@ class Watcher:
                 plain / 1e9,
             )
         self.evaluation = Evaluation(settings, corpus, fabric, model)
-        self.writer = SummaryWriter(str(Path(settings.run_dir) / "tensorboard"), purge_step=first)
+        # What a killed run wrote behind the checkpoint, which has the scalars of its own step.
+        folder = Path(settings.run_dir) / "tensorboard"
+        self.writer = SummaryWriter(str(folder), purge_step=first + 1)
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total, initial=first, unit="step", dynamic_ncols=True, disable=not self.terminal

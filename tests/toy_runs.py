@@ -1,0 +1,36 @@
+"""What pretraining runs leave: newest state, scalars, files."""
+
+from __future__ import annotations
+
+import torch
+
+from hear_msm_mae.pretrain import state as states
+
+
+def newest(run_dir):
+    return states.load_latest(run_dir)
+
+
+def identical(first, second):
+    """Whether two runs ended in the same bits: weights and optimiser."""
+    weights = all(torch.equal(first.model[k], second.model[k]) for k in first.model)
+    moments = [
+        all(torch.equal(a[k], b[k]) for k in a)
+        for a, b in zip(
+            first.optimizer["state"].values(), second.optimizer["state"].values(), strict=True
+        )
+    ]
+    return weights and all(moments) and first.progress.step == second.progress.step
+
+
+def scalars(run_dir):
+    """{tag: {step: value}} of the TensorBoard files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    return {t: {e.step: e.value for e in events.Scalars(t)} for t in events.Tags()["scalars"]}
+
+
+def snapshot(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
