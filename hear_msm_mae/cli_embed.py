@@ -103,7 +103,8 @@ def embed(
                 output, sources, model, settings, ray, batch_seconds, device, overwrite
             )
     except KeyboardInterrupt:
-        print("interrupted; repeat the command to go on", file=sys.stderr)
+        how = " without --overwrite" if overwrite else ""
+        print(f"interrupted; repeat the command{how} to go on", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _report(output, summary)
 
@@ -114,7 +115,7 @@ def _report(output: str, summary: Summary) -> None:
     if summary.failures:
         more = len(summary.failures) - _SHOWN_FAILURES
         rest = f"{more} more and these are" if more > 0 else "listed"
-        print(f"{rest} in {printable(output)}.errors.csv", file=sys.stderr)
+        print(f"{rest} in {printable(str(summary.failures_file))}", file=sys.stderr)
     where = printable(output) if summary.done else "nothing was written"
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
     print(f"{summary.done} of {summary.files} files -> {where}{earlier}")

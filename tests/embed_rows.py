@@ -12,8 +12,28 @@ import pandas
 from hear_msm_mae import embed_files
 from hear_msm_mae.batch.run import Summary, embed_to
 from hear_msm_mae.batch.settings import settings_of
+from hear_msm_mae.batch.target import Target
 
 SUFFIXES = (".parquet", ".npz", ".h5", "")
+
+
+class Stopped(Exception):
+    """What `stop_after` raises."""
+
+
+def stop_after(monkeypatch, batches: int) -> None:
+    """Runs end with an exception behind so many batches; the output is not updated before."""
+    append = Target.append
+    left = [batches]
+
+    def limited(self, tasks, batch):
+        if not left[0]:
+            raise Stopped
+        left[0] -= 1
+        self._cost = float("inf")
+        append(self, tasks, batch)
+
+    monkeypatch.setattr(Target, "append", limited)
 
 
 def embed(output, sources, model, **options) -> Summary:

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from hear_msm_mae import cli_embed
+from hear_msm_mae.batch.parts import Parts
 from hear_msm_mae.batch.run import embed_to
 from hear_msm_mae.batch.settings import settings_of
 
@@ -113,6 +114,37 @@ def test_urls_in_and_out(cluster, recordings, tiny_file, tiny_model, tmp_path, r
     rows = pandas.read_parquet(tmp_path / "set").sort_values("path", ignore_index=True)
     rows["path"] = rows["path"].str.removeprefix("file://")
     assert_same(rows, local_rows(recordings, tiny_model, tmp_path))
+
+
+def test_relative_names_and_failures_beside_a_url(
+    cluster, recordings, tiny_file, tmp_path, run, monkeypatch
+):
+    """Actors do not begin in our folder; `OUT.errors.csv` is written wherever OUT is."""
+    (recordings / "broken.wav").write_text("not audio")
+    monkeypatch.chdir(tmp_path)
+    output = f"file://{tmp_path}/set/"
+    result = run("embed", "recordings", "-o", output, "-w", tiny_file, "--ray", cluster)
+    assert result.status == 3, result.err
+    assert "24 of 25 files" in result.out
+    assert f"listed in file://{tmp_path}/set.errors.csv" in result.err
+    assert "recordings/broken.wav" in (tmp_path / "set.errors.csv").read_text()
+    assert set(pandas.read_parquet(tmp_path / "set")["path"].str.split("/").str[0]) == {
+        "recordings"
+    }
+
+
+def test_an_overwriting_run_that_was_stopped(cluster, recordings, tiny_file, tmp_path, run):
+    """Its parts are not mixed with the old output when it goes on without --overwrite."""
+    output, parts = tmp_path / "out.parquet", Parts(str(tmp_path / "out.parquet.parts"))
+    arguments = ("embed", recordings, "-o", output, "-w", tiny_file, "--ray", cluster)
+    assert run(*arguments).status == 0
+    parts.remove()
+    parts.replaces(begin=True)  # what it has done when no group is complete yet
+    result = run(*arguments)
+    assert "done before" not in result.out
+    assert "24 of 24 files" in result.out
+    assert not os.path.exists(parts.folder)
+    assert len(pandas.read_parquet(output)) == 24
 
 
 def workers() -> list[int]:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from embed_rows import SUFFIXES, assert_same, embed, expected_table, table
+from embed_rows import (
+    SUFFIXES,
+    Stopped,
+    assert_same,
+    embed,
+    expected_table,
+    stop_after,
+    table,
+)
 
 from hear_msm_mae import load_model
 from hear_msm_mae.batch import cut, target
 from hear_msm_mae.batch.inputs import Task
-
-
-class _Stopped(Exception):
-    pass
-
-
-def stop_after(monkeypatch, batches: int) -> None:
-    """Runs end with an exception behind so many batches; the output is not updated before."""
-    append = target.Target.append
-    left = [batches]
-
-    def limited(self, tasks, batch):
-        if not left[0]:
-            raise _Stopped
-        left[0] -= 1
-        self._cost = float("inf")
-        append(self, tasks, batch)
-
-    monkeypatch.setattr(target.Target, "append", limited)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -47,7 +36,7 @@ def test_going_on_in_the_middle_of_files(
             stop_after(patch, 1)
             try:
                 summary = embed(output, recordings, tiny_model, batch_seconds=2.0, **options)
-            except _Stopped:
+            except Stopped:
                 assert (tmp_path / f"{output.name}.partial").is_dir()
                 continue
         break
@@ -160,7 +149,7 @@ def test_other_settings_are_refused(
     with monkeypatch.context() as patch:
         if stopped:
             stop_after(patch, 1)
-            with pytest.raises(_Stopped):
+            with pytest.raises(Stopped):
                 embed(output, recordings, tiny_model, batch_seconds=2.0)
         else:
             embed(output, recordings, tiny_model)

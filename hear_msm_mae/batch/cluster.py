@@ -7,7 +7,6 @@ that is repeated leaves out what is done. The rows are those of a local run.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -22,18 +21,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..audio import printable
 from ..embedder import HearModel
 from . import needs
-from .content import Block, Content
 from .cut import make_plan
 from .inputs import Failure, Task, find_tasks
-from .journal import Journal, Key, key
+from .journal import Journal, key
+from .parts import Parts, merge, read_base
 from .pipeline import embed_batches
-from .remote import is_remote, open_remote, replacing_remote
+from .remote import is_remote, replacing_remote
 from .run import Summary, write_failures
-from .settings import Settings, differs
-from .tables import Parquet, read_parquet, write_parquet
+from .settings import Settings
+from .tables import write_parquet
 from .target import covered
 
 logger = logging.getLogger(__name__)
@@ -55,7 +53,8 @@ def embed_on_ray(
 
     Args:
         output: a local `.parquet` file, or a folder or URL that becomes a data set of Parquet
-            files. All nodes must see it, and the recordings, under the same name.
+            files. All nodes must see it, and the recordings, under the same name; relative names
+            count from the current folder on all of them.
         sources: see `hear_msm_mae.batch.inputs.find_tasks`.
         model: on the CPU; it is sent to the workers.
         settings: of `settings_of`.
@@ -78,12 +77,13 @@ def embed_on_ray(
     tasks = find_tasks(sources, problems)
     make_plan(model, settings.timestamps, settings.segment, settings.overlap)  # checks them
     stored = settings.stored(tasks)
-    parts = _Parts(f"{output}.parts" if single else output.rstrip("/"))
+    parts = Parts(f"{output}.parts" if single else output.rstrip("/"))
     base = None
     if overwrite:
         parts.remove()
-    elif single and os.path.exists(output):
-        base = _base(Path(output), stored)
+        parts.replaces(single and os.path.exists(output))
+    elif single and os.path.exists(output) and not parts.replaces():
+        base = read_base(Path(output), stored)
     done = parts.done(stored) | covered(tasks, base, stored)
     rest = [task for task in tasks if key(task) not in done]
     failures, seconds, began = list(problems), 0.0, time.monotonic()
@@ -92,107 +92,16 @@ def embed_on_ray(
         seconds += float(result["seconds"])
     speed = seconds / (time.monotonic() - began)
     if single:
-        _merge(Path(output), parts, tasks, base)
-    if not is_remote(output):
-        write_failures(output.rstrip("/"), failures)
+        merge(Path(output), parts, tasks, base)
+    listed = write_failures(output, failures)
     unread = len(failures) - len(problems)
     return Summary(
-        len(tasks), len(tasks) - unread, len(tasks) - len(rest), failures, seconds, speed
+        len(tasks), len(tasks) - unread, len(tasks) - len(rest), failures, listed, seconds, speed
     )
 
 
-def _base(path: Path, stored: dict[str, Any]) -> Content:
-    """A file that an earlier run has completed."""
-    try:
-        base = Parquet().read(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{printable(path)} exists and cannot be continued: {error}; choose another output, "
-            "or pass --overwrite"
-        ) from error
-    _require_same(str(path), base.settings, stored)
-    return base
-
-
-def _require_same(where: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    if difference := differs(old, new):
-        raise ValueError(
-            f"{printable(where)} was made with another setting of {difference}; repeat the old "
-            "one, choose another output, or pass --overwrite"
-        )
-
-
-# ---------------------------------------------------------------------------------------------
-# Parquet files of groups
-# ---------------------------------------------------------------------------------------------
-class _Parts:
-    """A folder of Parquet files, local or remote; each one knows the tasks it was made from."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder if is_remote(folder) else os.path.abspath(folder)
-
-    def files(self) -> list[str]:
-        """Complete files."""
-        fs, path = open_remote(self.folder)
-        if not fs.isdir(path):
-            return []
-        return sorted(fs.unstrip_protocol(name) for name in fs.glob(f"{path}/part-*.parquet"))
-
-    def read(self, file: str) -> Content:
-        """Contents of one of them."""
-        fs, path = open_remote(file)
-        return read_parquet(lambda: fs.open(path, "rb"))
-
-    def done(self, stored: dict[str, Any]) -> set[Key]:
-        """Tasks that are there; ValueError when they were made with other settings."""
-        done: set[Key] = set()
-        for file in self.files():
-            settings = self.read(file).settings
-            _require_same(self.folder, settings, stored)
-            done.update((path, start, end) for path, start, end in settings["tasks"])
-        return done
-
-    def remove(self) -> None:
-        """Delete all of them, and the folder if nothing else is in it."""
-        fs, path = open_remote(self.folder)
-        for file in self.files():
-            fs.rm_file(open_remote(file)[1])
-        if fs.isdir(path) and not fs.ls(path):
-            fs.rmdir(path)
-
-
-def _merge(output: Path, parts: _Parts, tasks: list[Task], base: Content | None) -> None:
-    """One file out of many, in the order of the tasks."""
-    order = {printable(task.path): i for i, task in reversed(list(enumerate(tasks)))}
-    contents = [parts.read(file) for file in parts.files()]
-    if not contents:
-        return
-
-    def place(content: Content) -> tuple[int, float]:
-        first = content.clips[0]  # a group without any writes no file
-        return order.get(first.path, len(order)), first.start
-
-    contents.sort(key=place)
-    settings = {k: v for k, v in contents[0].settings.items() if k != "tasks"}
-    settings["stretches"] = any(content.settings["stretches"] for content in contents)
-
-    def blocks() -> Iterator[Block]:
-        for content in contents:
-            yield from content.blocks()
-
-    clips = [clip for content in contents for clip in content.clips]
-    content = dataclasses.replace(contents[0], clips=clips, settings=settings, blocks=blocks)
-    if base is not None:
-        content = base.updated(content)
-    Parquet().write(output, content)
-    parts.remove()
-
-
-# ---------------------------------------------------------------------------------------------
-# Ray
-# ---------------------------------------------------------------------------------------------
 def _results(
-    parts: _Parts,
+    parts: Parts,
     tasks: list[Task],
     model: HearModel,
     settings: Settings,
@@ -213,7 +122,9 @@ def _results(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         groups = _groups(tasks, int(ray.cluster_resources().get("CPU", 1)))
-        worker = (ray.put(model), settings, stored, parts.folder, batch_seconds, device)
+        relative = not all(is_remote(task.path) or os.path.isabs(task.path) for task in tasks)
+        here = os.getcwd() if relative else None
+        worker = (ray.put(model), settings, stored, parts.folder, batch_seconds, device, here)
         results = ray.data.from_items(
             [{"tasks": json.dumps(group)} for group in groups], override_num_blocks=len(groups)
         ).map_batches(
@@ -250,9 +161,12 @@ class Worker:
         folder: str,
         batch_seconds: float | None,
         device: str,
+        here: str | None,
     ) -> None:
         import ray
 
+        if here is not None:  # actors begin in the folder where their node was started
+            os.chdir(here)
         torch.set_num_threads(1)  # an actor per processor
         # What Ray shares is read-only, and a module that cannot be written is not moved.
         self.model = _own(ray.get(model)).to(device)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import SAMPLE_RATE
+
 
 class Clip(NamedTuple):
     """A clip of the output.
@@ -92,10 +94,19 @@ class Content:
         clips = [clip for clip, kept in zip(self.clips, keep, strict=True) if kept]
         return dataclasses.replace(self, clips=clips, blocks=blocks)
 
-    def updated(self, new: Content) -> Content:
-        """With new clips behind; files that the new content has are taken from there alone."""
-        paths = {clip.path for clip in new.clips}
-        old = self.where([clip.path not in paths for clip in self.clips])
+    def updated(self, new: Content, by_file: bool = False) -> Content:
+        """With new clips behind; those that the new content has too are taken from there alone.
+
+        Args:
+            new: of the same settings.
+            by_file: take all clips of a file that the new content has from there.
+        """
+
+        def places(clip: Clip) -> Iterator[Any]:
+            return iter([clip.path]) if by_file else _places(clip)
+
+        again = {place for clip in new.clips for place in places(clip)}
+        old = self.where([again.isdisjoint(places(clip)) for clip in self.clips])
 
         def blocks() -> Iterator[Block]:
             yield from old.blocks()
@@ -105,6 +116,24 @@ class Content:
         settings = new.settings | {"stretches": stretches}
         clips = old.clips + new.clips
         return dataclasses.replace(new, clips=clips, settings=settings, blocks=blocks)
+
+
+def _places(clip: Clip) -> Iterator[tuple[str, int, int | None]]:
+    """Two clips are the same one when they share a place: where the file's end moves, it moves."""
+    first, last = samples(clip)
+    yield clip.path, first, last
+    if clip.file_end:
+        yield clip.path, first, None
+
+
+def samples(clip: Clip) -> tuple[int, int]:
+    """First sample, and the one behind the last."""
+    return round(clip.start * SAMPLE_RATE), round(clip.end * SAMPLE_RATE)
+
+
+def whole_files(content: Content) -> bool:
+    """Whether there is one clip per file, which begins with the file."""
+    return not content.settings["stretches"] and content.settings["segment"] is None
 
 
 def merged(blocks: Iterator[tuple[NDArray[np.int64], Block]], size: int = 2**24) -> Iterator[Any]:

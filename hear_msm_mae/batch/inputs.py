@@ -64,23 +64,24 @@ def find_tasks(
         problems: gets the folders below that could not be listed.
 
     Returns:
-        Tasks without repetition, in the order of the sources, sorted within each.
+        Tasks in the order of the sources, sorted within each; what several sources name, once.
 
     Raises:
         FileNotFoundError: a source does not exist.
         ValueError: no recordings at all, or a list that makes no sense; the message names the row.
     """
     sources = list(sources)
-    tasks: dict[Task, None] = {}
+    tasks: dict[Any, Task] = {}  # by all but the name, which depends on the source
     for source in sources:
-        if isinstance(source, Task):
-            tasks[source if source.name else source._replace(name=_base(source.path))] = None
-        else:
-            tasks.update(dict.fromkeys(_tasks_of(os.fspath(source), problems)))
+        found: Iterable[Task] = [source]
+        if not isinstance(source, Task):
+            found = _tasks_of(os.fspath(source), problems)
+        for task in found:
+            tasks.setdefault(task[:3], task if task.name else task._replace(name=_base(task.path)))
     if not tasks:
         names = ", ".join(printable(str(getattr(x, "path", x))) for x in sources)
         raise ValueError(f"no audio files in {names or 'an empty list of sources'}")
-    return list(tasks)
+    return list(tasks.values())
 
 
 def _tasks_of(source: str, problems: list[Failure] | None) -> Iterator[Task]:

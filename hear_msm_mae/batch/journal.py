@@ -82,6 +82,7 @@ class Journal:
         self._entries: dict[int, list[_Entry]] = {}  # by batch
         self._next = 0
         self._lock = FileLock(folder / "lock", timeout=0)
+        self._replaces = folder / "replaces"
 
     def settings(self) -> dict[str, Any] | None:
         """Those of the run that left the folder; None when there is none."""
@@ -94,12 +95,22 @@ class Journal:
                 f"{printable(self.folder)} is damaged ({error}); remove it to start again"
             ) from error
 
-    def open(self, settings: dict[str, Any], fresh: bool = False) -> None:
+    @property
+    def replaces(self) -> bool:
+        """Whether the output that is there is an old one that this run has yet to replace."""
+        return self._replaces.exists()
+
+    def replaced(self) -> None:
+        """The old output is gone."""
+        self._replaces.unlink(missing_ok=True)
+
+    def open(self, settings: dict[str, Any], fresh: bool = False, replaces: bool = False) -> None:
         """Take what an earlier run has left, or begin.
 
         Args:
             settings: of this run.
             fresh: throw away what is there.
+            replaces: see the property.
 
         Raises:
             ValueError: another process works on the same output.
@@ -115,6 +126,10 @@ class Journal:
         if fresh:
             for file in self.folder.glob("batch-*.npz"):
                 file.unlink()
+        if replaces:
+            self._replaces.touch()
+        else:
+            self.replaced()
         with replacing(self.folder / "settings.json") as temporary:
             temporary.write_text(json.dumps(settings))
         files = sorted(self.folder.glob("batch-*.npz"))
@@ -165,6 +180,12 @@ class Journal:
         ):
             np.savez(file, header=text, **arrays)
         self._take(header, arrays.get("total"))
+
+    def tasks(self) -> Iterator[Task]:
+        """What the batches are of; a task comes once for each of its parts."""
+        for entries in self._entries.values():
+            for entry in entries:
+                yield Task(entry.path, entry.task_start, entry.task_end, entry.name)
 
     def _take(self, header: dict[str, Any], total: NDArray[np.float64] | None) -> None:
         number = header["number"]

@@ -1,11 +1,10 @@
-"""Formats of the output: what they are chosen by, NPZ files and folders of NPY files."""
+"""Formats of the output: what they are chosen by, and folders of NPY files."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from ..audio import printable
 from ..checkpoint import replacing
-from .content import Block, Clip, Content, with_file_ends
+from .content import Block, Clip, Content, whole_files, with_file_ends
 from .inputs import Task
+from .npz import Npz, start_npy
+from .remote import is_remote
 from .tables import Hdf5, Parquet
-
-_READ_BYTES = 2**24  # read at once
 
 
 class Format(Protocol):
@@ -39,9 +38,13 @@ def format_of(output: str | Path) -> Format:
     """The format that an output's ending asks for.
 
     Raises:
-        ValueError: an unknown ending; the message lists the known ones.
+        ValueError: an unknown ending; the message lists the known ones. A URL.
     """
     text = os.fspath(output)
+    if is_remote(text):
+        raise ValueError(
+            f"a URL as output needs --ray; write a local file or folder, got {printable(text)!r}"
+        )
     suffix = Path(text).suffix.lower()
     if text.endswith(("/", os.sep)) or not suffix or os.path.isdir(text):
         return NpyFolder()
@@ -59,112 +62,6 @@ def format_of(output: str | Path) -> Format:
     return formats[suffix]
 
 
-def whole_files(content: Content) -> bool:
-    """Whether there is one clip per file, which begins with the file."""
-    return not content.settings["stretches"] and content.settings["segment"] is None
-
-
-# ---------------------------------------------------------------------------------------------
-# NPZ
-# ---------------------------------------------------------------------------------------------
-class Npz:
-    """One .npz file: `paths`, `seconds`, `embeddings` (r, d); for timestamps `timestamps` in ms and
-    `clip`, the index into `paths`, for each row; `start` in seconds where clips are parts of files,
-    and `file_end` where single stretches were asked for (see `Clip`).
-
-    The settings are the comment of the zip file.
-    """
-
-    def check(self) -> None:
-        """Needs nothing."""
-
-    def read(self, path: Path) -> Content:
-        """See `Format`."""
-        try:
-            with zipfile.ZipFile(path) as file:
-                settings = json.loads(file.comment)
-            with np.load(path, allow_pickle=False) as arrays:
-                paths, seconds = arrays["paths"].tolist(), arrays["seconds"]
-                starts = arrays["start"] if "start" in arrays else np.zeros(len(paths))
-                counts = np.ones(len(paths), int)
-                times, ends = arrays.get("timestamps"), arrays.get("file_end")
-                if times is not None:
-                    counts = np.bincount(arrays["clip"], minlength=len(paths))
-            with zipfile.ZipFile(path) as file, file.open("embeddings.npy") as member:
-                (rows, width), dtype = _header(member)
-        except (zipfile.BadZipFile, ValueError, KeyError) as error:
-            raise ValueError(f"it is not a file of this command ({error})") from error
-        clips = [
-            Clip(name, start, start + length, count, "")
-            for name, start, length, count in zip(
-                paths, starts.tolist(), seconds.tolist(), counts.tolist(), strict=True
-            )
-        ]
-        clips = with_file_ends(clips, settings, ends)
-
-        def blocks() -> Iterator[Block]:
-            done, step = 0, max(1, _READ_BYTES // (width * dtype.itemsize))
-            with zipfile.ZipFile(path) as file, file.open("embeddings.npy") as member:
-                _header(member)
-                while done < rows:
-                    size = min(step, rows - done)
-                    part = np.frombuffer(member.read(size * width * dtype.itemsize), dtype)
-                    now = None if times is None else times[done : done + size]
-                    yield Block(part.reshape(size, width), now)
-                    done += size
-
-        return Content(clips, settings, width, dtype, times is not None, blocks)
-
-    def write(self, path: Path, content: Content) -> None:
-        """See `Format`."""
-        clips = content.clips
-        with (
-            replacing(path) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
-        ):
-            file.comment = json.dumps(content.settings).encode()
-            _add(file, "paths", np.array([clip.path for clip in clips]))
-            _add(file, "seconds", np.array([clip.end - clip.start for clip in clips]))
-            if not whole_files(content):
-                _add(file, "start", np.array([clip.start for clip in clips]))
-            if content.settings["stretches"]:
-                _add(file, "file_end", np.array([clip.file_end for clip in clips]))
-            index, times = [], []
-            with file.open("embeddings.npy", "w", force_zip64=True) as member:
-                _start_npy(member, (content.total_rows, content.width), content.dtype)
-                for numbers, block in content.indexed():
-                    member.write(np.ascontiguousarray(block.rows).data)
-                    if block.times_ms is not None:
-                        index.append(numbers)
-                        times.append(block.times_ms)
-            if content.timestamps:
-                _add(file, "timestamps", np.concatenate(times))
-                _add(file, "clip", np.concatenate(index))
-
-
-def _add(file: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    reader = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, _, dtype = reader(file)
-    return shape, dtype
-
-
-def _start_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-# ---------------------------------------------------------------------------------------------
-# Folder of NPY files
-# ---------------------------------------------------------------------------------------------
 INDEX = (
     *("path", "npy", "start", "end", "file_end"),
     *("first_row", "rows", "first_timestamp_ms", "hop_ms"),
@@ -221,8 +118,13 @@ class NpyFolder:
         """See `Format`. Files that are there stay readable: each is replaced as a whole."""
         check_names(content.clips)
         path.mkdir(parents=True, exist_ok=True)
-        if not (path / "index.csv").exists() and any(path.iterdir()):
-            raise ValueError(f"{printable(path)} holds other files; choose another output folder")
+        if not (path / "index.csv").exists():
+            if any(path.iterdir()):
+                raise ValueError(
+                    f"{printable(path)} holds other files; choose another output folder"
+                )
+            # A run that is killed among the .npy files must know the folder for its own.
+            self._conclude(path, content.settings, content.width, ())
         flat = whole_files(content) and not content.timestamps
         rows_of: dict[str, int] = {}
         for clip in content.clips:
@@ -233,7 +135,7 @@ class NpyFolder:
         rest: NDArray[np.float64] | None
         for name, rows in rows_of.items():
             with replacing(path / f"{name}.npy") as temporary, temporary.open("wb") as file:
-                _start_npy(file, (content.width,) if flat else (rows, content.width), content.dtype)
+                start_npy(file, (content.width,) if flat else (rows, content.width), content.dtype)
                 while rows:
                     if not len(numbers):
                         numbers, block = next(pieces)
@@ -246,16 +148,33 @@ class NpyFolder:
                     rows -= len(part)
                     rest = None if block.times_ms is None else block.times_ms[len(part) :]
                     numbers, block = numbers[len(part) :], Block(block.rows[len(part) :], rest)
-        settings = content.settings | {"width": content.width}
+        self._conclude(path, content.settings, content.width, _index(content, times))
+
+    def clear(self, path: Path, settings: dict[str, Any], width: int) -> None:
+        """Delete the embeddings that the index names, so that the folder holds none.
+
+        Files of others stay where they are.
+        """
+        for name in {clip.name for clip in self.read(path).clips}:
+            file = path / f"{name}.npy"
+            file.unlink(missing_ok=True)
+            for folder in file.relative_to(path).parents:
+                if folder.name and not any((path / folder).iterdir()):
+                    (path / folder).rmdir()
+        self._conclude(path, settings, width, ())
+
+    def _conclude(
+        self, path: Path, settings: dict[str, Any], width: int, rows: Iterable[tuple[Any, ...]]
+    ) -> None:
         with replacing(path / "settings.json") as temporary:
-            temporary.write_text(json.dumps(settings, indent=1))
+            temporary.write_text(json.dumps(settings | {"width": width}, indent=1))
         with (
             replacing(path / "index.csv") as temporary,
             _open_index(temporary, "w") as table,
         ):
             writer = csv.writer(table)
             writer.writerow(INDEX)
-            writer.writerows(_index(content, times))
+            writer.writerows(rows)
 
 
 def _open_index(path: Path, mode: str) -> IO[Any]:
@@ -275,22 +194,27 @@ def _index(content: Content, times: list[NDArray[np.float64]]) -> Iterator[tuple
         yield *place, row, clip.rows, *at
 
 
-def check_names(items: Iterable[Clip | Task]) -> None:
+def check_names(items: Iterable[Clip | Task], earlier: Iterable[Clip | Task] = ()) -> None:
     """Each recording needs a place of its own in the folder, and its clips side by side.
+
+    Args:
+        items: what is to be written, in this order.
+        earlier: what has a place already; it may be written in several goes.
 
     Raises:
         ValueError: it is not so.
     """
-    owners: dict[str, str] = {}
+    owners = {item.name: printable(item.path) for item in earlier}
+    seen: set[str] = set()
     last = ""
     for item in items:
-        other = owners.get(item.name)
-        if other is not None and other != item.path:
+        path = printable(item.path)
+        if (other := owners.setdefault(item.name, path)) != path:
             raise ValueError(
-                f"{printable(other)} and {printable(item.path)} would both become "
-                f"{printable(item.name)}.npy; embed their folders one by one, or their parent"
+                f"{other} and {path} would both become {printable(item.name)}.npy; embed their "
+                "parent, or each into a folder of its own"
             )
-        if other is not None and item.name != last:
-            raise ValueError(f"{item.path} was embedded in several goes; pass --overwrite")
-        owners[item.name] = item.path
+        if item.name in seen and item.name != last:
+            raise ValueError(f"{path} was embedded in several goes; pass --overwrite")
+        seen.add(item.name)
         last = item.name

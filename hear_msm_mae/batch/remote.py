@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..audio import AUDIO_SUFFIXES
+from ..checkpoint import replacing
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -69,15 +70,21 @@ def local_copy(path: str) -> Iterator[str]:
     """The path itself, or a temporary local copy of a remote file.
 
     Raises:
-        FileNotFoundError: there is no such remote file.
+        OSError: there is no such remote file, or it cannot be read.
     """
     if not is_remote(path):
         yield path
         return
     fs, name = open_remote(path)
-    with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as copy:
-        with fs.open(name, "rb") as source:
-            shutil.copyfileobj(source, copy)
+    ending = Path(name.split("?")[0]).suffix  # signed URLs end in a query, too long for a name
+    with tempfile.NamedTemporaryFile(suffix=ending) as copy:
+        try:
+            with fs.open(name, "rb") as source:
+                shutil.copyfileobj(source, copy)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a connection's end is another error for every back end
+            raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
         copy.flush()
         yield copy.name
 
@@ -88,7 +95,18 @@ def replacing_remote(url: str) -> Iterator[IO[bytes]]:
 
     Object stores show an upload when it is finished; local files are renamed.
     """
+    if not is_remote(url):
+        with replacing(url) as temporary, temporary.open("wb") as file:
+            yield file
+        return
     fs, path = open_remote(url)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     with fs.transaction, fs.open(path, "wb") as file:
         yield file
+
+
+def remove_remote(url: str) -> None:
+    """Delete a file, local or remote, if there is one."""
+    fs, path = open_remote(url)
+    if fs.isfile(path):
+        fs.rm_file(path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..audio import printable
-from ..checkpoint import replacing
 from ..config import SAMPLE_RATE
 from ..embedder import HearModel
 from .cut import Plan, make_plan
@@ -17,6 +18,7 @@ from .interrupts import interrupts_held
 from .outputs import NpyFolder, check_names, format_of
 from .pipeline import Resume, embed_batches
 from .progress import Progress
+from .remote import remove_remote, replacing_remote
 from .settings import Settings
 from .target import Target
 
@@ -28,7 +30,7 @@ class Summary:
     Attributes:
         files: recordings that were asked for; done: those that are in the output now.
         earlier: those of `done` that earlier runs embedded.
-        failures: what could not be read.
+        failures: what could not be read; failures_file: where that is listed, if there is any.
         seconds: audio read by this run; speed: times real time.
     """
 
@@ -36,6 +38,7 @@ class Summary:
     done: int
     earlier: int
     failures: list[Failure]
+    failures_file: str | None
     seconds: float
     speed: float
 
@@ -76,7 +79,7 @@ def embed_to(
         check_names(tasks)
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     target = Target(Path(output), format_, plan, settings.stored(tasks), model)
-    target.open(overwrite)
+    target.open(tasks, overwrite)
     try:
         rest, earlier = target.missing(tasks)
         resume = target.resume(rest)
@@ -92,26 +95,27 @@ def embed_to(
         finally:
             progress.close()
         failures = problems + target.finish(tasks)
-        write_failures(output, failures)
+        listed = write_failures(output, failures)
     finally:
         target.close()
     done = len(tasks) - (len(failures) - len(problems))
-    return Summary(len(tasks), done, earlier, failures, progress.seconds, progress.speed)
+    return Summary(len(tasks), done, earlier, failures, listed, progress.seconds, progress.speed)
 
 
-def write_failures(output: str | Path, failures: Sequence[Failure]) -> Path | None:
-    """Write `OUT.errors.csv`, or remove that of an earlier run when there are none."""
-    path = Path(output)
-    path = path.with_name(f"{path.name}.errors.csv")
+def write_failures(output: str | Path, failures: Sequence[Failure]) -> str | None:
+    """Write `OUT.errors.csv`, local or remote, or remove an earlier one when there are none."""
+    path = f"{os.fspath(output).rstrip('/')}.errors.csv"
     if not failures:
-        path.unlink(missing_ok=True)
+        remove_remote(path)
         return None
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing_remote(path) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(file)
         writer.writerow(Failure._fields)
         for failure in failures:
             end = "" if failure.end is None else failure.end
             writer.writerow((printable(failure.path), failure.start, end, failure.reason))
+        file.detach()
     return path
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..audio import printable
 from ..embedder import HearModel
 from .inputs import Task
 from .records import DTYPES
@@ -101,6 +103,15 @@ def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if old.get(name) != new[name]:
             return f"{option}: {_shown(name, old)}, now {_shown(name, new)}"
     return ""
+
+
+def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the name of the setting, when one differs."""
+    if difference := differs(old, new):
+        raise ValueError(
+            f"{printable(where)} was made with another setting of {difference}; repeat the old "
+            "one, choose another output, or pass --overwrite"
+        )
 
 
 def _shown(name: str, settings: Mapping[str, Any]) -> str:

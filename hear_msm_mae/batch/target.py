@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ from typing import Any
 from ..audio import printable
 from ..config import SAMPLE_RATE
 from ..embedder import HearModel
-from .content import Clip, Content
+from .content import Content, samples
 from .cut import Plan
 from .inputs import Failure, Task
 from .journal import Journal, key
-from .outputs import Format
+from .outputs import Format, NpyFolder, check_names
 from .pipeline import Batch, Resume
-from .settings import differs
+from .settings import require_same
 
 # The output is brought up to date while the run goes on, but at most a twentieth of the time.
 _UPDATE_SHARE = 20
@@ -35,38 +36,64 @@ class Target:
         self._journal = Journal(path.with_name(f"{path.name}.partial"))
         self._finished = False
         self._replace = False  # an old output is to go
+        self._again = "repeat the command"
         self._updated, self._cost = time.monotonic(), 0.0
 
-    def open(self, overwrite: bool) -> None:
-        """Look at what is there."""
-        self._replace = overwrite and self._exists()
-        if not overwrite:
-            self._check(self._journal.settings(), self._journal.folder)
-            if self._exists():
-                self._check(self._read().settings, self.path)
-        self._journal.open(self._settings, fresh=overwrite)
+    def open(self, tasks: list[Task], overwrite: bool) -> None:
+        """Look at what is there.
+
+        Raises:
+            ValueError: it is of somebody else, has other settings, or no place for the tasks.
+        """
+        if overwrite:
+            self._again = "repeat the command without --overwrite"
+        else:
+            if (left := self._journal.settings()) is not None:
+                require_same(self._journal.folder, left, self._settings)
+        replace = overwrite or self._journal.replaces
+        self._replace = replace and self._exists()
+        if self._replace and self.path.is_dir():
+            self._read("holds other files")
+        elif self._exists() and not self._replace:
+            base = self._read("exists and cannot be continued")
+            require_same(self.path, base.settings, self._settings)
+            self._check_places(tasks, base)
+        self._journal.open(self._settings, fresh=overwrite, replaces=self._replace)
+        if isinstance(self.format, NpyFolder):
+            check_names(tasks, self._journal.tasks())
 
     def _exists(self) -> bool:
         """Whether there is an output; an empty folder is none."""
         return self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
 
-    def _read(self) -> Content:
+    def _read(self, problem: str = "is damaged") -> Content:
         try:
             return self.format.read(self.path)
         except ValueError as error:
+            # A folder that is not an output may hold anything: it is never cleared.
+            way = "" if self.path.is_dir() else ", or pass --overwrite"
             raise ValueError(
-                f"{printable(self.path)} exists and cannot be continued: {error}; choose another "
-                "output, or pass --overwrite"
+                f"{printable(self.path)} {problem}: {error}; choose another output{way}"
             ) from error
 
-    def _check(self, old: dict[str, Any] | None, where: Path) -> None:
-        if old is None:
+    def _check_places(self, tasks: list[Task], base: Content) -> None:
+        """A folder has one .npy file per recording, which is written in one go."""
+        if not isinstance(self.format, NpyFolder):
             return
-        if difference := differs(old, self._settings):
-            raise ValueError(
-                f"{printable(where)} was made with another setting of {difference}; repeat the old "
-                "one, choose another output, or pass --overwrite"
-            )
+        check_names(tasks, base.clips)
+        there = covered(tasks, base, self._settings)
+        stretches: dict[str, list[tuple[float, float]]] = {}
+        for task in tasks:
+            if key(task) not in there:
+                stretch = (task.start, math.inf if task.end is None else task.end)
+                stretches.setdefault(printable(task.path), []).append(stretch)
+        for clip in base.clips:
+            within = stretches.get(clip.path)
+            if within and not any(start <= clip.start < end for start, end in within):
+                raise ValueError(
+                    f"{printable(self.path)} holds other stretches of {clip.path}; choose another "
+                    "output, or give all its stretches in one list with --overwrite"
+                )
 
     def missing(self, tasks: list[Task]) -> tuple[list[Task], int]:
         """Tasks that are still to be done, the interrupted one first; number of those done."""
@@ -100,17 +127,24 @@ class Target:
         with self._explained():
             self._journal.append(tasks, batch)
             if self._replace and batch.chunks:
-                _remove(self.path)
-                self._replace = False
+                self._discard()
             if time.monotonic() - self._updated > _UPDATE_SHARE * self._cost:
                 self._write()
+
+    def _discard(self) -> None:
+        if isinstance(self.format, NpyFolder):
+            self.format.clear(self.path, self._settings, self._width)
+        else:
+            self.path.unlink()
+        self._replace = False
+        self._journal.replaced()
 
     def _write(self) -> None:
         begin = time.monotonic()
         content = self._journal.content(self._plan, self._settings, self._width)
         if content.clips:
             if self._exists():
-                content = self._read().updated(content)
+                content = self._read().updated(content, isinstance(self.format, NpyFolder))
             self.format.write(self.path, content)
         self._updated = time.monotonic()
         self._cost = self._updated - begin
@@ -134,7 +168,7 @@ class Target:
             raise OSError(
                 f"{printable(self.path)} cannot be written: {error.strerror or error}; what was "
                 f"computed so far is kept in {printable(self._journal.folder)}, make room and "
-                "repeat the command"
+                f"{self._again}"
             ) from error
 
     def close(self) -> None:
@@ -148,10 +182,10 @@ def covered(tasks: list[Task], base: Content | None, settings: dict[str, Any]) -
         return set()
     clips: dict[str, set[tuple[int, int]]] = {}
     for clip in base.clips:
-        clips.setdefault(clip.path, set()).add(_samples(clip))
+        clips.setdefault(clip.path, set()).add(samples(clip))
     if not settings["stretches"] and not base.settings["stretches"]:
         return {key(task) for task in tasks if printable(task.path) in clips}
-    ends = {clip.path: _samples(clip)[1] for clip in base.clips if clip.file_end}
+    ends = {clip.path: samples(clip)[1] for clip in base.clips if clip.file_end}
     # All of a file's clips are embedded again, when one of them is missing: they replace the old
     # ones together.
     complete = {task.path: True for task in tasks}
@@ -177,18 +211,3 @@ def _expected(first: int, last: int, settings: dict[str, Any]) -> set[tuple[int,
         first += step
         clips.add((first, min(first + length, last)))
     return clips
-
-
-def _samples(clip: Clip) -> tuple[int, int]:
-    return round(clip.start * SAMPLE_RATE), round(clip.end * SAMPLE_RATE)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        for file in [*path.rglob("*.npy"), path / "index.csv", path / "settings.json"]:
-            file.unlink(missing_ok=True)
-        for folder in sorted(path.rglob("*/"), reverse=True):  # inner ones first
-            if not any(folder.iterdir()):
-                folder.rmdir()
-    else:
-        path.unlink()
