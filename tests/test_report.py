@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from visual_commands import EVIL, QUOTES, Reader, command, data_of, encoder_only, tone
 
+from hear_msm_mae import load_model
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.visualize.media import narrow, picture_uri
 from hear_msm_mae.visualize.neighbours import directions, nearest, place
@@ -109,6 +110,14 @@ def test_reports_repeat(report_folder, tiny_model, tmp_path):
     assert (outcome.found, outcome.chosen, outcome.shown) == (13, 4, 4 - len(outcome.failed))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert "<h1>T</h1>" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_report_with_a_bfloat16_model(report_folder, tiny_file, tmp_path):
+    model = load_model(tiny_file, precision="bfloat16")
+    settings = Settings(mask_ratios=(0.6,), max_clips=2)
+    outcome = write_report(tmp_path / "r.html", [report_folder / "high"], model, settings)
+    assert (outcome.shown, outcome.failed) == (2, [])
+    assert all(len(clip["outputs"]) == 1 for clip in data_of(tmp_path / "r.html")["clips"])
 
 
 # ---------------------------------------------------------------------------------------------
