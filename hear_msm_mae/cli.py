@@ -99,12 +99,20 @@ def convert(
         str | None,
         typer.Option(help="Model name such as 80x208p16x16, where the tensors leave it open."),
     ] = None,
+    norm_pixels: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the decoder predicts normalised patches; by default what the "
+            "checkpoint says (norm_pix_loss in its args).",
+            show_default=False,
+        ),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
 ) -> None:
     """Convert a PyTorch checkpoint of another MSM-MAE implementation, safely."""
     if output.suffix != ".safetensors":
         raise ValueError(f"the output must end in .safetensors, got {str(output)!r}")
-    checkpoint = load_any(source, name)
+    checkpoint = load_any(source, name, norm_pixels)
     save_checkpoint(output, checkpoint, half=half)
     decoder = "with" if checkpoint.has_decoder else "without"
     print(f"{checkpoint.config.name} {decoder} decoder -> {output}")

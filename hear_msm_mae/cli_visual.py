@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import soundfile
 import torch
 import typer
@@ -156,7 +157,7 @@ def attention(
     model, waveform, clip = _clip(audio, start, seconds, weights, device)
     heads = attention_map(model, clip, block, queries)  # (h, rows, columns)
     frames = num_frames(len(waveform))
-    top = max(1.0, float(heads.flatten().quantile(0.99)))
+    top = max(1.0, float(np.quantile(heads.numpy(), 0.99)))
     panels = [
         Panel("input", clip, float(clip[:, :frames].min()), float(clip[:, :frames].max())),
         Panel("attention, mean of the heads (1 is an even share)", heads.mean(0), 0, top),

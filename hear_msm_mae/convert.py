@@ -2,7 +2,9 @@
 
 Understood: a dictionary with `model` (and anything beside it, such as `args`) or a bare state
 dictionary; with or without decoder, CLS token, position tables and `norm_stats`; query and value
-biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`.
+biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`. Of `args`, an `argparse.Namespace` or a
+dictionary, `norm_pix_loss` is read: Namespace is among the few classes that the restricted
+unpickler makes, and all it does is to fill in attributes.
 """
 
 from __future__ import annotations
@@ -29,8 +31,15 @@ from .encoder import Encoder, layer_norm, make_blocks
 logger = logging.getLogger(__name__)
 
 
-def load_any(path: str | Path, name: str | None = None) -> Checkpoint:
+def load_any(
+    path: str | Path, name: str | None = None, norm_pixels: bool | None = None
+) -> Checkpoint:
     """Read weights of any supported format: this package's safetensors or a PyTorch pickle.
+
+    Args:
+        path: the file.
+        name: see `load_pickle`; safetensors hold their name.
+        norm_pixels: what the decoder predicts, see `load_pickle`; it overrides safetensors too.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -41,17 +50,26 @@ def load_any(path: str | Path, name: str | None = None) -> Checkpoint:
         kind = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"model_file_path {str(path)!r} {kind}")
     if _is_pickle(path):
-        return load_pickle(path, name)
-    return load_checkpoint(path)
+        return load_pickle(path, name, norm_pixels)
+    checkpoint = load_checkpoint(path)
+    if norm_pixels is not None and checkpoint.has_decoder:
+        config = dataclasses.replace(checkpoint.config, norm_pixels=norm_pixels)
+        checkpoint = dataclasses.replace(checkpoint, config=config)
+    return checkpoint
 
 
-def load_pickle(path: str | Path, name: str | None = None) -> Checkpoint:
+def load_pickle(
+    path: str | Path, name: str | None = None, norm_pixels: bool | None = None
+) -> Checkpoint:
     """Read a `.pth` checkpoint; a pickle that wants to run code is refused.
 
     Args:
         path: file written by `torch.save`.
         name: model name such as "80x208p16x16", for files whose tensors leave the unit size open;
             by default it is looked for in the file name and its folder's name.
+        norm_pixels: whether the decoder predicts patches normalised one by one; by default
+            `norm_pix_loss` of the file's `args`, and false with a warning where that is missing.
+            Weights without decoder have no such property, it stays false.
 
     Raises:
         ValueError: unreadable, unsafe, or not an MSM-MAE checkpoint.
@@ -69,22 +87,30 @@ def load_pickle(path: str | Path, name: str | None = None) -> Checkpoint:
     stats = state.pop("norm_stats", content.get("norm_stats"))
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
+    if norm_pixels is None:
+        norm_pixels = _norm_pixels(content.get("args"))
     try:
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-        checkpoint = convert_state(tensors, name or _name_in_path(path), stats)
+        checkpoint = convert_state(tensors, name or _name_in_path(path), stats, norm_pixels)
         _check_name(name, checkpoint.config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return checkpoint
 
 
-def convert_state(state: Mapping[str, Tensor], name: str | None, stats: Any = None) -> Checkpoint:
+def convert_state(
+    state: Mapping[str, Tensor],
+    name: str | None,
+    stats: Any = None,
+    norm_pixels: bool | None = None,
+) -> Checkpoint:
     """Convert a state dictionary.
 
     Args:
         state: tensors by their name in the original model.
         name: model name for what the tensors leave open, or None.
         stats: (mean, std) of the log-mel values, or None for the defaults.
+        norm_pixels: whether the decoder predicts normalised patches, or None for false.
 
     Raises:
         ValueError: tensors are missing or unknown, or sizes stay ambiguous.
@@ -104,6 +130,13 @@ def convert_state(state: Mapping[str, Tensor], name: str | None, stats: Any = No
             logger.warning("the decoder is left out (embeddings do not need it): %s", error)
         else:
             tensors |= decoder
+            if norm_pixels is None:
+                logger.warning(
+                    "the checkpoint has no norm_pix_loss (whether its decoder predicts normalised "
+                    "patches); taken as false, which only reconstructions depend on; "
+                    "hear-msm-mae convert --norm-pixels or --no-norm-pixels says it"
+                )
+            config = dataclasses.replace(config, norm_pixels=bool(norm_pixels))
     return Checkpoint(config, tensors)
 
 
@@ -201,6 +234,14 @@ def _check_name(name: str | None, config: ModelConfig) -> None:
     """A name that the user gave must fit; one that merely occurs in a path need not."""
     if name is not None and parse_name(name) != parse_name(config.name):
         raise ValueError(f"the name {name!r} contradicts the tensors, which are {config.name}")
+
+
+def _norm_pixels(args: Any) -> bool | None:
+    """`norm_pix_loss` of the training's arguments, None where it is missing or no truth value."""
+    if isinstance(args, argparse.Namespace):
+        args = vars(args)
+    value = args.get("norm_pix_loss") if isinstance(args, Mapping) else None
+    return bool(value) if isinstance(value, (int, np.bool_)) else None
 
 
 def _statistics(stats: Any) -> tuple[float, float]:

@@ -91,7 +91,8 @@ class HearModel(nn.Module):
         def add(clips: slice, piece: Piece, embeddings: Tensor) -> None:
             first, last = piece.unit.first, piece.unit.first + piece.unit.columns
             weight = weights[first:last]
-            output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
+            with torch.autocast(self.device.type, enabled=False):  # the mean stays in float32
+                output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
 
         self._encode(audio, [track], add)
         return output

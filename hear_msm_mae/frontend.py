@@ -108,7 +108,7 @@ class LogMel(nn.Module):
             shape = (waveform.shape[0], self.n_mels, stop - start)
             return torch.full(shape, SILENCE, device=self.window.device)
         with torch.autocast(self.window.device.type, enabled=False):
-            samples = _padded_samples(waveform, first, last).to(self.window.device).float()
+            samples = _padded_samples(waveform, first, last).float().to(self.window.device)
             # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
             # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
             samples = samples if samples.device.type == "mps" else samples.double()
@@ -170,7 +170,7 @@ class Statistics:
 
     def add(self, values: Tensor) -> None:
         """Count in a tensor of any shape."""
-        values = values.detach().double().cpu() - self.shift
+        values = values.detach().cpu().double() - self.shift  # in this order: MPS has no float64
         self.total += values.sum().item()
         self.squares += values.square().sum().item()
         self.count += values.numel()

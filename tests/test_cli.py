@@ -94,6 +94,18 @@ def test_convert_with_a_name(run, reference_state, tmp_path):
     assert load_checkpoint(output).config.name == "80x304p16x16"
 
 
+def test_convert_says_what_the_decoder_predicts(run, reference_state, tmp_path):
+    source, output = tmp_path / "model.pth", tmp_path / "model.safetensors"
+    torch.save({"model": reference_state(), "args": {"norm_pix_loss": True}}, source)
+    for options, expected in (((), True), (("--no-norm-pixels",), False)):
+        assert run("convert", source, output, *options).status == 0
+        assert load_checkpoint(output).config.norm_pixels is expected
+    again = tmp_path / "again.safetensors"  # a file that was converted without saying it
+    assert run("convert", output, again, "--norm-pixels").status == 0
+    assert load_checkpoint(again).config.norm_pixels
+    assert "predicts normalised patches" in run("info", again).out
+
+
 class _Command:
     def __init__(self, text: str) -> None:
         self.text = text

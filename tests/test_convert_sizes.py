@@ -1,13 +1,14 @@
-"""Conversion of `.pth` checkpoints: sizes by tensors and names, and the statistics."""
+"""Conversion of `.pth` checkpoints: sizes by tensors and names, statistics, `norm_pix_loss`."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 
 import numpy as np
 import pytest
 import torch
-from pth_files import assert_same_model
+from pth_files import ARGS, assert_same_model
 
 from hear_msm_mae.convert import load_any
 
@@ -138,3 +139,48 @@ def test_missing_statistics_are_those_of_audioset_with_a_note(state, save, caplo
 def test_impossible_statistics_are_refused(state, save, stats):
     with pytest.raises(ValueError, match=r"checkpoint\.pth: norm_(stats|mean)"):
         load_any(save({"model": state, "norm_stats": stats}))
+
+
+# ---------------------------------------------------------------------------------------------
+# What the decoder predicts
+# ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", [argparse.Namespace, dict])
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), 1])
+def test_norm_pix_loss_is_read_from_args(state, save, caplog, zipped, kind, value):
+    args = kind(lr=1e-4, norm_pix_loss=value)
+    path = save({"model": state, "args": args}, _use_new_zipfile_serialization=zipped)
+    with caplog.at_level(logging.WARNING):
+        assert load_any(path).config.norm_pixels is bool(value)
+        assert load_any(path, norm_pixels=not value).config.norm_pixels is not bool(value)
+    assert "norm_pix_loss" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"args": ARGS},
+        {"args": {}},
+        {"args": ["norm_pix_loss"]},
+        {"args": {"norm_pix_loss": ""}},
+    ],
+    ids=str,
+)
+def test_without_norm_pix_loss_a_decoder_is_taken_as_plain_with_a_note(state, save, caplog, beside):
+    path = save({"model": state} | beside)
+    with caplog.at_level(logging.WARNING):
+        assert load_any(path).config.norm_pixels is False
+    assert "taken as false" in caplog.text
+    assert "--norm-pixels" in caplog.text
+    caplog.clear()
+    assert load_any(path, norm_pixels=True).config.norm_pixels is True
+    assert "norm_pix_loss" not in caplog.text
+
+
+@pytest.mark.parametrize("args", [None, {"norm_pix_loss": True}])
+def test_norm_pix_loss_does_not_matter_without_decoder(reference_state, save, caplog, args):
+    path = save({"model": reference_state(decoder=None), "args": args})
+    with caplog.at_level(logging.WARNING):
+        assert load_any(path).config.norm_pixels is False
+    assert "norm_pix_loss" not in caplog.text

@@ -201,6 +201,20 @@ def test_bfloat16_is_close_to_float32():
     assert not torch.equal(exact, rough)
 
 
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_scene_is_a_float32_mean_under_autocast(mode):
+    """The encoder runs in bfloat16; the mean over what it returns does not."""
+    model = small_model(mode=mode, **({"timestamp_hop_ms": 160} if mode == "default" else {}))
+    waveforms = noise(2, 3 * 16000)  # 301 frames: 18 whole patches and one with 13
+    with torch.autocast("cpu", torch.bfloat16):
+        scene, frames, _ = both(waveforms, model)
+    weights = torch.tensor([16.0] * 18 + [13 if mode == "default" else 16], dtype=torch.float64)
+    expected = (frames.double() * weights[:, None]).sum(1) / weights.sum()
+    assert scene.dtype == torch.float32
+    torch.testing.assert_close(scene.double(), expected, rtol=0, atol=1e-6)
+    assert (scene - get_scene_embeddings(waveforms, model)).abs().max() > 1e-4  # bfloat16 it was
+
+
 def test_other_patch_sizes_have_their_native_timestamps():
     for patch_mels, patch_frames, hop in ((16, 4, 40), (80, 2, 20), (8, 16, 40), (16, 8, 40)):
         config = ModelConfig(**SIZES, patch_mels=patch_mels, patch_frames=patch_frames)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import CLIPS, assert_matches, audio, golden
+from torch.overrides import TorchFunctionMode
 
-from hear_msm_mae.frontend import SILENCE, LogMel, mel_filter_bank
+from hear_msm_mae.frontend import SILENCE, LogMel, Statistics, mel_filter_bank
 
 LMS = golden("lms")
 
@@ -96,3 +97,39 @@ def test_gradient_reaches_the_waveform(frontend):
     frontend(waveform).sum().backward()
     assert waveform.grad.isfinite().all()
     assert waveform.grad.abs().sum() > 0
+
+
+class OnMPS(torch.Tensor):
+    """Stands for a tensor on a device without float64; `.cpu()` leaves the device."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_statistics_of_a_device_without_float64():
+    values = torch.tensor([[1.0, 2.0], [4.0, 9.0]])
+    statistics = Statistics(shift=3.0)
+    statistics.add(values.as_subclass(OnMPS))
+    normalised = statistics.normalizer()(values)
+    # mean 4, unbiased variance (9 + 4 + 0 + 25) / 3
+    torch.testing.assert_close(normalised, (values - 4) / (38 / 3) ** 0.5)
+
+
+class NoFloat64Moves(TorchFunctionMode):
+    """Refuses to move float64 tensors to a device, as to MPS."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.to and args[0].dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return function(*args, **(kwargs or {}))
+
+
+def test_float64_waveform_is_rounded_before_it_is_moved(frontend):
+    waveform = audio(3200)
+    middle = (5, 10)  # frames that need no padding, which rounds too
+    with NoFloat64Moves():
+        actual = frontend.log_mel_range(waveform.double(), *middle)
+    assert torch.equal(actual, frontend.log_mel_range(waveform, *middle))

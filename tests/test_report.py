@@ -11,7 +11,9 @@ import pytest
 import soundfile
 from visual_commands import EVIL, QUOTES, Reader, command, data_of, encoder_only, tone
 
+from hear_msm_mae import load_model
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.visualize.media import narrow, picture_uri
 from hear_msm_mae.visualize.neighbours import directions, nearest, place
 from hear_msm_mae.visualize.page import render
 from hear_msm_mae.visualize.report import Settings, names_and_folders, write_report
@@ -108,6 +110,58 @@ def test_reports_repeat(report_folder, tiny_model, tmp_path):
     assert (outcome.found, outcome.chosen, outcome.shown) == (13, 4, 4 - len(outcome.failed))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert "<h1>T</h1>" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_report_with_a_bfloat16_model(report_folder, tiny_file, tmp_path):
+    model = load_model(tiny_file, precision="bfloat16")
+    settings = Settings(mask_ratios=(0.6,), max_clips=2)
+    outcome = write_report(tmp_path / "r.html", [report_folder / "high"], model, settings)
+    assert (outcome.shown, outcome.failed) == (2, [])
+    assert all(len(clip["outputs"]) == 1 for clip in data_of(tmp_path / "r.html")["clips"])
+
+
+# ---------------------------------------------------------------------------------------------
+# Long clips
+# ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("columns", [1, 4000, 4001, 12000, 20007, 210_000])
+def test_columns_of_a_narrow_picture_are_means(columns):
+    """A ramp stays a ramp over the same time, in equal steps, whatever its length."""
+    ramp = np.linspace(0, 1, columns, dtype=np.float32)
+    found = narrow(np.stack([ramp, np.full(columns, 3, np.float32)]))
+    width = min(columns, 4000)
+    assert found.shape == (2, width)
+    assert found.dtype == np.float32
+    centres = (np.arange(width) + 0.5) / width * columns - 0.5  # of the pixels, in frames
+    np.testing.assert_allclose(found[0], centres / max(columns - 1, 1), atol=1 / 4000)
+    np.testing.assert_allclose(found[1], 3, rtol=1e-6)
+    if columns == 12000:
+        np.testing.assert_allclose(found[0], ramp.reshape(4000, 3).mean(1), rtol=1e-6)
+
+
+def test_picture_of_a_long_clip_shows_its_end():
+    from PIL import Image
+
+    values = np.zeros((80, 20_000), np.float32)
+    values[:, 15_000:] = 1
+    picture = np.asarray(Image.open(bytes_of(picture_uri(values, 0, 1), "image/webp")).convert("L"))
+    assert picture.shape == (80, 4000)
+    assert picture[:, :2990].max() < 20
+    assert picture[:, 3010:].min() > 220
+
+
+def test_report_of_a_long_recording(tiny_file, tmp_path):
+    """200 s are 20001 frames, more than a WebP picture can be wide."""
+    from PIL import Image
+
+    tone(tmp_path / "in" / "long.wav", 1000, 200)
+    options = ("--seconds", 200, "--mask-ratio", 0.5, "-w", tiny_file)
+    result = command("report", tmp_path / "in", "-o", tmp_path / "r.html", *options)
+    assert result.exit_code == 0, result.output
+    (clip,) = data_of(tmp_path / "r.html")["clips"]
+    assert (clip["seconds"], clip["frames"]) == (200.0, 20001)
+    assert len(clip["attention"]) == len(clip["hidden"][0]) == 5 * 1251
+    for uri in (clip["picture"], *clip["outputs"]):
+        assert Image.open(bytes_of(uri, "image/webp")).size == (4000, 80)
 
 
 # ---------------------------------------------------------------------------------------------

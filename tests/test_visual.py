@@ -186,6 +186,21 @@ def test_fill_is_silence_in_the_models_own_statistics(tiny_file):
     torch.testing.assert_close(first[:, :40], second[:, :40], rtol=0, atol=0.05)
 
 
+def test_bfloat16_encoder_reconstructs_like_float32(tiny_file):
+    waveform = noise(2.5)
+    outputs = []
+    for precision in ("float32", "bfloat16"):
+        model = load_model(tiny_file, precision=precision)
+        clip = visual.spectrogram(model, waveform)
+        result = visual.reconstruct(visual.masked_autoencoder(model), clip, 0.75)
+        outputs.append(result.output)
+    exact, rough = outputs
+    assert exact.dtype == rough.dtype == torch.float32
+    hidden = visual.hide(clip, result.hidden, model.config).isnan()
+    assert float((exact - rough).abs().max()) < 0.1 * float(exact[hidden].std())
+    assert not torch.equal(exact, rough)
+
+
 def test_weights_without_decoder_cannot_reconstruct(tiny_checkpoint, tmp_path):
     model = load_model(encoder_only(tiny_checkpoint, tmp_path / "encoder.safetensors"))
     with pytest.raises(ValueError, match=r"no decoder.*without --encoder-only"):

@@ -104,7 +104,8 @@ class Decoder(nn.Module):
         Returns:
             (b, m, a) predictions.
         """
-        x = self.embed(latents)
+        # A loaded encoder may be in bfloat16; the decoder stays in float32.
+        x = self.embed(latents.to(self.embed.weight.dtype))
         visible, masked = mask.visible.shape[1], mask.masked.shape[1]
         cls_tokens, x = x.split([x.shape[1] - visible, visible], dim=1)
         b, _, d = x.shape

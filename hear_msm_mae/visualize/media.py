@@ -15,6 +15,7 @@ from .plots import INSTALL
 # Chosen by ear and size: 10 s take about 36 kB of sound, 20 kB per picture.
 MP3_COMPRESSION = 0.8  # libsndfile's scale from 0 to 1; about 30 kbit/s at 16 kHz
 PICTURE_QUALITY = 80  # WebP, 0 to 100
+MOST_COLUMNS = 4000  # of a picture: more than screens show; WebP ends at 16383
 
 
 def sound_uri(waveform: NDArray[np.float32]) -> str:
@@ -28,6 +29,9 @@ def sound_uri(waveform: NDArray[np.float32]) -> str:
 def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> str:
     """A spectrogram (f, t) as a picture of t x f pixels, low frequencies at the bottom.
 
+    Longer ones are made `narrow` first; `low` and `high` are the values of the darkest and the
+    brightest colour.
+
     Raises:
         ImportError: matplotlib or pillow is not installed.
     """
@@ -37,11 +41,27 @@ def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> st
     except ImportError as error:
         raise ImportError(f"reports need matplotlib and pillow: {INSTALL}") from error
 
-    scaled = np.clip((spectrogram[::-1] - low) / max(high - low, 1e-6), 0, 1)
+    scaled = np.clip((narrow(spectrogram)[::-1] - low) / max(high - low, 1e-6), 0, 1)
     pixels = colormaps["magma"](scaled, bytes=True)[..., :3]
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", quality=PICTURE_QUALITY)
     return _data_uri("image/webp", file)
+
+
+def narrow(spectrogram: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same stretch of time in at most `MOST_COLUMNS` columns, which are means of the old ones.
+
+    Shape:
+        - spectrogram: (f, t)
+        - output: (f, min(t, 4000)), the input itself where it is not longer
+    """
+    columns = spectrogram.shape[1]
+    if columns <= MOST_COLUMNS:
+        return spectrogram
+    # Runs of whole columns whose lengths differ by one at most, so that time stays linear.
+    edges = np.arange(MOST_COLUMNS + 1) * columns // MOST_COLUMNS
+    sums = np.add.reduceat(spectrogram, edges[:-1], axis=1)
+    return (sums / np.diff(edges)).astype(np.float32)
 
 
 def _data_uri(kind: str, file: io.BytesIO) -> str:

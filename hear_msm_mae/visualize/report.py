@@ -19,7 +19,7 @@ from ..config import MS_PER_FRAME, SAMPLE_RATE, num_frames
 from ..embedder import HearModel
 from ..pretrain.mae import MaskedAutoencoder
 from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
-from .media import picture_uri, sound_uri
+from .media import narrow, picture_uri, sound_uri
 from .neighbours import LAYOUTS, directions, layout_name, nearest, place
 from .page import render
 from .plots import HERTZ, mel_positions
@@ -174,10 +174,11 @@ def _look(
     """What the page shows of one clip."""
     clip = spectrogram(model, waveform)
     frames = num_frames(len(waveform))
-    shown = clip[:, :frames].cpu()
-    low, high = float(shown.quantile(0.01)), float(shown.max())
+    shown = narrow(clip[:, :frames].cpu().numpy())
+    low, high = float(np.quantile(shown, 0.01)), float(shown.max())
     attention = attention_map(model, clip).mean(0)  # (rows, columns)
-    least, most = (float(attention.quantile(q)) for q in ATTENTION_RANGE)
+    # By NumPy, here and elsewhere: torch's quantile refuses more than 2**24 values.
+    least, most = np.quantile(attention.numpy(), ATTENTION_RANGE).tolist()
     steps = ((attention - least) / max(most - least, 1e-6)).clamp(0, 1) * ATTENTION_STEPS
     hidden, outputs = [], []
     for ratio in settings.mask_ratios:
@@ -189,7 +190,7 @@ def _look(
         "seconds": len(waveform) / SAMPLE_RATE,
         "frames": frames,
         "sound": sound_uri(waveform.numpy()),
-        "picture": picture_uri(shown.numpy(), low, high),
+        "picture": picture_uri(shown, low, high),
         "hidden": hidden,
         "outputs": outputs,
         "attention": steps.flatten().round().int().tolist(),
