@@ -147,10 +147,13 @@ def serve(variant: Variant, settings: Settings) -> None:
     imports = measure.peak_rss_mb(lambda: None)
     trainer = Trainer(variant, settings)
     batch = fixed_batch(settings)
-    peak = measure.peak_rss_mb(lambda: print(*trainer.step(*batch), flush=True))
-    for _ in sys.stdin:
+
+    def step() -> None:
         print(*trainer.step(*batch), flush=True)
-        peak = max(peak, measure.peak_rss_mb(lambda: None))
+
+    peak = measure.peak_rss_mb(step)
+    for _ in sys.stdin:
+        peak = max(peak, measure.peak_rss_mb(step))
     print(peak - imports, flush=True)
 
 

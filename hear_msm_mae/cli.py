@@ -25,6 +25,9 @@ VALIDATOR_INSTALL = (
     "&& pip install tensorflow-cpu"
 )
 
+# Extras of commands whose modules import what they need; the others say it themselves.
+EXTRAS = dict.fromkeys(("prepare", "pretrain", "export"), "pretrain")
+
 app = typer.Typer(
     help="Audio embeddings from a masked-spectrogram-modeling Vision Transformer.",
     no_args_is_help=True,
@@ -43,6 +46,13 @@ def main() -> None:
         app(cli_embed.with_ray_address(sys.argv[1:]))
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except ImportError as error:
+        if (error.name or "").startswith(__package__):  # a defect, not a missing package
+            raise
+        extra = EXTRAS.get(sys.argv[1], "")
+        hint = f"; run: pip install 'hear_msm_mae[{extra}]'" if extra else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 

@@ -211,3 +211,17 @@ def test_in_a_process_of_its_own(tmp_path):
     assert result.returncode == 2
     assert result.stdout == ""
     assert re.fullmatch(r"error: .*absent\.safetensors.* does not exist\n", result.stderr)
+
+
+def test_a_missing_extra_is_one_line(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)  # as if it was not installed
+    for module in [name for name in sys.modules if name.startswith("hear_msm_mae.pretrain.")]:
+        monkeypatch.delitem(sys.modules, module)
+    result = run("pretrain", "tiny-smoke", "corpus=corpus", f"run_dir={tmp_path}")
+    assert_one_line_error(result, r"yaml.*; run: pip install 'hear_msm_mae\[pretrain\]'")
+
+
+def test_an_import_that_fails_in_the_package_is_no_missing_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hear_msm_mae.pretrain.prepare", None)
+    with pytest.raises(ImportError):
+        run("prepare", "a", "b")
