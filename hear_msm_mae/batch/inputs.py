@@ -73,8 +73,9 @@ def find_tasks(
     sources = list(sources)
     tasks: dict[Any, Task] = {}  # by all but the name, which depends on the source
     for source in sources:
-        found: Iterable[Task] = [source]
-        if not isinstance(source, Task):
+        if isinstance(source, Task):
+            found: Iterable[Task] = [source]
+        else:
             found = _tasks_of(os.fspath(source), problems)
         for task in found:
             tasks.setdefault(task[:3], task if task.name else task._replace(name=_base(task.path)))

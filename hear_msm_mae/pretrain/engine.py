@@ -29,7 +29,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
-class _Autocast(MixedPrecision):
+class _Autocast(MixedPrecision):  # type: ignore[misc]  # Lightning is not typed
     """Lightning's, but the model gets its float32 input: the targets are made from it."""
 
     def convert_input(self, data: Any) -> Any:
