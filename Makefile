@@ -31,6 +31,8 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.inference --write
 
 # The table of benchmarks/RESULTS.md; the sources are fetched on a Debian-like system.
+# Renders its clips with the Debian packages fluidsynth, timidity, flite, festival and
+# festvox-kallpc16k, -kdlpc16k and -us-slt-hts; the sounds it fetches by itself.
 quality: $(VENV)/.test-installed
 	$(BIN)/pip install --quiet --editable ".[quality]"
 	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
