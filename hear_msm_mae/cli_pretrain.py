@@ -62,11 +62,15 @@ def export(
         bool, typer.Option("--encoder-only", help="Leave out the decoder.")
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Block that load_model reads by default.", show_default="the last"),
+    ] = None,
 ) -> None:
     """Write the weights of a run as a file for load_model."""
     from .pretrain.train import export as run
 
-    print(run(run_dir, output, encoder_only=encoder_only, half=half))
+    print(run(run_dir, output, encoder_only=encoder_only, half=half, layer=layer))
 
 
 COMMANDS = (prepare, pretrain, export)

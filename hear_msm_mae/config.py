@@ -68,6 +68,10 @@ class ModelConfig:
     """Mean that is subtracted from the log-mel spectrogram (natural log of power)."""
     norm_std: float = DEFAULT_NORM_STD
     """Standard deviation that the log-mel spectrogram is divided by."""
+    layer: int | None = None
+    """Block whose output is the embedding by default (negative: from the end), or None: the last
+    one, with the final LayerNorm. Blocks before it may tell more, as reconstruction is not their
+    own task yet."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -102,6 +106,13 @@ class ModelConfig:
             )
         if not 0 < self.mlp_ratio < float("inf"):
             raise ValueError(f"mlp_ratio must be positive and finite, got {self.mlp_ratio}")
+        if self.layer is not None and (
+            type(self.layer) is not int or not -self.depth <= self.layer < self.depth
+        ):
+            raise ValueError(
+                f"layer must be null or an index from {-self.depth} to {self.depth - 1}, "
+                f"got {self.layer!r}"
+            )
         if not (self.norm_std > 0 and abs(self.norm_mean) < float("inf") > self.norm_std):
             raise ValueError(
                 "norm_mean must be finite and norm_std finite and positive, "

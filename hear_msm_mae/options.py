@@ -42,7 +42,8 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
               in paper mode), or a pair (mean, std).
             - precision: "float32" or "bfloat16" (weights and activations of the encoder).
             - layer: "last", an index of a block (negative: from the end), or a list of indices
-              whose embeddings are concatenated.
+              whose embeddings are concatenated; the default is what the configuration says, and
+              the last in paper mode.
 
     Raises:
         ValueError: an unknown option or value; the message lists the valid ones.
@@ -52,12 +53,13 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     mode = _one_of("mode", given.get("mode", "default"), MODES)
     paper = mode == "paper"
+    default_layer = "last" if paper or config.layer is None else config.layer
     return Options(
         mode=mode,
         precision=_one_of("precision", given.get("precision", "float32"), PRECISIONS),
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
-        layers=_layers(given.get("layer", "last"), config.depth),
+        layers=_layers(given.get("layer", default_layer), config.depth),
     )
 
 

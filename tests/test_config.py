@@ -58,6 +58,7 @@ def test_json_round_trip():
         norm_pixels=True,
         norm_mean=-6.5,
         norm_std=3.25,
+        layer=-3,
     )
     assert ModelConfig.from_json(config.to_json()) == config
     assert json.loads(config.to_json()) == dataclasses.asdict(config)
@@ -113,6 +114,11 @@ def test_json_that_is_no_configuration(text, reason):
         ("norm_std", 0.0),
         ("norm_std", -4.2),
         ("norm_std", float("nan")),
+        ("layer", 12),
+        ("layer", -13),
+        ("layer", 1.0),
+        ("layer", True),
+        ("layer", "last"),
     ],
 )
 def test_impossible_values_are_refused_by_name(field, value):

@@ -62,7 +62,10 @@ def check(which: str, function: str) -> None:
 
 
 @linux
-@pytest.mark.parametrize("function", ["get_scene_embeddings", "get_timestamp_embeddings"])
+@pytest.mark.parametrize(
+    "function",
+    ["get_scene_embeddings", pytest.param("get_timestamp_embeddings", marks=pytest.mark.slow)],
+)
 def test_an_hour_needs_little_more_than_a_minute(function: str) -> None:
     check("small", function)
 

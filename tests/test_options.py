@@ -1,5 +1,6 @@
 """Options of `load_model`: every value that is valid, and messages about those that are not."""
 
+import dataclasses
 import json
 
 import pytest
@@ -87,6 +88,14 @@ def test_timestamp_hop_ms(value):
 )
 def test_layer(value, layers):
     assert resolve_options(BASE, {"layer": value}).layers == layers
+
+
+def test_weights_may_say_which_layer_is_the_default():
+    config = dataclasses.replace(BASE, layer=-4)
+    assert resolve_options(config, {}).layers == (8,)
+    assert resolve_options(config, {"layer": "last"}).layers == (11,)
+    assert resolve_options(config, {"layer": [0, 2]}).layers == (0, 2)
+    assert resolve_options(config, {"mode": "paper"}).layers == (11,)
 
 
 @pytest.mark.parametrize(

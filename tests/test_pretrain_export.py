@@ -31,6 +31,18 @@ def test_export_is_what_load_model_takes(finished, tmp_path):
     assert os.path.getsize(small) < 0.6 * os.path.getsize(path)
 
 
+def test_exported_layer_is_the_default_of_load_model(finished, tmp_path):
+    audio = torch.rand(1, 16000) - 0.5
+    path = export(finished, tmp_path / "whole.safetensors", layer=0)
+    found = hear_msm_mae.get_scene_embeddings(audio, hear_msm_mae.load_model(path))
+    last = export(finished, tmp_path / "last.safetensors")
+    expected = hear_msm_mae.get_scene_embeddings(audio, hear_msm_mae.load_model(last, layer=0))
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="layer must be"):
+        export(finished, tmp_path / "none.safetensors", layer=99)
+    assert not (tmp_path / "none.safetensors").exists()
+
+
 def test_export_refusals(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoints"):
         export(tmp_path, tmp_path / "x.safetensors")

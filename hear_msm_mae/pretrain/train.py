@@ -100,7 +100,11 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
 
 
 def export(
-    run_dir: str | Path, out_path: str | Path, encoder_only: bool = False, half: bool = False
+    run_dir: str | Path,
+    out_path: str | Path,
+    encoder_only: bool = False,
+    half: bool = False,
+    layer: int | None = None,
 ) -> Path:
     """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
 
@@ -109,10 +113,11 @@ def export(
         out_path: file to write, `.safetensors`.
         encoder_only: leave out the decoder (reconstructions need it, embeddings do not).
         half: store float16.
+        layer: block that `load_model` reads by default, see `ModelConfig.layer`.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
-        ValueError: no checkpoint can be read, or a wrong suffix.
+        ValueError: no checkpoint can be read, a wrong suffix, or no such block.
     """
     out_path = Path(out_path)
     if out_path.suffix != ".safetensors":
@@ -124,6 +129,7 @@ def export(
     model = MaskedAutoencoder(config)
     model.load_state_dict(run.model)
     tensors = state_tensors(model.encoder, None if encoder_only else model.decoder)
+    config = dataclasses.replace(config, layer=layer)
     save_checkpoint(out_path, Checkpoint(config, tensors), half=half)
     return out_path
 
