@@ -192,6 +192,7 @@ def _clear_errors(hub: ModuleType, repo_id: str) -> Iterator[None]:
 def _model_card(checkpoint: Checkpoint, address: str) -> str:
     """A README with the front matter that the Hub reads; a start for the owner's own words."""
     config = checkpoint.config
+    layer = "the last block" if config.layer is None else f"block {config.layer} (from 0)"
     decoder = "included" if checkpoint.has_decoder else "not included"
     return f"""---
 library_name: hear_msm_mae
@@ -221,7 +222,7 @@ scene = hear_msm_mae.get_scene_embeddings(audio, model)  # audio: (clips, sample
 | unit | {config.n_mels} mel bins x {config.unit_frames} frames of {MS_PER_FRAME} ms |
 | patch | {config.patch_mels} mel bins x {config.patch_frames} frames |
 | encoder | {config.depth} blocks, {config.heads} heads, {config.width} channels |
-| embedding size | {config.frame_embedding_size} |
+| embedding | output of {layer}, {config.frame_embedding_size} values |
 | statistics | mean {config.norm_mean:.4f}, std {config.norm_std:.4f} of the log-mel values |
 | pretraining decoder | {decoder} |
 
