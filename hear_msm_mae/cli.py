@@ -93,7 +93,9 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
         "encoder": f"{config.width}-d, {config.depth} blocks, {config.heads} heads, "
         f"{'CLS' if config.cls_token else 'no CLS'}, {count['encoder'] / 1e6:.1f} M parameters",
         "decoder": decoder,
-        "layer": "last" if config.layer is None else f"{config.layer} of 0 to {config.depth - 1}",
+        "layer": "last"
+        if config.layer is None
+        else f"{config.layer} of 0 to {config.depth - 1}, times {config.embedding_scale:g}",
         "statistics": f"mean {config.norm_mean:.4f}, std {config.norm_std:.4f}",
         "embedding size": config.frame_embedding_size,
         "timestamp hops": f"{', '.join(map(str, valid_hops_ms(config)))} ms",

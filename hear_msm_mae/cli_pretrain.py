@@ -66,11 +66,22 @@ def export(
         int | None,
         typer.Option(help="Block that load_model reads by default.", show_default="the last"),
     ] = None,
+    embedding_scale: Annotated[
+        float, typer.Option(help="Factor of the embeddings that --layer gives.")
+    ] = 1.0,
 ) -> None:
     """Write the weights of a run as a file for load_model."""
     from .pretrain.train import export as run
 
-    print(run(run_dir, output, encoder_only=encoder_only, half=half, layer=layer))
+    written = run(
+        run_dir,
+        output,
+        encoder_only=encoder_only,
+        half=half,
+        layer=layer,
+        embedding_scale=embedding_scale,
+    )
+    print(written)
 
 
 COMMANDS = (prepare, pretrain, export)

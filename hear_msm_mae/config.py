@@ -72,6 +72,9 @@ class ModelConfig:
     """Block whose output is the embedding by default (negative: from the end), or None: the last
     one, with the final LayerNorm. Blocks before it may tell more, as reconstruction is not their
     own task yet."""
+    embedding_scale: float = 1.0
+    """Factor of the embeddings from `layer`: inner blocks have large values, and what float32
+    rounds off is in proportion."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -104,8 +107,9 @@ class ModelConfig:
                 f"decoder_width must be a multiple of {divisor} for "
                 f"{self.decoder_positions} positions, got {self.decoder_width}"
             )
-        if not 0 < self.mlp_ratio < float("inf"):
-            raise ValueError(f"mlp_ratio must be positive and finite, got {self.mlp_ratio}")
+        for name in ("mlp_ratio", "embedding_scale"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if self.layer is not None and (
             type(self.layer) is not int or not -self.depth <= self.layer < self.depth
         ):

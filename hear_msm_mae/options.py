@@ -25,6 +25,8 @@ class Options:
     normalization: str | tuple[float, float]
     timestamp_hop_ms: int
     layers: tuple[int, ...]
+    scale: float = 1.0
+    """Factor of the embeddings, from the weights where they choose the layer."""
 
 
 def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
@@ -42,8 +44,8 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
               in paper mode), or a pair (mean, std).
             - precision: "float32" or "bfloat16" (weights and activations of the encoder).
             - layer: "last", an index of a block (negative: from the end), or a list of indices
-              whose embeddings are concatenated; the default is what the configuration says, and
-              the last in paper mode.
+              whose embeddings are concatenated. The default is what the configuration says, in
+              the scale that it says, and the last in paper mode.
 
     Raises:
         ValueError: an unknown option or value; the message lists the valid ones.
@@ -53,13 +55,18 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     mode = _one_of("mode", given.get("mode", "default"), MODES)
     paper = mode == "paper"
-    default_layer = "last" if paper or config.layer is None else config.layer
+    layer, scale = given.get("layer"), 1.0
+    if "layer" not in given:
+        layer = "last"
+        if config.layer is not None and not paper:
+            layer, scale = config.layer, config.embedding_scale
     return Options(
         mode=mode,
         precision=_one_of("precision", given.get("precision", "float32"), PRECISIONS),
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
-        layers=_layers(given.get("layer", default_layer), config.depth),
+        layers=_layers(layer, config.depth),
+        scale=scale,
     )
 
 

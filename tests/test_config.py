@@ -59,6 +59,7 @@ def test_json_round_trip():
         norm_mean=-6.5,
         norm_std=3.25,
         layer=-3,
+        embedding_scale=0.5,
     )
     assert ModelConfig.from_json(config.to_json()) == config
     assert json.loads(config.to_json()) == dataclasses.asdict(config)
@@ -119,6 +120,9 @@ def test_json_that_is_no_configuration(text, reason):
         ("layer", 1.0),
         ("layer", True),
         ("layer", "last"),
+        ("embedding_scale", 0),
+        ("embedding_scale", float("inf")),
+        ("embedding_scale", "1"),
     ],
 )
 def test_impossible_values_are_refused_by_name(field, value):

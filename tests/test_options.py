@@ -91,11 +91,16 @@ def test_layer(value, layers):
 
 
 def test_weights_may_say_which_layer_is_the_default():
-    config = dataclasses.replace(BASE, layer=-4)
-    assert resolve_options(config, {}).layers == (8,)
-    assert resolve_options(config, {"layer": "last"}).layers == (11,)
-    assert resolve_options(config, {"layer": [0, 2]}).layers == (0, 2)
-    assert resolve_options(config, {"mode": "paper"}).layers == (11,)
+    config = dataclasses.replace(BASE, layer=-4, embedding_scale=0.25)
+    for given, layers, scale in (
+        ({}, (8,), 0.25),
+        ({"layer": 8}, (8,), 1),
+        ({"layer": "last"}, (11,), 1),
+        ({"layer": [0, 2]}, (0, 2), 1),
+        ({"mode": "paper"}, (11,), 1),
+    ):
+        options = resolve_options(config, given)
+        assert (options.layers, options.scale) == (layers, scale)
 
 
 @pytest.mark.parametrize(

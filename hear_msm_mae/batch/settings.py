@@ -79,7 +79,7 @@ def settings_of(
         weights_name=weights_name,
         mode=options.mode,
         precision=options.precision,
-        options=f"layers {options.layers}, normalization {options.normalization}",
+        options=f"layers {options.layers} x {options.scale}, normalization {options.normalization}",
         timestamps=timestamps,
         hop_ms=options.timestamp_hop_ms if timestamps else None,
         segment=None if segment is None else float(segment),

@@ -105,6 +105,7 @@ def export(
     encoder_only: bool = False,
     half: bool = False,
     layer: int | None = None,
+    embedding_scale: float = 1.0,
 ) -> Path:
     """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
 
@@ -114,10 +115,11 @@ def export(
         encoder_only: leave out the decoder (reconstructions need it, embeddings do not).
         half: store float16.
         layer: block that `load_model` reads by default, see `ModelConfig.layer`.
+        embedding_scale: factor of its output, see `ModelConfig.embedding_scale`.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
-        ValueError: no checkpoint can be read, a wrong suffix, or no such block.
+        ValueError: no checkpoint can be read, a wrong suffix, no such block, or no such factor.
     """
     out_path = Path(out_path)
     if out_path.suffix != ".safetensors":
@@ -129,7 +131,7 @@ def export(
     model = MaskedAutoencoder(config)
     model.load_state_dict(run.model)
     tensors = state_tensors(model.encoder, None if encoder_only else model.decoder)
-    config = dataclasses.replace(config, layer=layer)
+    config = dataclasses.replace(config, layer=layer, embedding_scale=embedding_scale)
     save_checkpoint(out_path, Checkpoint(config, tensors), half=half)
     return out_path
 
