@@ -93,15 +93,14 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
         "encoder": f"{config.width}-d, {config.depth} blocks, {config.heads} heads, "
         f"{'CLS' if config.cls_token else 'no CLS'}, {count['encoder'] / 1e6:.1f} M parameters",
         "decoder": decoder,
-        "layer": "last"
-        if config.layer is None
-        else f"{config.layer} of 0 to {config.depth - 1}, times {config.embedding_scale:g}",
+        "layer": "last" if config.layer is None else f"{config.layer} of 0 to {config.depth - 1}",
         "statistics": f"mean {config.norm_mean:.4f}, std {config.norm_std:.4f}",
         "embedding size": config.frame_embedding_size,
+        "embedding scale": f"{config.embedding_scale:g}",
         "timestamp hops": f"{', '.join(map(str, valid_hops_ms(config)))} ms",
     }
     for key, value in rows.items():
-        print(f"{key:15s} {value}")
+        print(f"{key:16s} {value}")
 
 
 @app.command()

@@ -67,7 +67,7 @@ def export(
         typer.Option(help="Block that load_model reads by default.", show_default="the last"),
     ] = None,
     embedding_scale: Annotated[
-        float, typer.Option(help="Factor of the embeddings that --layer gives.")
+        float, typer.Option(help="Factor of the embeddings that load_model gives by default.")
     ] = 1.0,
 ) -> None:
     """Write the weights of a run as a file for load_model."""

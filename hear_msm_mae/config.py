@@ -73,8 +73,8 @@ class ModelConfig:
     one, with the final LayerNorm. Blocks before it may tell more, as reconstruction is not their
     own task yet."""
     embedding_scale: float = 1.0
-    """Factor of the embeddings from `layer`: inner blocks have large values, and what float32
-    rounds off is in proportion."""
+    """Factor of the default embeddings: inner blocks have large values, and what float32 rounds off
+    is in proportion."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -212,7 +212,7 @@ class HearModel(nn.Module):
         outputs = zip(range(max(layers) + 1), self.encoder.layers(spectrogram), strict=False)
         kept = {i: self.encoder.frame_embeddings(x) for i, x in outputs if i in layers}
         found = torch.cat([kept[i][:, :columns] for i in layers], dim=-1).float()
-        return found * self.options.scale if self.options.scale != 1 else found
+        return found * self.options.scale
 
     def _normalizer(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
         """Stored statistics, or those of the whole batch (unbiased std) in a first pass."""

@@ -25,8 +25,8 @@ class Options:
     normalization: str | tuple[float, float]
     timestamp_hop_ms: int
     layers: tuple[int, ...]
-    scale: float = 1.0
-    """Factor of the embeddings, from the weights where they choose the layer."""
+    scale: float
+    """Factor of the embeddings, the one of the weights where they choose the layer."""
 
 
 def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
@@ -55,11 +55,10 @@ def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     mode = _one_of("mode", given.get("mode", "default"), MODES)
     paper = mode == "paper"
-    layer, scale = given.get("layer"), 1.0
-    if "layer" not in given:
-        layer = "last"
-        if config.layer is not None and not paper:
-            layer, scale = config.layer, config.embedding_scale
+    layer, scale = given.get("layer", "last"), 1.0
+    if "layer" not in given and not paper:  # the weights choose
+        layer = "last" if config.layer is None else config.layer
+        scale = config.embedding_scale
     return Options(
         mode=mode,
         precision=_one_of("precision", given.get("precision", "float32"), PRECISIONS),

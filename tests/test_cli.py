@@ -34,6 +34,7 @@ def test_info(run, tiny_file, tiny_checkpoint):
     assert "mean -7.1000, std 4.2000" in shown["statistics"]
     assert shown["layer"] == "last"
     assert re.search(r"embedding size\s+160\n", result.out)
+    assert re.search(r"embedding scale\s+1\n", result.out)
     assert re.search(r"timestamp hops\s+10, 20, 40, 80, 160 ms", result.out)
 
 

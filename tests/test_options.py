@@ -25,6 +25,7 @@ def test_defaults():
         normalization="stored",
         timestamp_hop_ms=40,
         layers=(11,),
+        scale=1.0,
     )
 
 
@@ -91,10 +92,12 @@ def test_layer(value, layers):
 
 
 def test_weights_may_say_which_layer_is_the_default():
-    config = dataclasses.replace(BASE, layer=-4, embedding_scale=0.25)
+    scaled = dataclasses.replace(BASE, embedding_scale=0.5)
+    assert resolve_options(scaled, {}).scale == 0.5
+    config = dataclasses.replace(scaled, layer=-4, embedding_scale=0.25)
     for given, layers, scale in (
         ({}, (8,), 0.25),
-        ({"layer": 8}, (8,), 1),
+        ({"layer": 8}, (8,), 1),  # the weights' factor is that of their own layer
         ({"layer": "last"}, (11,), 1),
         ({"layer": [0, 2]}, (0, 2), 1),
         ({"mode": "paper"}, (11,), 1),
@@ -155,7 +158,7 @@ def test_options_arrive_as_json(tiny_file):
     text = """{"mode": "default", "timestamp_hop_ms": 20, "normalization": [-6, 4],
                "precision": "float32", "layer": [0, -1]}"""
     options = load_model(str(tiny_file), **json.loads(text)).options
-    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1))
+    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1), 1.0)
     assert json.loads('{"timestamp_hop_ms": null}')["timestamp_hop_ms"] is None
     assert load_model(tiny_file, timestamp_hop_ms=None).options.timestamp_hop_ms == 40
 

@@ -7,7 +7,7 @@ from reference import CLIPS, assert_matches, audio
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 
 
-# Ten seconds are five units, which take as long as all others together; four seconds are two.
+# Ten seconds are five units and the slowest; what several units bring, four seconds (two) show too.
 @pytest.mark.parametrize(
     "tag", [pytest.param(t, marks=pytest.mark.slow) if t == "10p0" else t for t in CLIPS]
 )

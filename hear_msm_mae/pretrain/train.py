@@ -115,7 +115,7 @@ def export(
         encoder_only: leave out the decoder (reconstructions need it, embeddings do not).
         half: store float16.
         layer: block that `load_model` reads by default, see `ModelConfig.layer`.
-        embedding_scale: factor of its output, see `ModelConfig.embedding_scale`.
+        embedding_scale: factor of the embeddings, see `ModelConfig.embedding_scale`.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
