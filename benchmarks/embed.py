@@ -35,11 +35,11 @@ from benchmarks import measure
 from benchmarks.inference import RESULTS, build
 from hear_msm_mae import get_scene_embeddings
 from hear_msm_mae.audio import find_audio, read_audio
-from hear_msm_mae.batch.pipeline import UnitEncoder
-from hear_msm_mae.batch.run import embed_to
-from hear_msm_mae.batch.settings import settings_of
 from hear_msm_mae.config import SAMPLE_RATE
-from hear_msm_mae.embedder import HearModel
+from hear_msm_mae.embed.pipeline import UnitEncoder
+from hear_msm_mae.embed.run import embed_to
+from hear_msm_mae.embed.settings import settings_of
+from hear_msm_mae.model import HearModel
 
 # Rate, channels, ending and libsndfile's subtype.
 KINDS = (
@@ -124,8 +124,8 @@ def cpu_seconds() -> float:
 
 def reader_seconds(source: Path, model: HearModel) -> float:
     """Processor time to find, decode, resample, transform and cut everything, without encoder."""
-    from hear_msm_mae.batch.cut import cut, make_plan
-    from hear_msm_mae.batch.inputs import find_tasks
+    from hear_msm_mae.embed.cut import cut, make_plan
+    from hear_msm_mae.embed.inputs import find_tasks
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -30,10 +30,10 @@ from benchmarks import measure
 from benchmarks.plain import PlainPath, plain_log_mel
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.config import SAMPLE_RATE, ModelConfig
-from hear_msm_mae.embedder import HearModel
-from hear_msm_mae.frontend import LogMel
+from hear_msm_mae.log_mel import LogMel
+from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
-from hear_msm_mae.units import scene_track, split_units
+from hear_msm_mae.timeline import scene_track, split_units
 
 INPUTS = [(8, 10), (1, 10), (1, 2)]  # clips, seconds
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 
 from hear_msm_mae.config import F_MAX, F_MIN, HOP_LENGTH, LOG_EPS, SAMPLE_RATE, WINDOW_LENGTH
-from hear_msm_mae.embedder import HearModel
 from hear_msm_mae.encoder import patchify
+from hear_msm_mae.model import HearModel
 
 
 def plain_log_mel(n_mels: int = 80) -> torch.nn.Module:

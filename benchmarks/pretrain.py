@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import measure
+from hear_msm_mae.mae import Mask, MaskedAutoencoder
 from hear_msm_mae.pretrain.engine import keep_freed_memory, parameter_groups, set_attention
-from hear_msm_mae.pretrain.mae import Mask, MaskedAutoencoder
 from hear_msm_mae.pretrain.sampling import CropSampler, StepDataset, split_order
 from hear_msm_mae.pretrain.settings import Settings, load_recipe
 from hear_msm_mae.pretrain.speed import training_flops

@@ -25,8 +25,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hear_msm_mae.checkpoint import bundled_weights, load_checkpoint, replacing
+from hear_msm_mae.checkpoints.native import bundled_weights, load_checkpoint
 from hear_msm_mae.config import ModelConfig
+from hear_msm_mae.files import replacing
 from weights.corpus.packages import BuildError
 
 from .evaluation import contestants, published, report

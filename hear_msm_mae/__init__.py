@@ -10,7 +10,7 @@ The three functions of the HEAR 2021 common API:
 """
 
 from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
-from .batch.records import embed_files
+from .embed.records import embed_files
 
 __version__ = "0.1.0"
 

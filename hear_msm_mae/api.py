@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .convert import load_any
-from .embedder import HearModel
+from .checkpoints.foreign import load_any
+from .checkpoints.hub import find_weights
+from .model import HearModel
 from .options import resolve_options
-from .sharing import find_weights
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from .config import SAMPLE_RATE
+from .files import printable
 
 # Endings beside the format names that libsndfile reports. RAW is left out: such a file does not
 # say its rate, so it has to be converted by somebody who knows.
@@ -239,8 +240,3 @@ def _walk(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[
                 and path.is_file()  # not a pipe, not a dangling link
             ):
                 yield path
-
-
-def printable(path: str | Path) -> str:
-    """The path as it can be printed: bytes that are not UTF-8 appear as backslash escapes."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .config import ModelConfig
-from .units import valid_hops_ms
+from .timeline import valid_hops_ms
 
 DEFAULT_HOP_MS = 40  # hear-validator warns above 50 ms
 MODES = ("default", "paper")

@@ -22,15 +22,15 @@ from toy_corpus import ToyCorpus, quick
 from visual_commands import command, write_odd_clips
 
 from hear_msm_mae import cli, load_model
-from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint, state_tensors
+from hear_msm_mae.checkpoints.foreign import load_any
+from hear_msm_mae.checkpoints.native import Checkpoint, save_checkpoint, state_tensors
 from hear_msm_mae.config import ModelConfig
-from hear_msm_mae.convert import load_any
-from hear_msm_mae.embedder import HearModel
 from hear_msm_mae.encoder import Encoder
-from hear_msm_mae.frontend import LogMel
+from hear_msm_mae.log_mel import LogMel
+from hear_msm_mae.mae import Decoder, MaskedAutoencoder
+from hear_msm_mae.model import HearModel
 from hear_msm_mae.pretrain import speed
 from hear_msm_mae.pretrain import state as states
-from hear_msm_mae.pretrain.mae import Decoder, MaskedAutoencoder
 from hear_msm_mae.pretrain.train import pretrain
 
 # So that their failures show values like those of test files do.

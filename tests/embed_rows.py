@@ -10,9 +10,9 @@ import numpy as np
 import pandas
 
 from hear_msm_mae import embed_files
-from hear_msm_mae.batch.run import Summary, embed_to
-from hear_msm_mae.batch.settings import settings_of
-from hear_msm_mae.batch.target import Target
+from hear_msm_mae.embed.run import Summary, embed_to
+from hear_msm_mae.embed.settings import settings_of
+from hear_msm_mae.embed.target import Target
 
 SUFFIXES = (".parquet", ".npz", ".h5", "")
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hear_msm_mae.convert import load_any
+from hear_msm_mae.checkpoints.foreign import load_any
 from hear_msm_mae.encoder import Encoder
 
 ARGS = argparse.Namespace(model="mae_vit_base", lr=1e-4, output_dir="out")

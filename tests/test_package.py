@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hear_msm_mae
-from hear_msm_mae.checkpoint import BUNDLED_WEIGHTS, bundled_weights, load_checkpoint
+from hear_msm_mae.checkpoints.native import BUNDLED_WEIGHTS, bundled_weights, load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hear_msm_mae.frontend import SILENCE
+from hear_msm_mae.log_mel import SILENCE
 from hear_msm_mae.pretrain.settings import Settings, from_dict
 
 # A model that takes milliseconds per step: 5 x 2 patches, 32 channels.

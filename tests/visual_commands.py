@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from typer.testing import CliRunner
 
-from hear_msm_mae.checkpoint import Checkpoint, save_checkpoint
+from hear_msm_mae.checkpoints.native import Checkpoint, save_checkpoint
 from hear_msm_mae.cli import app
 
 EVIL = "<img src=x onerror=alert(1)>.wav"

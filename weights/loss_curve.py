@@ -1,6 +1,6 @@
 """Draw the loss of pretraining runs, one after the other, for the model card.
 
-    python weights/loss_curve.py OUT.png RUN[=CROPS_BEFORE] ...
+    python -m weights.loss_curve OUT.png RUN[=CROPS_BEFORE] ...
 
 Reads the TensorBoard files of the run folders: the loss of the training crops, smoothed, and that
 of the held-out ones at every checkpoint. CROPS_BEFORE is what the weights had seen when the run
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hear_msm_mae.checkpoint import replacing
+from hear_msm_mae.files import replacing
 from hear_msm_mae.pretrain.settings import load_recipe
 
 TRAINING, HELD_OUT = "loss", "held_out/loss"

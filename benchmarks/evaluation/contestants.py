@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hear_msm_mae import get_scene_embeddings, load_model
 from hear_msm_mae.config import ModelConfig
-from hear_msm_mae.embedder import HearModel
-from hear_msm_mae.frontend import LogMel
+from hear_msm_mae.log_mel import LogMel
+from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
 
 Embed = Callable[[Tensor], Tensor]

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hear_msm_mae.checkpoint import replacing
 from hear_msm_mae.config import SAMPLE_RATE
+from hear_msm_mae.files import replacing
 from weights.corpus.packages import BuildError
 
 Facts = Mapping[str, str]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hear_msm_mae.checkpoint import replacing
+from hear_msm_mae.files import replacing
 
 from .contestants import Contestant
 from .pools import Pool

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hear_msm_mae.checkpoint import (
+from hear_msm_mae.checkpoints.native import (
     Checkpoint,
     bundled_weights,
     load_checkpoint,

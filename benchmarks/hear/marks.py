@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hear_msm_mae.checkpoint import replacing
+from hear_msm_mae.files import replacing
 
 Settings = Mapping[str, Any]
 

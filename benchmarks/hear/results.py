@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hear_msm_mae.checkpoint import replacing
+from hear_msm_mae.files import replacing
 
 from .tasks_format import NOT_SHARES, Task
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hear_msm_mae.cli_common import module_command
+from hear_msm_mae.cli.common import module_command
 from weights.corpus.packages import sha256
 
 from . import results

@@ -15,9 +15,9 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from ..checkpoint import Checkpoint, load_checkpoint
+from ..checkpoints.native import Checkpoint, load_checkpoint
 from ..config import ModelConfig
-from .mae import MaskedAutoencoder
+from ..mae import MaskedAutoencoder
 from .settings import PRECISIONS, Settings
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..mae import MaskedAutoencoder
 from ..visualize.plots import Panel, draw
-from .mae import MaskedAutoencoder
 from .sampling import Batch, CorpusLike, CropSampler, StepDataset, split_order
 from .settings import Settings
 
@@ -88,7 +88,7 @@ class Evaluation:
 
     def _embed(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Scene embeddings (n, d) by the encoder in training, frozen."""
-        from ..embedder import HearModel
+        from ..model import HearModel
         from ..options import resolve_options
 
         with torch.random.fork_rng(devices=[]):  # it draws initial weights

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import LOG_EPS
-from ..frontend import SILENCE
-from .mae import Mask
+from ..log_mel import SILENCE
+from ..mae import Mask
 from .settings import Settings
 
 TRAIN, HELD_OUT, SPLIT = 0, 1, 2  # independent streams of random numbers under one seed

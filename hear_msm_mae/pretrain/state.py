@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from ..checkpoint import replacing
+from ..files import replacing
 from .settings import CHANGEABLE, Settings, from_dict
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from ..checkpoint import Checkpoint, replacing, save_checkpoint, state_tensors
+from ..checkpoints.native import Checkpoint, save_checkpoint, state_tensors
+from ..files import replacing
+from ..mae import MaskedAutoencoder
 from . import state as states
 from .engine import denormals_flushed, launch, make_model, make_optimizer, set_attention
-from .mae import MaskedAutoencoder
 from .sampling import Batch, CorpusLike, CropSampler, StepDataset, batches, split_order
 from .settings import Settings
 from .speed import faster_precision
@@ -293,7 +294,7 @@ class _Run:
 
 
 def _open_corpus(settings: Settings) -> CorpusLike:
-    from .corpus import Corpus
+    from ..corpus.corpus import Corpus
 
     return Corpus.open(settings.corpus)
 

@@ -14,8 +14,8 @@ from lightning.fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ..mae import MaskedAutoencoder
 from .evaluate import Evaluation
-from .mae import MaskedAutoencoder
 from .sampling import CorpusLike
 from .settings import Settings
 from .speed import matmul_peak, training_flops

@@ -10,10 +10,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..embedder import HearModel
-from ..frontend import SILENCE
-from ..pretrain.mae import Decoder, Mask, MaskedAutoencoder, random_mask
-from ..units import scene_track, split_units
+from ..log_mel import SILENCE
+from ..mae import Decoder, Mask, MaskedAutoencoder, random_mask
+from ..model import HearModel
+from ..timeline import scene_track, split_units
 
 QUERIES = ("patches", "cls")
 

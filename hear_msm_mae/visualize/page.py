@@ -33,7 +33,7 @@ def render(title: str, data: dict[str, Any]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / "page" / name).read_text(encoding="utf-8")
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

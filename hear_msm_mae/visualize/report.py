@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import find_audio, printable, read_audio
-from ..checkpoint import replacing
+from ..audio import find_audio, read_audio
 from ..config import MS_PER_FRAME, SAMPLE_RATE, num_frames
-from ..embedder import HearModel
-from ..pretrain.mae import MaskedAutoencoder
+from ..files import printable, replacing
+from ..mae import MaskedAutoencoder
+from ..model import HearModel
 from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
 from .media import narrow, picture_uri, sound_uri
 from .neighbours import LAYOUTS, directions, layout_name, nearest, place

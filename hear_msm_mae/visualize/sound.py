@@ -7,7 +7,7 @@ from torch import Tensor
 from torchaudio.functional import griffinlim
 
 from ..config import HOP_LENGTH, LOG_EPS, WINDOW_LENGTH
-from ..frontend import mel_filter_bank
+from ..log_mel import mel_filter_bank
 
 MEL_ITERATIONS = 100
 PHASE_ITERATIONS = 64

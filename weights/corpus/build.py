@@ -1,6 +1,6 @@
 """Build the pretraining corpus from openly licensed Debian packages.
 
-    python weights/corpus/build.py DEST [--only NAME ...] [--check]
+    python -m weights.corpus.build DEST [--only NAME ...] [--check]
 
 Reads `sources.csv` beside this file. Recordings come out of Debian packages
 (`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); the
@@ -22,8 +22,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import packages
-from packages import BuildError, Collected, read_csv, role_of
+from weights.corpus import packages
+from weights.corpus.packages import BuildError, Collected, read_csv, role_of
 
 log = logging.getLogger("corpus")
 HERE = Path(__file__).resolve().parent
@@ -193,11 +193,11 @@ def render(source: Source, tree: Path, debs: Path) -> str:
     """Render a synthetic source into `tree` and return the version of its synthesiser."""
     # Imported here: the recordings can be built without any synthesiser.
     if source.name == "general-midi":
-        import render_midi
+        from weights.corpus import render_midi
 
         return render_midi.render_all(tree)
     if source.name == "espeak-ng":
-        import render_speech
+        from weights.corpus import render_speech
 
         return render_speech.render_all(tree, debs)
     raise BuildError(f"no renderer is called {source.name!r}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from midi import DRUM_CHANNEL, Score
+from weights.corpus.midi import DRUM_CHANNEL, Score
 
 SCALES = (
     (0, 2, 4, 5, 7, 9, 11),

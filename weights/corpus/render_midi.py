@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import compose
 import numpy as np
 import soundfile
 import soxr
-from midi import Score
-from packages import BuildError, require, run
+
+from weights.corpus import compose
+from weights.corpus.midi import Score
+from weights.corpus.packages import BuildError, require, run
 
 log = logging.getLogger(__name__)
 SEED = 20261124

@@ -17,8 +17,9 @@ from random import Random
 
 import soundfile
 import soxr
-from packages import BuildError, fetch, require, run, unpack
-from render_midi import installed_version
+
+from weights.corpus.packages import BuildError, fetch, require, run, unpack
+from weights.corpus.render_midi import installed_version
 
 log = logging.getLogger(__name__)
 SEED = 20261124

@@ -1,0 +1,155 @@
+"""Checkpoints: one safetensors file holds the tensors, the configuration and the statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..files import replacing
+
+FORMAT = "hear_msm_mae"
+FORMAT_VERSION = "1"
+BUNDLED_WEIGHTS = "hear_msm_mae-small-80x208p16x16.safetensors"
+
+_ENCODER, _DECODER = "encoder.", "decoder."
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """A complete model: configuration and tensors named `encoder.*`, optionally `decoder.*`."""
+
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the pretraining decoder is included (reconstructions need it)."""
+        return bool(self.decoder_tensors)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors below a prefix ("encoder." or "decoder."), without it, in float32."""
+        size = len(prefix)
+        return {k[size:]: v.float() for k, v in self.tensors.items() if k.startswith(prefix)}
+
+    @property
+    def decoder_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the decoder, named and typed as they are."""
+        return {k: v for k, v in self.tensors.items() if k.startswith(_DECODER)}
+
+    def load_into(self, module: nn.Module, prefix: str = _ENCODER) -> None:
+        """Copy the tensors below `prefix` into a module built from the same configuration.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape.
+        """
+        try:
+            module.load_state_dict(self.part(prefix))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())  # torch spreads it over several lines
+            raise ValueError(
+                f"the tensors do not fit the configuration {self.config.name}: {reason}"
+            ) from error
+
+
+def bundled_weights() -> Path:
+    """Path of the weights that come with the package.
+
+    Raises:
+        FileNotFoundError: the installation lacks them.
+    """
+    package = Path(__file__).resolve().parents[1]
+    # Installed as hear_msm_mae/weights; in a source tree the folder is beside the package.
+    for folder in (package / "weights", package.parent / "weights"):
+        if (folder / BUNDLED_WEIGHTS).is_file():
+            return folder / BUNDLED_WEIGHTS
+    raise FileNotFoundError(
+        f"the bundled weights {BUNDLED_WEIGHTS} are missing from this installation; "
+        "install the package again or pass model_file_path"
+    )
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
+    """Write a checkpoint; the file appears under its name only when it is complete.
+
+    Args:
+        path: destination, `.safetensors`.
+        checkpoint: what to write.
+        half: store float16 (half the size; computation is float32 after loading all the same).
+    """
+    dtype = torch.float16 if half else torch.float32
+    tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in checkpoint.tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": checkpoint.config.to_json(),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint written by `save_checkpoint`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not safetensors, or not a model of this package.
+    """
+    with _opened(Path(path)) as (file, config):
+        return Checkpoint(config, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """The configuration in a checkpoint, without its tensors; errors as `load_checkpoint`."""
+    with _opened(Path(path)) as (_, config):
+        return config
+
+
+def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[str, Tensor]:
+    """Tensors of the modules under the names that checkpoints use."""
+    tensors = {_ENCODER + k: v for k, v in encoder.state_dict().items()}
+    if decoder is not None:
+        tensors |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
+    return tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
+    """An open safetensors file of this package and its configuration."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_format(path, metadata)
+            try:
+                config = ModelConfig.from_json(metadata.get("config", ""))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            yield file, config
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or not a safetensors weights file ({error}); "
+            "download or convert it again"
+        ) from error
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is a safetensors file of another architecture: its metadata does not name "
+            f"the format {FORMAT!r}; convert .pth files with `hear-msm-mae convert`"
+        )
+    if (version := metadata.get("format_version")) != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, this release reads {FORMAT_VERSION}; "
+            "upgrade hear_msm_mae"
+        )

@@ -1,0 +1,1 @@
+"""Folders of audio -> a corpus of log-mel frames for pretraining."""

@@ -1,0 +1,227 @@
+"""One audio file -> log-mel frames on disk, and the stretches of it that are worth keeping."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import stream_audio
+from ..config import HOP_LENGTH, SAMPLE_RATE, num_frames
+from ..files import printable
+from ..log_mel import LogMel
+
+# A half second whose level (root mean square about its mean, re full scale 1.0) is lower counts
+# as silent. White noise of -75 dBFS has the power that is added before the logarithm, so below
+# -60 dBFS little but that constant is left to learn from.
+SILENCE_DBFS = -60.0
+WINDOW_FRAMES = 50  # the level is taken in windows of 0.5 s
+# Silence of this many windows in a row (2 s) is cut out; shorter pauses belong to the sound.
+MIN_SILENT_WINDOWS = 4
+MIN_CLIP_FRAMES = 16  # 0.16 s, one standard patch; shorter files are left out
+
+_BLOCK_SECONDS = 30.0  # decoded at once; a multiple of the level's window
+_HASH_BYTES = 2**20  # read at once
+_SUM_FRAMES = 4096  # added up at once
+
+
+class Task(NamedTuple):
+    """A file to be prepared."""
+
+    file: str  # path to open
+    root: str  # name of its SRC folder
+    path: str  # relative to SRC, escaped
+    source: str  # folder that it is weighted by
+    bytes: int
+    mtime_ns: int
+    known_sha256: str  # of the content that the corpus has under this name, or empty
+
+
+class Options(NamedTuple):
+    """What is the same for all files."""
+
+    spool: str  # folder for the frames of single files
+    n_mels: int
+    silence_dbfs: float
+
+
+class Stretch(NamedTuple):
+    """Frames start..stop of a file, with sums over their values in float64."""
+
+    start: int
+    stop: int
+    sum: float
+    sum_squares: float
+
+
+class Extracted(NamedTuple):
+    """What became of a file."""
+
+    sha256: str = ""
+    reason: str = ""  # why it is left out; empty when it is kept
+    seconds: float = 0.0  # audio decoded
+    spool: str = ""  # raw float16 file (frames, n_mels); empty when nothing was kept
+    stretches: tuple[Stretch, ...] = ()
+
+
+def extract(task: Task, options: Options) -> Extracted:
+    """Hash and decode a file, and write its log-mel frames to a new file in `options.spool`.
+
+    Nothing is decoded when the content is the one that is known already.
+
+    Raises:
+        OSError: the frames cannot be written (disk full). Whatever is wrong with the audio file
+            is a reason to leave it out, not an error.
+    """
+    try:
+        sha256 = _sha256(task.file)
+    except OSError as error:
+        return Extracted(reason=f"unreadable: {error.strerror or error}")
+    if sha256 == task.known_sha256:
+        return Extracted(sha256)
+    handle, spool = tempfile.mkstemp(dir=options.spool)
+    result = Extracted(sha256)
+    try:
+        with open(handle, "w+b") as file:
+            result = _extract(task, options, sha256, file)
+        if result.stretches:
+            result = result._replace(spool=spool)
+        return result
+    finally:
+        if not result.stretches:
+            os.unlink(spool)
+
+
+def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extracted:
+    levels: list[NDArray[np.float64]] = []
+    samples = 0
+
+    def measured() -> Iterator[NDArray[np.float32]]:
+        nonlocal samples
+        for block in stream_audio(task.file, _BLOCK_SECONDS):
+            samples += len(block)
+            levels.append(window_levels(block))
+            yield block
+
+    try:
+        for frames in stream_log_mel(measured(), options.n_mels):
+            values = frames.astype(np.float16)
+            if not np.isfinite(values).all():
+                raise ValueError("sample values too large for a power spectrum")
+            file.write(values.data)
+    except (ValueError, FileNotFoundError) as error:
+        reason = str(error).removeprefix(f"{printable(task.file)}: ")
+        return Extracted(sha256, f"unreadable: {reason}", samples / SAMPLE_RATE)
+    seconds = samples / SAMPLE_RATE
+    state = os.stat(task.file)
+    if (state.st_size, state.st_mtime_ns) != (task.bytes, task.mtime_ns):
+        return Extracted(sha256, "unreadable: it changed while it was read", seconds)
+    total = num_frames(samples)
+    if total < MIN_CLIP_FRAMES:
+        return Extracted(sha256, f"short: {seconds:.3f} s of audio", seconds)
+    level = np.concatenate(levels)
+    kept = [(a, b) for a, b in stretches(level < options.silence_dbfs, total)]
+    if not kept:
+        reason = f"silent: {level.max():.1f} dBFS in its loudest half second"
+        return Extracted(sha256, reason, seconds)
+    file.flush()
+    array = np.memmap(file, np.float16, "r", shape=(total, options.n_mels))
+    return Extracted(
+        sha256, seconds=seconds, stretches=tuple(Stretch(a, b, *_sums(array[a:b])) for a, b in kept)
+    )
+
+
+def stream_log_mel(
+    blocks: Iterable[NDArray[np.float32]], n_mels: int
+) -> Iterator[NDArray[np.float32]]:
+    """Log-mel frames of a waveform that arrives in blocks.
+
+    Args:
+        blocks: (n,) float32 pieces of one waveform.
+        n_mels: mel bins f.
+
+    Yields:
+        (t, f) float32; one behind the other they are `LogMel.log_mel` of the whole waveform,
+        1 + n // 160 frames.
+
+    >>> pieces = stream_log_mel([np.ones(8000, np.float32)] * 2, n_mels=40)
+    >>> sum(len(piece) for piece in pieces)
+    101
+    """
+    for frames in _front_end(n_mels).stream(blocks):
+        yield frames.T.contiguous().numpy()
+
+
+def window_levels(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Level of each window of 0.5 s (the last one may be shorter), without its constant part.
+
+    Returns:
+        (w,) float64, dB re full scale 1.0; digital silence is -inf.
+
+    >>> window_levels(np.tile(np.float32([0.1, -0.1]), 6000)).round(3)
+    array([-20., -20.])
+    """
+    size = WINDOW_FRAMES * HOP_LENGTH
+    whole = len(waveform) - len(waveform) % size
+    values = waveform.astype(np.float64)
+    power = values[:whole].reshape(-1, size).var(axis=1)
+    if len(values) > whole:
+        power = np.append(power, values[whole:].var())
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(power)
+
+
+def stretches(silent: NDArray[np.bool_], total_frames: int) -> Iterator[tuple[int, int]]:
+    """Frame ranges that remain when long silence is cut out.
+
+    Args:
+        silent: (w,) whether each window of 0.5 s is silent.
+        total_frames: frames of the file; those behind the last window belong to it.
+
+    Yields:
+        (start, stop) of each stretch; nothing when all windows are silent.
+
+    >>> list(stretches(np.array([0, 1, 0, 1, 1, 1, 1, 0], bool), 401))
+    [(0, 150), (350, 401)]
+    """
+    if silent.all():
+        return
+    edges = np.flatnonzero(np.diff(silent, prepend=False, append=False))
+    runs = edges.reshape(-1, 2)  # [first silent window, first loud window)
+    runs = runs[runs[:, 1] - runs[:, 0] >= MIN_SILENT_WINDOWS]
+    starts = [0, *(runs[:, 1])]
+    stops = [*(runs[:, 0]), len(silent)]
+    for first, last in zip(starts, stops, strict=True):
+        if first < last:
+            stop = total_frames if last == len(silent) else int(last) * WINDOW_FRAMES
+            yield int(first) * WINDOW_FRAMES, stop
+
+
+@functools.cache
+def _front_end(n_mels: int) -> LogMel:
+    return LogMel(n_mels)
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_HASH_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sums(frames: NDArray[np.float16]) -> tuple[float, float]:
+    """Sum and sum of squares of the values, in float64."""
+    total = squares = 0.0
+    for start in range(0, len(frames), _SUM_FRAMES):
+        values = frames[start : start + _SUM_FRAMES].astype(np.float64).ravel()
+        total += float(values.sum())
+        squares += float(np.square(values).sum())  # not a product: it would start BLAS threads
+    return total, squares

@@ -1,0 +1,112 @@
+"""Object stores and other places that fsspec knows: "scheme://..." beside local paths."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..audio import AUDIO_SUFFIXES
+from ..files import replacing
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a scheme, as in s3://bucket/key.
+
+    >>> is_remote("s3://bucket/a.wav"), is_remote("C:/a.wav"), is_remote("/data/a.wav")
+    (True, False, False)
+    """
+    return _SCHEME.match(path) is not None
+
+
+def open_remote(url: str) -> tuple[Any, str]:
+    """The file system of a URL, or of a local path, and the path there.
+
+    Raises:
+        ValueError: an unknown scheme, or a package for it is missing.
+    """
+    import fsspec  # a need of torch
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{url} cannot be opened: {error}") from error
+    return fs, path
+
+
+def find_remote(url: str) -> list[str]:
+    """Audio files at a URL: a file, a folder (recursive) or a glob; sorted.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    fs, path = open_remote(url)
+    if any(character in path for character in "*?["):
+        found = [name for name in fs.glob(path) if fs.isfile(name)]
+    elif fs.isdir(path):
+        # Object stores list what is below without walking; hidden files are left out.
+        below = len(path.rstrip("/")) + 1
+        found = [
+            name
+            for name in fs.find(path)
+            if Path(name).suffix.lower() in AUDIO_SUFFIXES
+            and not any(part.startswith(".") for part in Path(name[below:]).parts)
+        ]
+    elif fs.isfile(path):
+        found = [path]
+    else:
+        raise FileNotFoundError(f"no such file or folder: {url}")
+    return [fs.unstrip_protocol(name) for name in sorted(found)]
+
+
+@contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """The path itself, or a temporary local copy of a remote file.
+
+    Raises:
+        OSError: there is no such remote file, or it cannot be read.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    fs, name = open_remote(path)
+    ending = Path(name.split("?")[0]).suffix  # signed URLs end in a query, too long for a name
+    with tempfile.NamedTemporaryFile(suffix=ending) as copy:
+        try:
+            with fs.open(name, "rb") as source:
+                shutil.copyfileobj(source, copy)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # a connection's end is another error for every back end
+            raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
+        copy.flush()
+        yield copy.name
+
+
+@contextmanager
+def replacing_remote(url: str) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its name when it is complete (local or remote).
+
+    Object stores show an upload when it is finished; local files are renamed.
+    """
+    if not is_remote(url):
+        with replacing(url) as temporary, temporary.open("wb") as file:
+            yield file
+        return
+    fs, path = open_remote(url)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    with fs.transaction, fs.open(path, "wb") as file:
+        yield file
+
+
+def remove_remote(url: str) -> None:
+    """Delete a file, local or remote, if there is one."""
+    fs, path = open_remote(url)
+    if fs.isfile(path):
+        fs.rm_file(path)

@@ -1,0 +1,121 @@
+"""What decides how recordings become rows; stored with every output and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import printable
+from ..model import HearModel
+from .inputs import Task
+from .records import DTYPES
+
+# Settings that must be the same for a run to go on, and the option of `embed` behind each.
+COMPARED = {
+    "weights": "--weights",
+    "mode": "--mode",
+    "precision": "--precision",
+    "timestamps": "--timestamps",
+    "hop_ms": "--hop-ms",
+    "segment": "--segment",
+    "overlap": "--overlap",
+    "dtype": "--dtype",
+    "options": "load_model",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How recordings become rows; made by `settings_of`.
+
+    Attributes:
+        weights: fingerprint of the model; weights_name: for people.
+        mode, precision: of the model; options: the others that change embeddings.
+        timestamps: embeddings over time, not one per clip; hop_ms: their distance.
+        segment, overlap: windows, in seconds.
+        dtype: of the stored embeddings.
+    """
+
+    weights: str
+    weights_name: str
+    mode: str
+    precision: str
+    options: str
+    timestamps: bool
+    hop_ms: int | None
+    segment: float | None
+    overlap: float
+    dtype: str
+
+    def stored(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What is written into outputs."""
+        stretches = any(task.start > 0 or task.end is not None for task in tasks)
+        return dataclasses.asdict(self) | {"format_version": 1, "stretches": stretches}
+
+
+def settings_of(
+    model: HearModel,
+    weights_name: str,
+    timestamps: bool = False,
+    segment: float | None = None,
+    overlap: float = 0.0,
+    dtype: str = "float32",
+) -> Settings:
+    """Settings of a run with a model.
+
+    Raises:
+        ValueError: an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}")
+    options = model.options
+    return Settings(
+        weights=fingerprint(model),
+        weights_name=weights_name,
+        mode=options.mode,
+        precision=options.precision,
+        options=f"layers {options.layers} x {options.scale}, normalization {options.normalization}",
+        timestamps=timestamps,
+        hop_ms=options.timestamp_hop_ms if timestamps else None,
+        segment=None if segment is None else float(segment),
+        overlap=float(overlap),
+        dtype=dtype,
+    )
+
+
+def fingerprint(model: HearModel) -> str:
+    """Hash of the encoder and its configuration, whatever file they came from."""
+    digest = hashlib.sha256(model.config.to_json().encode())
+    for name, tensor in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first setting that is another one, with both values; empty when all are the same."""
+    for name, option in COMPARED.items():
+        if old.get(name) != new[name]:
+            return f"{option}: {_shown(name, old)}, now {_shown(name, new)}"
+    return ""
+
+
+def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the name of the setting, when one differs."""
+    if difference := differs(old, new):
+        raise ValueError(
+            f"{printable(where)} was made with another setting of {difference}; repeat the old "
+            "one, choose another output, or pass --overwrite"
+        )
+
+
+def _shown(name: str, settings: Mapping[str, Any]) -> str:
+    value = settings.get(name)
+    if name == "weights" and value is not None:
+        return f"{settings.get('weights_name')} ({str(value)[:12]})"
+    return str(value)

@@ -1,0 +1,85 @@
+"""Files and names: atomic replacement, Ctrl-C while writing, escaping, processors to use."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+_ESCAPE = re.compile(r"\\udc([89a-f][0-9a-f])")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block succeeds.
+
+    Nothing is left behind, and the old file stays, when the block fails.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some writers choose the format by it.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)  # mkstemp makes private files; give the usual permissions
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt at the end of the block; a second one at once.
+
+    In the middle of a ZIP file it would be lost (Python ignores what is raised in `__del__`) or
+    turn into a ValueError about an open handle. Only the main thread gets signals, so elsewhere
+    this does nothing, and so it does where the caller has a handler of its own.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    came = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def printable(path: str | Path) -> str:
+    """The path as it can be printed: bytes that are not UTF-8 appear as backslash escapes."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def unescaped(path: str) -> str:
+    """Inverse of `hear_msm_mae.audio.printable`."""
+    return _ESCAPE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), path)
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,186 @@
+"""Corpus preparation that is killed, interrupted, or out of disk, in real processes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from hear_msm_mae.corpus.corpus import Corpus
+from hear_msm_mae.corpus.manifest import read_manifest
+from hear_msm_mae.corpus.prepare import prepare
+
+FILES = 60
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+}
+# The command, with the index written after every file and a largest size of each file in bytes.
+PROGRAM = """
+import resource, sys, time
+from pathlib import Path
+from hear_msm_mae.corpus import prepare as module
+if __name__ == "__main__":
+    source, dest, limit, delay = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    module._COMMIT_SECONDS, module._COMMIT_SHARE = 0.0, 1.0
+    take = module._Job._take
+    def slowly(self, task, result):
+        time.sleep(delay)
+        take(self, task, result)
+    module._Job._take = slowly
+    try:
+        module.prepare([source], dest, workers=1, progress=False)
+    except OSError as error:
+        sys.exit(str(error))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many") / "source"
+    folder.mkdir()
+    for i in range(FILES):
+        wave = 0.1 * np.random.default_rng(i).standard_normal(16000 + 1600 * (i % 7))
+        soundfile.write(folder / f"{i:03d}.wav", wave, 16000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(source, tmp_path_factory):
+    """The corpus of a run that nothing happened to."""
+    dest = tmp_path_factory.mktemp("whole") / "corpus"
+    prepare([source], dest, workers=0, progress=False)
+    return dest
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def start(program, source, dest, limit=0, delay=0.0):
+    words = [sys.executable, program, source, dest, str(limit), str(delay)]
+    return subprocess.Popen(
+        words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def listed(dest):
+    """Clips in the index, 0 before there is one; it must be readable at any moment."""
+    return len(read_manifest(dest)) if (dest / "manifest.csv").exists() else 0
+
+
+def wait_for(process, dest, clips):
+    deadline = time.monotonic() + 120
+    while listed(dest) < clips:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def check_valid(dest, whole):
+    """What is there is a beginning of the whole corpus, and only that is left out."""
+    part, full = Corpus.open(dest), Corpus.open(whole)
+    assert 0 < len(part) < len(full)
+    for clip, frames in enumerate(part.clip_frames):
+        assert frames == full.clip_frames[clip]
+        np.testing.assert_array_equal(part.read(clip, 0, frames), full.read(clip, 0, frames))
+    return len(part)
+
+
+def check_completed(source, dest, whole, had):
+    """A second run does the rest, and the files are byte for byte those of the whole run."""
+    report = prepare([source], dest, workers=0, progress=False)
+    assert report.unchanged == had
+    assert report.prepared == FILES - had
+    for name in ("manifest.csv", "skipped.csv", "corpus.json", "frames-00000.npy"):
+        assert (dest / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not [p for p in dest.iterdir() if p.name.startswith(".") and p.name != ".prepare.lock"]
+
+
+@pytest.mark.slow
+def test_killed_runs_leave_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+    """kill -9 at random moments of one preparation after the other."""
+    dest = tmp_path / "corpus"
+    moments = random.Random(0)
+    for clips in (5, 15, 30):
+        process = start(program, source, dest, delay=0.01)
+        wait_for(process, dest, clips)
+        time.sleep(moments.uniform(0, 0.05))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        check_valid(dest, whole)
+    check_completed(source, dest, whole, listed(dest))
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(program, source, tmp_path):
+    process = start(program, source, tmp_path / "corpus", delay=0.05)
+    wait_for(process, tmp_path / "corpus", 2)
+    workers = _members(process.pid) - {process.pid}
+    assert workers
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while _members(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ctrl_c_leaves_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+    """SIGINT goes to the whole group, as from a terminal."""
+    dest = tmp_path / "corpus"
+    process = start(program, source, dest, delay=0.02)
+    wait_for(process, dest, 8)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert errors.count("Traceback") == 1  # workers do not see it
+    check_completed(source, dest, whole, check_valid(dest, whole))
+
+
+def test_full_disk_leaves_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+    """A file may not grow beyond a third of the shard (RLIMIT_FSIZE)."""
+    dest = tmp_path / "corpus"
+    limit = (whole / "frames-00000.npy").stat().st_size // 3
+    process = start(program, source, dest, limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    had = check_valid(dest, whole)
+    assert f"it holds {had} files" in errors
+    assert "Free some space and run the same command again" in errors
+    check_completed(source, dest, whole, had)
+
+
+@pytest.mark.slow
+def test_two_at_once_are_refused(program, source, tmp_path):
+    dest = tmp_path / "corpus"
+    process = start(program, source, dest, delay=0.1)
+    wait_for(process, dest, 1)
+    with pytest.raises(ValueError, match="another process is preparing"):
+        prepare([source], dest, workers=0, progress=False)
+    process.kill()
+    process.communicate()
+
+
+def _members(group):
+    """Living processes of a process group."""
+    members = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            members.add(int(path.parent.name))
+    return members

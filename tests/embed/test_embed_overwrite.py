@@ -1,0 +1,130 @@
+"""`embed` and what is in the way: outputs to replace, files of others, places that are taken."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from embed_rows import SUFFIXES, Stopped, assert_same, embed, expected_table, stop_after, table
+
+from hear_msm_mae.embed import outputs
+from hear_msm_mae.embed.inputs import Task
+
+
+def contents(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_folder_of_somebody_else_is_never_cleared(recordings, tiny_model, tmp_path):
+    output = tmp_path / "features"
+    (output / "sub").mkdir(parents=True)
+    for name in ("labels.npy", "sub/x.npy", "settings.json", "notes.txt"):
+        (output / name).write_text("mine")
+    before = contents(output)
+    with pytest.raises(ValueError, match=r"features holds other files.*choose another output$"):
+        embed(output, recordings, tiny_model, overwrite=True)
+    assert contents(output) == before
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_overwriting_a_folder_leaves_strangers_alone(recordings, tiny_model, tmp_path):
+    output = tmp_path / "out"
+    embed(output, recordings, tiny_model)
+    for name in (".DS_Store", "sub/mine.npy"):
+        (output / name).write_text("mine")
+    (recordings / "0.wav").unlink()
+    embed(output, recordings, tiny_model, overwrite=True, timestamps=True)
+    assert_same(table(output), expected_table(recordings, tiny_model, timestamps=True))
+    assert not (output / "0.wav.npy").exists()
+    assert {(output / name).read_text() for name in (".DS_Store", "sub/mine.npy")} == {"mine"}
+    shutil.rmtree(recordings / "sub")
+    (output / "sub/mine.npy").unlink()
+    embed(output, recordings, tiny_model, overwrite=True)
+    assert not (output / "sub").exists()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("batches", [0, 2])
+def test_a_stopped_overwriting_run_goes_on_without_the_option(
+    recordings, tiny_model, tmp_path, suffix, batches, monkeypatch
+):
+    """Nothing of the old output is taken for new, even where nothing of it was replaced yet."""
+    output = tmp_path / f"out{suffix}"
+    embed(output, recordings, tiny_model)
+    old = table(output)
+    for path in recordings.rglob("*.wav"):
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, samples[::-1], rate)
+    with monkeypatch.context() as patch:
+        stop_after(patch, batches)
+        with pytest.raises(Stopped):
+            embed(output, recordings, tiny_model, batch_seconds=2.0, overwrite=True)
+    if not batches:
+        assert_same(table(output), old)
+    summary = embed(output, recordings, tiny_model)
+    assert (summary.done, summary.earlier > 0) == (10, batches > 0)
+    assert_same(table(output), expected_table(recordings, tiny_model))
+    assert embed(output, recordings, tiny_model).earlier == 10
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_other_stretches_of_a_recording_stay(recordings, tiny_model, tmp_path, suffix):
+    output, path = tmp_path / f"out{suffix}", str(recordings / "8.wav")
+    first, second = Task(path, 0.0, 2.0), Task(path, 3.0, 4.0)
+    embed(output, [first], tiny_model)
+    if suffix:
+        assert embed(output, [second], tiny_model).done == 1
+        assert_same(table(output), expected_table([first, second], tiny_model))
+        return
+    # One file per recording, in which the stretches lie side by side.
+    before = contents(output)
+    with pytest.raises(ValueError, match=r"out holds other stretches of .*8\.wav; choose another"):
+        embed(output, [second], tiny_model)
+    assert contents(output) == before
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_no_room_for_the_first_files_of_a_folder(recordings, tiny_model, tmp_path, monkeypatch):
+    output, written = tmp_path / "out", []
+    original = outputs.start_npy
+
+    def limited(*arguments):
+        written.append(1)
+        if len(written) > 3:
+            raise OSError(28, "No space left on device")
+        original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "start_npy", limited)
+        with pytest.raises(OSError, match=r"make room and repeat the command$"):
+            embed(output, recordings, tiny_model)
+    summary = embed(output, recordings, tiny_model)
+    assert (summary.done, summary.earlier, summary.seconds) == (10, 10, 0)
+    assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+def test_a_place_that_another_folder_has_taken(recordings, tiny_model, tmp_path, monkeypatch):
+    """Found before anything is embedded, whether the first run is finished or not."""
+    output, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    soundfile.write(other / "3.wav", np.zeros(9000), 16000)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Stopped):
+            embed(output, recordings, tiny_model, batch_seconds=6.0)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"would both become 3\.wav\.npy"):
+            embed(output, other, tiny_model)
+        embed(output, recordings, tiny_model)
+    assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+def test_a_url_needs_a_cluster(recordings, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"a URL as output needs --ray.*'s3://bucket/out\.npz'"):
+        embed("s3://bucket/out.npz", recordings, tiny_model)
+    assert list(tmp_path.iterdir()) == before

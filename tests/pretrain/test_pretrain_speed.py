@@ -1,0 +1,76 @@
+"""Speed: the machine's peak, the work of a step, and the precision that is the faster."""
+
+import itertools
+import logging
+
+import pytest
+import torch
+from toy_corpus import ToyCorpus, quick
+
+from hear_msm_mae.mae import MaskedAutoencoder
+from hear_msm_mae.pretrain import speed, watch
+from hear_msm_mae.pretrain.engine import set_attention
+from hear_msm_mae.pretrain.state import load_latest
+from hear_msm_mae.pretrain.train import pretrain
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
+
+
+@pytest.mark.parametrize(("seconds", "products"), [(0.001, 6), (40, 1)])
+def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, products):
+    clock = itertools.count(0, seconds)  # what lies between any two looks at it
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(speed, "PEAK_SIZE", 8)
+    peak = speed.matmul_peak(torch.device("cpu"), "fp32")
+    looks = round(next(clock) / seconds)
+    assert peak == pytest.approx(2 * 8**3 / seconds)
+    assert looks == 1 + 3 * products
+
+
+@pytest.mark.parametrize(("peaks", "warned"), [((1e9, 2e9), True), ((3e9, 2e9), False)])
+def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, caplog, peaks, warned):
+    by_precision = dict(zip(("bf16", "fp32"), peaks, strict=True))
+    monkeypatch.setattr(watch, "matmul_peak", lambda device, precision: by_precision[precision])
+    settings = quick(tmp_path, steps=1, precision="bf16")
+    with caplog.at_level(logging.WARNING):
+        pretrain(settings, corpus=ToyCorpus())
+    assert ("precision=fp32 would train faster" in caplog.text) is warned
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU instead")
+@pytest.mark.parametrize(
+    ("info", "precision"),
+    [
+        ("model name\t: x\nflags\t\t: fpu avx2 amx_bf16 amx_tile\n", "bf16"),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", "bf16"),
+        ("flags\t\t: fpu avx2 avx512f\n", "fp32"),
+        ("Features\t: fp asimd\n", "fp32"),
+        (None, "fp32"),
+    ],
+)
+def test_auto_is_what_the_hardware_computes_with_and_stays(tmp_path, monkeypatch, info, precision):
+    path = tmp_path / "cpuinfo"
+    if info is not None:
+        path.write_text(info)
+    monkeypatch.setattr(speed, "CPU_INFO", path)
+    assert speed.faster_precision("auto") == speed.faster_precision("cpu") == precision
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time nothing is left to do, and it is not refused
+        pretrain(quick(run, steps=1, precision="auto"), corpus=ToyCorpus())
+        assert load_latest(run).settings.precision == precision
+        path.write_text("flags : " + ("avx2" if precision == "bf16" else "amx_bf16"))
+
+
+def test_training_flops_are_those_that_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hear_msm_mae.mae import random_mask
+
+    config = quick("unused", unit_frames=64, cls_token=True).model_config()
+    model = MaskedAutoencoder(config)
+    set_attention(model, fused=False)  # torch does not count the fused one on the CPU
+    x = torch.randn(2, 80, 64)
+    mask = random_mask(2, 20, 0.75)
+    with FlopCounterMode(display=False) as counter:
+        model(x, mask).backward()
+    assert speed.training_flops(config, 0.75) * 2 == counter.get_total_flops()

@@ -1,0 +1,253 @@
+"""The recipe of the pretraining corpus: what may be in it, and that its builder is safe."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "weights" / "corpus"
+EXAMPLES = ROOT / "examples"
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (CORPUS / name).open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def compose(monkeypatch):
+    """The composer; its folder is on the path for the length of a test only."""
+    monkeypatch.syspath_prepend(str(CORPUS))
+    return importlib.import_module("compose")
+
+
+# --- what is in the corpus -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", rows("sources.csv"), ids=lambda row: row["name"])
+def test_no_source_is_kept_for_evaluation_or_reserved(source):
+    matching = [r for r in rows("excluded.csv") if fnmatch(source["package"], r["pattern"])]
+    assert not matching
+
+
+@pytest.mark.parametrize("source", rows("sources.csv"), ids=lambda row: row["name"])
+def test_source_is_described(source):
+    assert source["kind"] in {"speech", "music", "sound", "rendered"}
+    assert source["version"]
+    assert source["licence"]
+    assert float(source["hours"]) > 0
+    assert int(source["files"]) > 0
+    assert "-NC" not in source["licence"]
+    assert "-ND" not in source["licence"]
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["klettres-data", "hedgewars-data", "lmms-common", "scratch", "bucklespring-data",
+     "opl3-soundfont", "freepats", "flite", "festvox-kallpc16k", "festvox-us-slt-hts",
+     "tuxpaint-data", "tuxpaint-stamps-default", "gcin-voice", "hydrogen-data", "kajongg",
+     "hydrogen-drumkits", "asterisk-core-sounds-en-wav", "asterisk-prompt-it-menardi",
+     "timgm6mb-soundfont", "musescore-general-soundfont-small"],
+)  # fmt: skip
+def test_excluded_covers_every_kept_away_package(package):
+    assert any(fnmatch(package, row["pattern"]) for row in rows("excluded.csv"))
+
+
+def test_the_allowed_festival_voice_is_not_excluded():
+    assert not any(fnmatch("festvox-ru", row["pattern"]) for row in rows("excluded.csv"))
+
+
+# --- the builder, on a tiny package made here ------------------------------------------
+
+
+def make_deb(folder: Path, name: str, tones: dict[str, float]) -> Path:
+    """A .deb with one second of a sine per file, by frequency in Hz."""
+    tree = folder / name
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
+    control += "Maintainer: Nobody <nobody@example.org>\nDescription: test\n"
+    (tree / "DEBIAN" / "control").write_text(control)
+    for relative, frequency in tones.items():
+        path = tree / "usr/share/sounds" / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(16_000) / 16_000)
+        soundfile.write(path, wave, 16_000)
+    (tree / "usr/share/sounds/broken.wav").write_bytes(b"not audio")
+    (tree / "usr/share/sounds/picture.png").write_bytes(b"not audio either")
+    deb = folder / "debs" / f"{name}_1.0-1_all.deb"
+    deb.parent.mkdir(exist_ok=True)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
+        check=True,
+        capture_output=True,
+    )
+    return deb
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Run the builder's command line on two fake packages; returns the finished process."""
+    first = make_deb(tmp_path, "first", {"a.wav": 440, "deep/b.wav": 550, "deep/a_again.wav": 440})
+    make_deb(tmp_path, "second", {"c.wav": 660, "of_first.wav": 550})
+    table = tmp_path / "sources.csv"
+    header = "name,kind,package,version,licence,hours,files,include,exclude\n"
+    table.write_text(header + "first,sound,first,1.0-1,CC0-1.0,0.1,2,,\n"
+                     "second,music,second,0.9-1,CC0-1.0,0.1,1,,\n")  # fmt: skip
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("sha256,package,file\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "weights.corpus.build", str(tmp_path / "corpus")]
+        command += ["--debs", str(first.parent), "--sources", str(table)]
+        command += ["--held-out", str(held_out), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    return run
+
+
+@needs_dpkg
+def test_build_takes_each_sound_once_and_writes_a_manifest(build, tmp_path):
+    done = build()
+    assert done.returncode == 0, done.stderr
+    corpus = tmp_path / "corpus"
+    built = sorted(p.relative_to(corpus).as_posix() for p in corpus.rglob("*.wav"))
+    sounds = "usr/share/sounds"
+    assert built == [
+        f"first/{sounds}/a.wav", f"first/{sounds}/deep/b.wav", f"second/{sounds}/c.wav"
+    ]  # fmt: skip
+    with (corpus / "manifest.csv").open(newline="") as stream:
+        manifest = {row["name"]: row for row in csv.DictReader(stream)}
+    assert manifest["first"]["files"] == "2"
+    assert manifest["second"]["version"] == "1.0-1"
+    assert "second: version 1.0-1, but sources.csv was made with 0.9-1" in done.stderr
+    assert build("--check").returncode == 0
+
+
+@needs_dpkg
+def test_interrupted_build_is_not_complete_and_continues(build, tmp_path):
+    corpus = tmp_path / "corpus"
+    # What a build that was stopped leaves: scratch files, or a folder without its stamp.
+    leftover = corpus / ".scratch/first/audio/half.wav"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    (corpus / "first").mkdir()
+    (corpus / "first/half.wav").write_bytes(b"half")
+    assert build("--check").returncode == 1
+    assert build("--only", "first").returncode == 0
+    assert not list(corpus.rglob("half.wav"))
+    stamp = corpus / ".stamps/first.json"
+    before = stamp.stat().st_mtime_ns
+    again = build()
+    assert again.returncode == 0
+    assert "already complete" in again.stderr
+    assert stamp.stat().st_mtime_ns == before
+    assert len(json.loads(stamp.read_text())["digests"]) == 2
+
+
+@needs_dpkg
+def test_check_finds_missing_and_changed_files(build, tmp_path):
+    assert build().returncode == 0
+    sounds = tmp_path / "corpus/first/usr/share/sounds"
+    (sounds / "a.wav").unlink()
+    (sounds / "deep/b.wav").unlink()
+    (sounds / "deep/b.wav").write_bytes(b"other")
+    done = build("--check")
+    assert done.returncode == 1
+    assert "a.wav is missing" in done.stderr
+    assert "b.wav has changed" in done.stderr
+    # What one does then: delete the source and build it again.
+    shutil.rmtree(tmp_path / "corpus/first")
+    assert build().returncode == 0
+    assert build("--check").returncode == 0
+
+
+@needs_dpkg
+def test_held_out_recordings_are_left_out(build, tmp_path):
+    import hashlib
+
+    content = (tmp_path / "first/usr/share/sounds/a.wav").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "held_out.csv").write_text(f"sha256,package,file\n{digest},first,a.wav\n")
+    assert build("--only", "first").returncode == 0
+    assert [p.name for p in (tmp_path / "corpus").rglob("*.wav")] == ["b.wav"]
+
+
+@needs_dpkg
+def test_an_excluded_package_is_refused(build, tmp_path):
+    table = tmp_path / "sources.csv"
+    table.write_text(table.read_text().replace("sound,first,", "sound,klettres-data,"))
+    done = build()
+    assert done.returncode == 1
+    assert "klettres-data is evaluation" in done.stderr
+
+
+@needs_dpkg
+def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(build, tmp_path):
+    [deb] = (tmp_path / "debs").glob("first_*.deb")
+    deb.write_bytes(deb.read_bytes()[:200])  # cut short
+    done = build()
+    assert done.returncode == 1
+    assert "failed: first" in done.stderr
+    assert (tmp_path / "corpus/second").is_dir()
+    assert not (tmp_path / "corpus/first").exists()
+
+
+# --- rendered music --------------------------------------------------------------------
+
+
+def test_scores_are_deterministic(compose):
+    for make in (
+        lambda seed: compose.notes(5, Random(seed)),
+        lambda seed: compose.drum_hits(0, Random(seed)),
+        lambda seed: compose.drum_loop(Random(seed), 20.0),
+        lambda seed: compose.piece(Random(seed), 20.0),
+    ):
+        assert make("x").to_bytes() == make("x").to_bytes() != make("y").to_bytes()
+
+
+def test_midi_bytes(monkeypatch):
+    monkeypatch.syspath_prepend(str(CORPUS))
+    midi = importlib.import_module("midi")
+    # Examples of the Standard MIDI File specification.
+    cases = [(0, "00"), (0x7F, "7f"), (0x80, "8100"), (0x2000, "c000"), (0x0FFFFFFF, "ffffff7f")]
+    for value, expected in cases:
+        assert midi.variable_length(value).hex() == expected
+    score = midi.Score()
+    score.note(0.5, 0.25, channel=2, pitch=69, velocity=90)
+    # 500 ticks, note on; 250 ticks, note off; end of track.
+    assert score.to_bytes().hex().endswith("837492455a817a82450000ff2f00")
+
+
+# --- examples --------------------------------------------------------------------------
+
+
+def example_files() -> list[Path]:
+    return sorted(p for p in EXAMPLES.iterdir() if p.suffix in {".ogg", ".flac", ".wav"})
+
+
+@pytest.mark.parametrize("path", example_files(), ids=lambda path: path.name)
+def test_example_is_short_audible_and_credited(path):
+    waveform, rate = soundfile.read(path, always_2d=True)  # (n, channels)
+    assert 3 <= len(waveform) / rate <= 8
+    assert 0.03 < np.abs(waveform).max() <= 1.0
+    assert path.name in (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_examples_are_small_and_mixed():
+    infos = [soundfile.info(path) for path in example_files()]
+    assert sum(path.stat().st_size for path in example_files()) < 1_500_000
+    assert len({info.samplerate for info in infos}) >= 3
+    assert {info.channels for info in infos} == {1, 2}

@@ -1,0 +1,1 @@
+"""The pretraining corpus of the bundled weights: its sources, licences and builder."""
