@@ -20,6 +20,8 @@ LOG_EPS = 2.0**-23  # added to the power before the logarithm
 DEFAULT_NORM_MEAN = -7.1
 DEFAULT_NORM_STD = 4.2
 
+SCENE_POOLINGS = ("mean", "mean+std")
+
 _NAME = re.compile(r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)")
 
 
@@ -76,6 +78,10 @@ class ModelConfig:
     """Factor of the default embeddings: inner blocks have large values, and what float32 rounds off
     is in proportion."""
 
+    scene_pooling: str = "mean"
+    """What a scene embedding is by default: the "mean" of the frame embeddings over time, or
+    "mean+std", their mean and their standard deviation."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -100,6 +106,10 @@ class ModelConfig:
         if self.decoder_positions not in ("1d", "2d"):
             raise ValueError(
                 f"decoder_positions must be '1d' or '2d', got {self.decoder_positions!r}"
+            )
+        if self.scene_pooling not in SCENE_POOLINGS:
+            raise ValueError(
+                f"scene_pooling must be one of {list(SCENE_POOLINGS)}, got {self.scene_pooling!r}"
             )
         divisor = 4 if self.decoder_positions == "2d" else 2
         if self.decoder_width % divisor:
