@@ -20,7 +20,7 @@ from .checkpoints.native import Checkpoint, state_tensors
 from .checks import check_waveforms
 from .config import HOP_LENGTH, SAMPLE_RATE
 from .encoder import Encoder
-from .log_mel import SILENCE, LogMel, Statistics
+from .log_mel import LogMel, Statistics
 from .options import Options
 from .timeline import Piece, Timeline
 

@@ -55,6 +55,7 @@ def resolve_options(
     if "layer" not in given and not paper:  # the weights choose
         layer = "last" if config.layer is None else config.layer
         scale = config.embedding_scale
+    poolings = SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS
     pooling = given.get("scene_pooling", "mean" if paper else config.scene_pooling)
     precision = _one_of("precision", given.get("precision", "float32"), PRECISIONS)
     return Options(
@@ -63,7 +64,9 @@ def resolve_options(
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
         layers=_layers(layer, config.depth),
-        scene_pooling=_one_of("scene_pooling", pooling, SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS),
+        scene_pooling=_one_of(
+            "scene_pooling", pooling, SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS
+        ),
         scale=scale,
     )
 
