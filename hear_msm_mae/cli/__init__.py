@@ -20,7 +20,7 @@ from ..config import SAMPLE_RATE
 from ..timeline import valid_hops_ms
 from . import embed as cli_embed
 from . import pretrain as cli_pretrain
-from . import visual as cli_visual
+from . import report as cli_visual
 from .common import EXIT_BAD_INPUT, Weights, module_command
 
 VALIDATOR_INSTALL = (
