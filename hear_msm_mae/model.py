@@ -165,7 +165,7 @@ class HearModel(nn.Module):
     def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel values of pieces of scenes."""
         statistics = Statistics(self.frontend.norm_mean.item())
-        for waveform, layout, _ in pieces:  # in scenes no two pieces share a frame
+        for waveform, layout, *_ in pieces:  # in scenes no two pieces share a frame
             statistics.add(self.frontend.log_mel_range(waveform[None], layout.first, layout.last))
         return statistics.mean_std()
 
@@ -256,7 +256,7 @@ class HearModel(nn.Module):
             alike.setdefault(key, []).append(i)
         parts, bases, row = [], [0] * len(pieces), 0
         for indices in alike.values():
-            _, layout, statistics = pieces[indices[0]]
+            _, layout, _, statistics = pieces[indices[0]]
             waveforms = torch.stack([pieces[i].waveform for i in indices])  # (b, n)
             first, stop = layout.first - 1, layout.last + (not layout.unit_frames)
             log_mel = self.frontend(waveforms, first, stop, statistics)  # (b, f, t)

@@ -64,9 +64,7 @@ def resolve_options(
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
         layers=_layers(layer, config.depth),
-        scene_pooling=_one_of(
-            "scene_pooling", pooling, SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS
-        ),
+        scene_pooling=_one_of("scene_pooling", pooling, poolings),
         scale=scale,
     )
 

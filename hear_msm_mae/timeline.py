@@ -82,11 +82,13 @@ class Piece(NamedTuple):
     Attributes:
         waveform: (n,) float samples, context included.
         layout: what is to be computed of it.
+        samples: length of the clip where it ends in this piece, else None.
         statistics: mean and standard deviation that normalise it; None: those of the weights.
     """
 
     waveform: Tensor
     layout: Layout
+    samples: int | None = None
     statistics: tuple[float, float] | None = None
 
 
@@ -173,17 +175,18 @@ class Timeline:
             The pieces from `number` on, each as soon as its samples are there.
         """
         start = self.first_sample(number)
-        buffer = torch.zeros(0)
+        buffer = torch.zeros(0, dtype=torch.float32)
         for block in blocks:
             buffer = torch.cat([buffer, block]) if len(buffer) else block
             total = start + len(buffer)
             while self.count_pieces(total) > number + 1 and total >= self._last_sample(number):
                 waveform = buffer[: self._last_sample(number) - start]
-                yield Piece(waveform, self.layout(number), statistics)
+                yield Piece(waveform, self.layout(number), None, statistics)
                 number += 1
                 buffer = buffer[self.first_sample(number) - start :]
                 start = self.first_sample(number)
-        yield Piece(buffer, self.layout(number, start + len(buffer)), statistics)
+        samples = start + len(buffer)
+        yield Piece(buffer, self.layout(number, samples), samples, statistics)
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  (the key is a small frozen dataclass)
     def layout(self, number: int, samples: int | None = None) -> Layout:
