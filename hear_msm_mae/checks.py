@@ -1,8 +1,9 @@
-"""Checks of waveforms, the same at every entrance."""
+"""What audio may be: the same checks for tensors, arrays, files and `model(audio)`."""
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -18,40 +19,107 @@ FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_waveforms(audio: object) -> Tensor:
-    """A (b, n) float tensor with finite values; float types are converted later, in pieces."""
+    """A batch of waveforms as a dense tensor with usable values.
+
+    Args:
+        audio: (b, n) tensor or NumPy array of float32, float64, float16 or bfloat16.
+
+    Returns:
+        (b, n) tensor of the same float type, on the same device; not a copy where torch can use
+        the memory as it is. Other float types of NumPy become float32.
+
+    Raises:
+        TypeError: not a tensor or array of a float type.
+        ValueError: another shape, no values, or values that no waveform has.
+
+    >>> check_waveforms(np.zeros((2, 16000), np.float32)).shape
+    torch.Size([2, 16000])
+    """
     if isinstance(audio, (list, tuple)):
         raise _list_error(audio)
-    if isinstance(audio, np.ndarray):
-        if audio.dtype.kind not in "f":
-            raise TypeError(_dtype_message(audio.dtype))
-        if audio.dtype not in (np.float16, np.float32, np.float64):  # big-endian, long double
-            audio = audio.astype(np.float32)
-        if not audio.flags.writeable or any(
-            stride < 0 or stride % audio.itemsize for stride in audio.strides
-        ):
-            audio = audio.copy()  # torch takes none of these
-        audio = torch.from_numpy(audio)
-    if not isinstance(audio, Tensor):
+    tensor = _from_array(audio) if isinstance(audio, np.ndarray) else audio
+    if not isinstance(tensor, Tensor):
         raise TypeError(
             "audio must be a torch.Tensor or numpy.ndarray of shape (b, n), "
             f"got {type(audio).__name__}"
         )
-    if audio.dtype not in FLOAT_TYPES:
-        raise TypeError(_dtype_message(audio.dtype))
-    _check_shape(tuple(audio.shape))
-    low, high = (value.item() for value in audio.detach().aminmax())  # both NaN if any value is
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        bad = [i for i, clip in enumerate(audio) if not bool(clip.detach().isfinite().all())]
+    tensor = _plain(tensor)
+    if tensor.dtype not in FLOAT_TYPES:
+        raise TypeError(_dtype_message(tensor.dtype))
+    _check_shape(tuple(tensor.shape))
+    low, high = torch.stack(tensor.detach().aminmax()).tolist()  # NaN if any value is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = [i for i, clip in enumerate(tensor) if not bool(clip.detach().isfinite().all())]
         raise ValueError(
             f"audio contains NaN or Inf in clip(s) {bad[:10]}; expected finite values in [-1, 1]"
         )
-    if max(-low, high) > TOO_LOUD:
-        raise ValueError(f"audio reaches {max(-low, high):.4g}; expected finite values in [-1, 1]")
-    if max(-low, high) > LOUD:
+    check_levels(low, high, "audio")
+    return tensor
+
+
+def check_levels(low: float, high: float, name: str) -> None:
+    """Warn of waveforms that are not scaled to [-1, 1]; refuse those that cannot be embedded.
+
+    Args:
+        low, high: smallest and largest sample.
+        name: whose, for the message: "audio" or a file.
+
+    Raises:
+        ValueError: NaN or Inf, or values whose power may overflow float32.
+
+    >>> check_levels(-1.0, 0.5, "audio")
+    """
+    peak = max(-low, high)
+    if math.isnan(low) or math.isnan(high) or peak == math.inf:
+        raise ValueError(f"{name} contains NaN or Inf; expected finite values in [-1, 1]")
+    if peak > TOO_LOUD:
+        raise ValueError(f"{name} reaches {peak:.4g}; expected finite values in [-1, 1]")
+    if peak > LOUD:
         logger.warning(
-            "audio reaches %.4g; expected [-1, 1] (divide 16-bit samples by 32768)", max(-low, high)
+            "%s reaches %.4g; expected [-1, 1] (divide 16-bit samples by 32768)", name, peak
         )
-    return audio
+
+
+def _from_array(audio: np.ndarray[Any, Any]) -> Tensor:
+    if isinstance(audio, np.ma.MaskedArray):
+        raise TypeError("audio is a masked array; fill what is masked, e.g. audio.filled(0)")
+    audio = np.asarray(audio)
+    if audio.dtype.kind != "f":
+        raise TypeError(_dtype_message(audio.dtype))
+    if audio.dtype not in (np.float16, np.float32, np.float64):  # big-endian, long double
+        with np.errstate(over="ignore"):  # infinity is refused later
+            audio = audio.astype(np.float32)
+    if not audio.flags.writeable or any(
+        stride < 0 or stride % audio.itemsize for stride in audio.strides
+    ):
+        audio = audio.copy()  # torch takes none of these
+    return torch.from_numpy(audio)
+
+
+def _plain(audio: Tensor) -> Tensor:
+    """The tensor as a plain one, if it is dense and holds its values.
+
+    Raises:
+        TypeError: it is of another kind; the message says how to make it a dense one.
+        ValueError: it has no values.
+    """
+    if audio.is_nested:
+        raise TypeError(
+            "audio is a nested tensor; embed its clips one at a time as (1, n), or batch equal "
+            "lengths"
+        )
+    if audio.layout != torch.strided:
+        raise TypeError(f"audio has the layout {audio.layout}; make it dense with audio.to_dense()")
+    if audio.is_quantized:
+        raise TypeError("audio is a quantised tensor; convert it with audio.dequantize()")
+    if audio.device.type == "meta":
+        raise ValueError("audio is on the meta device, where tensors have no values")
+    if type(audio) is Tensor:
+        return audio
+    # Such a class keeps its values elsewhere (masked and fake tensors, for instance).
+    if type(audio).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise TypeError(f"audio is a {type(audio).__name__}; expected a plain torch.Tensor")
+    return audio.as_subclass(Tensor)
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
