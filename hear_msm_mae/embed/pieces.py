@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import stream_audio, waveform_of
+from ..audio import stream_audio
 from ..checks import LOUD, TOO_LOUD, check_levels
 from ..config import SAMPLE_RATE
 from ..files import available_cpus, printable
 from ..model import HearModel, Sums
 from ..timeline import Piece, Timeline
+from ..waveforms import waveform_of
 from .remote import local_copy
 from .sources import Failure, Recording
 
@@ -316,7 +317,9 @@ def _blocks(recording: Recording, opened: Any, sample: int) -> Iterator[Tensor]:
 
 def _in_memory(recording: Recording) -> NDArray[np.float32]:
     channel = "mix" if recording.channel is None else recording.channel
-    waveform: NDArray[np.float32] = waveform_of(recording.item, channel=channel)
+    waveform: NDArray[np.float32] = waveform_of(
+        recording.item, channel=channel, name=printable(recording.path)
+    )
     if not len(waveform):
         raise ValueError("holds no audio samples")
     return waveform

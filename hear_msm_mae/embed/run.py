@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,10 @@ class _Job:
         if self._store.is_done(recording.key, stamp):
             return True
         index = self._in_base.get(recording.key)
-        return index is not None and self._base is not None and (
-            self._base.recordings[index].stamp == stamp
+        return (
+            index is not None
+            and self._base is not None
+            and (self._base.recordings[index].stamp == stamp)
         )
 
     def write(self) -> None:

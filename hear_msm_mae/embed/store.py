@@ -328,7 +328,12 @@ class Store:
         run = _Run(*line["run"], rows=line["rows"], first_row=self._next_row)
         self._next_row += run.rows
         entry = self._entries.get(key)
-        if entry is None or entry.done or entry.stamp != line["stamp"] or not self._follows(entry, run):
+        if (
+            entry is None
+            or entry.done
+            or entry.stamp != line["stamp"]
+            or not self._follows(entry, run)
+        ):
             entry = self._entries[key] = _Entry(line["stamp"])
         entry.runs.append(run)
         if "done" in line:
