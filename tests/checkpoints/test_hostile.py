@@ -131,6 +131,13 @@ def test_tensors_without_values(state, save, change, reason):
     refused(save({"model": state | change}), reason)
 
 
+def test_many_tensors_with_one_memory_are_refused(state, save):
+    """A file of some megabytes could name blocks without end."""
+    names = [name for name in state if name.startswith("blocks.0.")]
+    copies = {n.replace(".0.", f".{i}.", 1): state[n] for i in range(1, 100) for n in names}
+    refused(save({"model": state | copies}), "the tensors share their values")
+
+
 def test_a_stride_of_zero_is_refused_in_the_old_format_too(state, save):
     expanded = state | {"pos_embed": torch.zeros(1, 1, 1).expand(1, 10**12, 64)}
     refused(save({"model": expanded}, _use_new_zipfile_serialization=False), "expanded")
@@ -202,9 +209,10 @@ def test_tensors_of_other_types_are_named(tiny_file, tiny_checkpoint, state, sav
     refused(path, f"'{name}' is {dtype}, expected floating-point")
 
 
-def test_the_largest_weights_that_are_accepted_give_finite_embeddings(tiny_config, tmp_path):
+@pytest.mark.parametrize("make", [torch.ones, lambda shape: torch.randn(shape).sign()])
+def test_the_largest_weights_that_are_accepted_give_finite_embeddings(tiny_config, tmp_path, make):
     tensors = {
-        f"encoder.{name}": (torch.rand(shape) - 0.5) * 2e4
+        f"encoder.{name}": make(shape) * 1e3
         for name, shape in expected_shapes(ENCODER, tiny_config)
     }
     path = tmp_path / "model.safetensors"
