@@ -92,7 +92,6 @@ def test_expected_shapes_are_those_of_the_modules(config, part, module):
         ({"norm_mean": 10**400}, "norm_mean must be between"),
         ({"embedding_scale": 1e308}, "embedding_scale must be between"),
     ],
-    ids=str,
 )
 def test_a_configuration_that_the_tensors_do_not_have(
     tiny_file, tiny_config, tmp_path, change, reason
