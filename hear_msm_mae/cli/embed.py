@@ -1,25 +1,28 @@
-"""Command line of embedding: hear-msm-mae embed."""
+"""hear-msm-mae embed."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..api import load_model
-from ..checkpoints.native import BUNDLED_WEIGHTS
-from ..embed.inputs import Failure
-from ..embed.run import Summary, embed_to
-from ..embed.settings import settings_of
-from ..files import printable
-from .common import EXIT_SOME_FAILED, Weights, usable_device
+from .common import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    Device,
+    Weights,
+    complain,
+    load,
+    say,
+    starting,
+)
 
-EXIT_INTERRUPTED = 130
+if TYPE_CHECKING:
+    from ..embed.run import Summary
+    from ..embed.sources import Failure
+
+RAY_AUTO = "auto"
 _SHOWN_FAILURES = 20
-_RAY_ADDRESS = re.compile(r"^(auto|local|ray://\S+|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)$")
 
 
 def embed(
@@ -34,7 +37,9 @@ def embed(
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", help="What to write: .parquet, .npz, .h5, or a folder of .npy files."
+            "--output",
+            "-o",
+            help="What to write: .parquet, .npz, .h5, .csv, .duckdb, or a folder of .npy files.",
         ),
     ],
     timestamps: Annotated[
@@ -49,30 +54,51 @@ def embed(
         int | None, typer.Option(help="Distance of timestamps in ms; 40 by default.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the output: float32 or float16.")] = "float32",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Block whose output is read: last, N, or N,M,... for several."),
+    ] = None,
+    scene_pooling: Annotated[
+        str | None,
+        typer.Option(help="Over time: mean, or mean+std for twice as many values."),
+    ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(help="Of the log-mel spectrogram: stored, batch (each clip), or MEAN,STD."),
+    ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the encoder: float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="Of the encoder: float32, bfloat16, or auto (what the device is made for)."
+        ),
     ] = "float32",
     mode: Annotated[str, typer.Option(help="default or paper.")] = "default",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
-    batch_seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds of audio encoded between two writes; chosen by the device."),
-    ] = None,
+    device: Device = "cpu",
+    channel: Annotated[
+        str,
+        typer.Option(help="mix (the mean), left, right, a number from 0 on, or each."),
+    ] = "mix",
     workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 8.")
+        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
+    ] = None,
+    flush_minutes: Annotated[
+        float | None,
+        typer.Option(help="Bring OUT up to date so often.", show_default="at the end"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
     ] = False,
-    ray: Annotated[
-        str | None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Name the files that a folder search leaves out.")
+    ] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Work on a Ray cluster.")] = False,
+    ray_address: Annotated[
+        str,
         typer.Option(
-            "--ray",
-            metavar="[ADDRESS]",
-            help="Work on a Ray cluster; without an address on the one that is running, else on "
-            "this machine. OUT is then a Parquet file, or a folder or URL of Parquet files.",
+            help="Cluster to use with --ray, such as HOST:6379 or ray://HOST:10001; auto is the "
+            "one that is running, else this machine.",
         ),
-    ] = None,
+    ] = RAY_AUTO,
 ) -> None:
     """Embed recordings of any number, length, format and sample rate into a table.
 
@@ -85,70 +111,92 @@ def embed(
 
     Exit status 3: some files could not be read; they are in OUT.errors.csv, the others in OUT.
     """
-    options: dict[str, Any] = {"precision": precision, "mode": mode}
-    if hop_ms is not None:
-        options["timestamp_hop_ms"] = hop_ms
-    model = load_model(weights, **options)
-    if ray is None:  # the device of the workers is not ours to judge
-        model = model.to(usable_device(device))
-    name = weights or BUNDLED_WEIGHTS
-    settings = settings_of(model, name, timestamps, segment, overlap, dtype)
-    try:
-        if ray is None:
-            summary = embed_to(output, sources, model, settings, batch_seconds, workers, overwrite)
-        else:
-            from ..embed.cluster import embed_on_ray
+    if ray_address != RAY_AUTO and not ray:
+        raise ValueError("--ray-address is the address of the cluster for --ray; give both")
+    options = {
+        "timestamp_hop_ms": hop_ms,
+        "normalization": _normalization(normalization),
+        "precision": precision,
+        "layer": _layer(layer),
+        "scene_pooling": scene_pooling,
+        "mode": mode,
+    }
+    with starting():
+        from ..checkpoints.native import BUNDLED_WEIGHTS
+        from ..embed.run import embed_to
+        from ..embed.settings import settings_of
 
-            summary = embed_on_ray(
-                output, sources, model, settings, ray, batch_seconds, device, overwrite
-            )
+        # With --ray the device is that of the workers, which this machine need not have.
+        model = load(weights, None if ray else device, **options)
+        name = weights or BUNDLED_WEIGHTS
+        settings = settings_of(model, name, timestamps, segment, overlap, dtype)
+        spread = None
+        if ray:
+            from ..embed.ray import on_ray
+
+            spread = on_ray(model, settings, ray_address, device)
+    try:
+        summary = embed_to(
+            output,
+            sources,
+            model,
+            settings,
+            channel=channel,
+            workers=workers,
+            overwrite=overwrite,
+            flush_minutes=flush_minutes,
+            embed=spread,
+        )
     except KeyboardInterrupt:
         how = " without --overwrite" if overwrite else ""
-        print(f"interrupted; repeat the command{how} to go on", file=sys.stderr)
+        complain(f"interrupted; repeat the command{how} to go on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    _report(output, summary)
+    _report(output, summary, verbose)
 
 
-def _report(output: str, summary: Summary) -> None:
+def _layer(text: str | None) -> Any:
+    """The option `layer` of load_model, which checks the values."""
+    if text is None or text == "last":
+        return text
+    try:
+        layers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--layer must be last, N or N,M,..., got {text!r}") from None
+    return layers[0] if len(layers) == 1 else layers
+
+
+def _normalization(text: str | None) -> Any:
+    """The option `normalization` of load_model, which checks the values."""
+    if text is None or "," not in text:
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--normalization must be stored, batch or MEAN,STD, got {text!r}"
+        ) from None
+
+
+def _report(output: str, summary: Summary, verbose: bool) -> None:
+    if summary.left_out:
+        say(f"{len(summary.left_out)} other files in the folders were left out")
+        for path in summary.left_out if verbose else []:
+            say(f"left out: {path}")
     for failure in summary.failures[:_SHOWN_FAILURES]:
-        print(_line(failure), file=sys.stderr)
+        complain(_line(failure))
     if summary.failures:
         more = len(summary.failures) - _SHOWN_FAILURES
         rest = f"{more} more and these are" if more > 0 else "listed"
-        print(f"{rest} in {printable(str(summary.failures_file))}", file=sys.stderr)
-    where = printable(output) if summary.done else "nothing was written"
+        complain(f"{rest} in {summary.failures_file}")
+    where = output if summary.done else "nothing was written"
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
-    print(f"{summary.done} of {summary.files} files -> {where}{earlier}")
+    say(f"{summary.done} of {summary.files} files -> {where}{earlier}")
     if summary.seconds:
-        print(f"{summary.seconds / 3600:.2f} hours of audio, {summary.speed:.0f} x real time")
+        say(f"{summary.seconds / 3600:.2f} hours of audio, {summary.speed:.0f} x real time")
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _line(failure: Failure) -> str:
     reason = failure.reason.splitlines()[0] if failure.reason else "unknown"
-    return f"could not read {printable(failure.path)}: {reason}"
-
-
-def with_ray_address(arguments: Sequence[str]) -> list[str]:
-    """Give a bare `--ray` its value, as options whose value may be left out are not known.
-
-    >>> with_ray_address(["embed", "a.wav", "--ray", "-o", "x.parquet"])
-    ['embed', 'a.wav', '--ray=auto', '-o', 'x.parquet']
-    >>> with_ray_address(["embed", "--ray", "head:6379", "a.wav"])
-    ['embed', '--ray=head:6379', 'a.wav']
-    """
-    found: list[str] = []
-    rest = iter(range(len(arguments)))
-    for i in rest:
-        if arguments[i] == "--ray":
-            after = arguments[i + 1] if i + 1 < len(arguments) else ""
-            if _RAY_ADDRESS.match(after):
-                next(rest)
-            found.append(f"--ray={after if _RAY_ADDRESS.match(after) else 'auto'}")
-        else:
-            found.append(arguments[i])
-    return found
-
-
-COMMANDS = (embed,)
+    return f"could not read {failure.path}: {reason}"

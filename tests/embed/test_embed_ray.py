@@ -14,9 +14,9 @@ import numpy as np
 import pandas
 import pytest
 import soundfile
+from hear_msm_mae.embed.parts import Parts
 
 from hear_msm_mae.cli import embed as cli_embed
-from hear_msm_mae.embed.parts import Parts
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 
