@@ -325,15 +325,11 @@ class Store:
         if "run" not in line:
             self._entries.pop(key, None)
             return
-        run = _Run(*line["run"], line["rows"], self._next_row)
+        clip, number, start, samples = line["run"]
+        run = _Run(clip, number, start, samples, line["rows"], self._next_row)
         self._next_row += run.rows
         entry = self._entries.get(key)
-        if (
-            entry is None
-            or entry.done
-            or entry.stamp != line["stamp"]
-            or not self._follows(entry, run)
-        ):
+        if entry is None or entry.stamp != line["stamp"] or not self._follows(entry, run):
             entry = self._entries[key] = _Entry(line["stamp"])
         entry.runs.append(run)
         if "done" in line:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas
 import pytest
 import soundfile
-
 from hear_msm_mae.embed.parts import Parts
+
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 
