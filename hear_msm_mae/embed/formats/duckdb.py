@@ -20,8 +20,8 @@ class DuckDb(Format):
 
     def needs(self) -> None:
         """Needs duckdb, and pyarrow to exchange columns."""
-        need("duckdb", "duckdb", "DuckDB files")
-        need("pyarrow", "duckdb", "DuckDB files")
+        need("duckdb", "embed", "DuckDB files")
+        need("pyarrow", "embed", "DuckDB files")
 
     def read(self, path: Path) -> Table:
         """See `Format`."""
