@@ -23,7 +23,7 @@ FOLDERS = {name.split("/")[0] for name in FILES if "/" in name}
 CORE = {name for name in FILES if "/" not in name} - {FACADE, "__main__"}
 # Beside the files of its own folder and the public names of torch and others.
 ALLOWED = {
-    "checkpoints": {"config", "encoder", "files", "mae", "extras"},
+    "checkpoints": {"checks", "config", "encoder", "files", "mae", "extras"},
     "embed": CORE | {"checkpoints"},
     "corpus": CORE | {"checkpoints"},
     "visualize": CORE | {"checkpoints"},
