@@ -34,7 +34,7 @@ class Recording:
         where: absolute path or URL.
         occurrence: how many equal stretches of the same channel came before.
         columns: other columns of the list, which outputs keep.
-        channel: None for the mix of all, "left", "right", "each", or a number.
+        channel: None for the mix of all, "left", "right", "each", or a number from 0.
         item: audio in memory.
     """
 
@@ -67,7 +67,7 @@ class Failure(NamedTuple):
 def find_recordings(
     sources: Any,
     problems: list[Failure] | None = None,
-    left_out: list[str] | None = None,
+    left_out: list[tuple[str, str | None]] | None = None,
     channel: str | int | None = "mix",
 ) -> list[Recording]:
     """Find the recordings that are meant.
@@ -86,8 +86,8 @@ def find_recordings(
               {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
             - `Recording`s.
         problems: gets the folders below that could not be listed.
-        left_out: gets the files that a search leaves out.
-        channel: of recordings that name none: "mix", "left", "right", "each", or a number.
+        left_out: gets the files that a search leaves out, and why if they look like audio.
+        channel: of recordings that name none: "mix", "left", "right", "each", or a number from 0.
 
     Returns:
         Recordings in the order of the sources, those of a folder sorted. A row of a list, a file,
@@ -110,7 +110,7 @@ def find_recordings(
 def iter_recordings(
     sources: Any,
     problems: list[Failure] | None = None,
-    left_out: list[str] | None = None,
+    left_out: list[tuple[str, str | None]] | None = None,
     channel: str | int | None = "mix",
     lenient: bool = False,
 ) -> Iterator[Recording]:
@@ -202,7 +202,7 @@ class _Source(NamedTuple):
 
     number: int
     problems: list[Failure] | None
-    left_out: list[str] | None
+    left_out: list[tuple[str, str | None]] | None
 
     def recordings(self, source: Any) -> tuple[str, Iterable[Recording]]:
         """What is named, and how: it is a "row" or a "file", or was found in a "search"."""
@@ -258,7 +258,7 @@ class _Source(NamedTuple):
                 if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
                     yield Recording(match, name=_below(match, root))
                 elif self.left_out is not None:
-                    self.left_out.append(match)
+                    self.left_out.append((match, None))
             elif "**" not in pattern:  # which has named the files in the folders already
                 yield from self._folder(match, root)
 
