@@ -16,10 +16,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from .bytes_of import Bytes, Link, Unreadable, View
-from .containers import CHUNKED, chunk_links, flac_links, ogg_links
+from .chunks import CHUNKED, asf_links, chunk_links
 from .extras import need
 from .files import printable
+from .flac import flac_links
 from .mpeg import mpeg_links
+from .ogg import ogg_links
 from .recognise import PYAV_FORMATS, has_pyav, sniff
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 _MAX_DECODED_VALUES = 2**22
 # What PyAV may decode less than the container says before that is worth a word: codecs add and
 # take away some frames at both ends.
-_PYAV_TOLERANCE = 0.2  # s
+_PYAV_TOLERANCE = 0.05  # s
 _PYAV_BLOCK = 2**16  # frames
 # Containers that write the duration; for others it is estimated.
 _SAY_DURATION = frozenset(("asf", "matroska", "mp4", "ogg", "wavpack"))
@@ -103,6 +105,8 @@ def _inspect(path: str, size: int, mtime_ns: int) -> tuple[str | None, tuple[Lin
             links = ogg_links(data, warn)
         elif kind in CHUNKED:
             links = chunk_links(kind, data, warn)
+        elif kind == "asf":
+            links = asf_links(data, warn)
         else:
             links = (Link(seekable=True, sndfile=kind not in PYAV_FORMATS),)
     if not links and kind == "mp3" and by_ending:
@@ -156,16 +160,14 @@ def _read_sndfile(
     path: str | Path, sound: soundfile.SoundFile, seekable: bool, start: int, count: int | None
 ) -> Iterator[Block]:
     declared, rate = sound.frames, sound.samplerate
-    if start >= declared > 0:
-        return
-    position = sound.seek(start) if start else 0
-    stop = None if count is None else start + count
+    position = sound.seek(start) if 0 < start < declared else start
+    # No further than declared: the FLAC decoder would meet what follows the last frame.
+    stop = declared if count is None else min(start + count, declared)
     size = max(1, _MAX_DECODED_VALUES // sound.channels)
-    while stop is None or position < stop:
-        wanted = size if stop is None else min(size, stop - position)
+    while position < stop:
         with _errors_named(path, f"after {position / rate:.2f} s"):
-            block = sound.read(wanted, np.float32, always_2d=True)
-            if not len(block) and position < declared < _UNKNOWN:
+            block = sound.read(min(size, stop - position), np.float32, always_2d=True)
+            if not len(block) and declared < _UNKNOWN:
                 what = f"{position / rate:.2f} of {declared / rate:.2f} s can be decoded"
                 if not seekable:
                     raise Unreadable(f"damaged: {what}")

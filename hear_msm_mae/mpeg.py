@@ -84,10 +84,10 @@ def parse_header(head: bytes) -> _Header | None:
     return _Header((version, layer, hertz, mono), size, samples, 4 + side)
 
 
-def begins_frames(data: Bytes, position: int, kind: object = None) -> bool:
+def begins_frames(data: Bytes, position: int) -> bool:
     """Whether a frame begins there, followed by another of its kind, by a tag or by the end."""
     header = parse_header(data.at(position, 4))
-    if header is None or (kind is not None and header.kind != kind):
+    if header is None:
         return False
     behind = data.at(position + header.size, 4)
     following = parse_header(behind)
@@ -118,7 +118,9 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
     runs: list[_Run] = []
     position = data.after_id3()
     run: _Run | None = None
-    in_step = False  # whether a frame, or a tag, ended at this position
+    in_step = False  # whether a frame ended at this position
+    lost: list[int] = []  # where bytes begin that are no frames
+    lost_bytes = 0
     while position < data.size:
         head = data.at(position, _HEAD)
         header = parse_header(head[:4])
@@ -130,11 +132,8 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
             behind = _after_tag(data, position)
             if behind == position:
                 behind = _next_frames(data, position + 1)
-                if runs:
-                    warn(
-                        f"holds no MPEG frames in bytes {position} to {behind} of {data.size}; "
-                        "what was there is missing"
-                    )
+                lost.append(position)
+                lost_bytes += behind - position
             position, in_step = behind, False
             continue
         name = head[header.tag : header.tag + 4]
@@ -153,6 +152,9 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
             run.frames += 1
             run.samples += header.samples
         position, in_step = stop, True
+    if runs and lost:
+        where = ", ".join(map(str, lost[:3])) + (" ..." if len(lost) > 3 else "")
+        warn(f"holds {lost_bytes} bytes that are no MPEG frames, from byte {where} on; left out")
     return [run for run in runs if run.frames]
 
 

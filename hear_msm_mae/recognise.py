@@ -67,7 +67,10 @@ _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jp
 
 def has_pyav() -> bool:
     """Whether PyAV is installed, which reads what libsndfile does not."""
-    return importlib.util.find_spec("av") is not None
+    try:
+        return importlib.util.find_spec("av") is not None
+    except ValueError:  # its import was made impossible
+        return False
 
 
 def sniff(path: str | Path) -> str | None:
