@@ -39,6 +39,7 @@ _LAYOUTS = {
     "caf": _Chunks(8, length=8, order="big", align=1, skip=4),
     "au": _Chunks(0, order="big"),
 }
+_MOST_CHUNKS = 10_000  # before the samples; zeros would be empty chunks without end
 CHUNKED = frozenset(_LAYOUTS)
 
 
@@ -63,16 +64,18 @@ def chunk_links(kind: str, data: Bytes, warn: Warn) -> tuple[Link, ...]:
     there = 0 if found is None else data.size - found.start
     if found is None or there <= 0 or found.size == there:
         return _PLAIN
+    # Programs that write to a pipe give one of these sizes, less a header's.
+    piped = any(abs(found.size - size) < 2**16 for size in (2**31, 2**32, 2**63, 2**64))
     if found.size > there:
-        # Programs that write to a pipe give one of these sizes, less a header's.
-        if all(abs(found.size - size) > 2**16 for size in (2**31, 2**32, 2**63, 2**64)):
+        if not piped:
             warn(f"is cut off: it holds {there} of {found.size} bytes of samples")
         return _PLAIN
     if kind != "au" and _only_chunks(layout, data, found.start + found.size):
         return _PLAIN
     said = f"says that it holds {found.size} bytes of samples; "
-    # No size was written when a recorder lost power; 4 bytes hold it modulo 2**32.
-    if found.size and (found.length == 8 or (there - found.size) % 2**32):
+    wrapped = found.length == 4 and (there - found.size) % 2**32 == 0
+    # The size is 0 when a recorder lost power before it wrote the true one.
+    if found.size and not piped and not wrapped:
         warn(f"{said}{there - found.size} bytes follow, which are not read")
         return _PLAIN
     warn(f"{said}it is read to its end, {there} bytes of samples")
@@ -86,7 +89,9 @@ def _find_data(kind: str, layout: _Chunks, data: Bytes) -> _Data | None:
     position = layout.start
     head = layout.name + layout.length
     wide = 0  # where RF64 writes the size, which needs 8 bytes
-    while position + head <= data.size:
+    for _ in range(_MOST_CHUNKS):
+        if position + head > data.size:
+            break
         name, size = _chunk(layout, data, position)
         begin = position + head
         if name == b"ds64":
@@ -137,6 +142,11 @@ def _with_size(kind: str, layout: _Chunks, data: Bytes, found: _Data, size: int)
     outer: tuple[Piece, ...] = ((0, found.field),)
     if kind == "rf64":
         outer = ((0, 20), written(data.size - 8, 8), (28, found.field))
+    elif kind == "wav" and size >= 2**32:
+        # RF64 is WAV with a chunk for the sizes that need 8 bytes.
+        sizes = written(data.size + 28, 8) + written(size, 8) + bytes(12)
+        ds64 = b"RF64\xff\xff\xff\xffWAVEds64" + written(len(sizes), 4) + sizes
+        outer = (ds64, (12, found.field))
     elif kind in ("wav", "rifx", "aiff"):
         outer = ((0, 4), written(data.size - 8, 4), (8, found.field))
     field = written(found.more + size, found.length)

@@ -122,7 +122,7 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
         sound = _Sequential(view if link.pieces else _file_name(path))
     except (soundfile.SoundFileError, RuntimeError):
         # PyAV takes many files for audio that are none, so it is asked for known formats only.
-        if kind is None or not (has_pyav() or not link.sndfile):
+        if kind is None or (link.sndfile and not has_pyav()):
             raise
         sound = None
     if sound is not None:
@@ -131,7 +131,7 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
                 raise Unreadable("it has no header")
             counted = kind == "mp3" or sound.format != "MP3"
             if counted and sound.frames >= link.frames:
-                read = functools.partial(_read_sndfile, path, sound, link.seekable)
+                read = functools.partial(_read_sndfile, path, sound, link)
                 yield Part(sound.samplerate, sound.channels, link.seekable, read)
                 return
     need("av", "formats", f"{printable(path)}: files in this format ({kind})")
@@ -157,7 +157,7 @@ def _file_name(path: str | Path) -> str | bytes:
 
 
 def _read_sndfile(
-    path: str | Path, sound: soundfile.SoundFile, seekable: bool, start: int, count: int | None
+    path: str | Path, sound: soundfile.SoundFile, link: Link, start: int, count: int | None
 ) -> Iterator[Block]:
     declared, rate = sound.frames, sound.samplerate
     position = sound.seek(start) if 0 < start < declared else start
@@ -167,9 +167,9 @@ def _read_sndfile(
     while position < stop:
         with _errors_named(path, f"after {position / rate:.2f} s"):
             block = sound.read(min(size, stop - position), np.float32, always_2d=True)
-            if not len(block) and declared < _UNKNOWN:
+            if not len(block) and position < (link.frames or declared) < _UNKNOWN:
                 what = f"{position / rate:.2f} of {declared / rate:.2f} s can be decoded"
-                if not seekable:
+                if not link.seekable:
                     raise Unreadable(f"damaged: {what}")
                 _log.warning("%s: is cut off: %s", printable(path), what)
         if not len(block):

@@ -27,7 +27,6 @@ _BITRATES = {
     (False, 3): _LOW,
 }
 _HEAD = 40  # bytes of a frame that are looked at: up to the end of the tag's name
-_TRIMMED = 2 * 4096  # samples that a tag may take away at the ends
 _DECODER_DELAY = 529  # samples
 
 
@@ -110,7 +109,7 @@ def mpeg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
     """
     runs = _scan(data, warn)
     if len(runs) == 1 and len(runs[0].ranges) == 1 and runs[0].tagged == runs[0].frames:
-        return (Link(frames=runs[0].samples - _TRIMMED),)
+        return (Link(),)
     return tuple(_link(data, run, warn) for run in runs)
 
 
@@ -191,9 +190,8 @@ def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
         pieces[:1] = [(start, run.tag), count, (run.tag + 4, stop)]
     elif run.kind[1] == 3:
         pieces.insert(0, _tag_frames(run))
-    # libsndfile knows no tag in layers I and II, which have a constant bit rate; where it takes
-    # such a file for shorter than its frames, `frames` shows it.
-    return Link(tuple(pieces), run.samples - (_TRIMMED if run.kind[1] == 3 else 1152))
+    # Layers I and II have no tags, so that libsndfile estimates how many samples there are.
+    return Link(tuple(pieces), 0 if run.kind[1] == 3 else run.samples)
 
 
 def _tag_frames(run: _Run) -> bytes:
