@@ -76,16 +76,18 @@ def open_parts(path: str | Path) -> Iterator[Part]:
         state = os.fstat(file.fileno())
         if not state.st_size:
             raise Unreadable("the file is empty")
-        kind, links = _inspect(os.fspath(path), state.st_size, state.st_mtime_ns)
+        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        kind, links = _inspect(os.fspath(path), identity)
         for link in links:
             yield from _open_link(path, file, kind, link)
 
 
 @functools.lru_cache(maxsize=256)
-def _inspect(path: str, size: int, mtime_ns: int) -> tuple[str | None, tuple[Link, ...]]:
+def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Link, ...]]:
     """The format of a file and how it is to be read.
 
-    A recording that is read in many stretches is looked at once, and warned of once.
+    A recording that is read in many stretches is inspected once and warned of once, as long as
+    its `identity` (where it is, its size and its time) stays the same.
     """
 
     def warn(what: str) -> None:
@@ -212,7 +214,9 @@ def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioF
     import av
 
     failed = None
+    packets = 0
     for packet in container.demux(stream):
+        packets += packet.size > 0
         if failed is not None and packet.size:
             raise failed
         try:
@@ -221,6 +225,9 @@ def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioF
             failed = error
     if failed is not None:
         _log.warning("%s: is cut off in its last frame", printable(path))
+    if packets < stream.frames:  # 0 where the container does not count them
+        what = f"{packets} of {stream.frames} packets are there"
+        _log.warning("%s: is cut off: %s", printable(path), what)
 
 
 def _read_pyav(
