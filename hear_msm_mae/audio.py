@@ -20,6 +20,8 @@ from .recognise import find_audio as find_audio
 # as in the whole file. soxr's HQ filter is much shorter.
 _FILTER_MARGIN = 0.1  # s
 
+_HIGHEST_RATE = 10_000_000  # Hz; more is a damaged header, by which minutes become nothing
+
 _NOTHING = np.zeros(0, np.float32)
 _Mono = NDArray[np.float32]  # (n,)
 
@@ -160,6 +162,8 @@ def _resampled(
     origin = max(0, int(start - _FILTER_MARGIN))  # s
     decoded = place = 0  # frames, samples
     for number, part in enumerate(open_parts(path)):
+        if not 0 < part.rate <= _HIGHEST_RATE:
+            raise ValueError(f"{printable(path)}: its header says {part.rate} samples per second")
         skip = 0 if number else origin * part.rate  # frames, left out before resampling
         end = None
         if stop is not None:

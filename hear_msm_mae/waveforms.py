@@ -62,7 +62,7 @@ def waveform_of(
     mixer = Mixer(name, channel)
     mono = mixer(_as_array(samples, name).T)
     mixer.warn_if_cancelled()
-    return resample(mono, rate, sample_rate)
+    return resample(np.ascontiguousarray(mono), rate, sample_rate)
 
 
 def _samples_and_rate(item: Any, name: str) -> tuple[Any, int]:
