@@ -35,7 +35,9 @@ _RANGES = {
     "embedding_scale": (1e-6, 1e6),
 }
 
-_NAME = re.compile(r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)")
+_NAME = re.compile(
+    r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)(?:p(?P<khz>\d+)k)?"
+)
 
 
 def num_frames(num_samples: int) -> int:
@@ -189,10 +191,13 @@ class ModelConfig:
     def name(self) -> str:
         """The model name, e.g. "80x208p16x16": mels x frames of a unit, p, patch size.
 
+        A rate other than 16 kHz follows, as in "80x608p16x16p32k".
+
         >>> ModelConfig().name
         '80x208p16x16'
         """
-        return f"{self.n_mels}x{self.unit_frames}p{self.patch_mels}x{self.patch_frames}"
+        rate = "" if self.sample_rate == SAMPLE_RATE else f"p{self.sample_rate // 1000}k"
+        return f"{self.n_mels}x{self.unit_frames}p{self.patch_mels}x{self.patch_frames}{rate}"
 
     def to_json(self) -> str:
         """The configuration as a JSON object, the form stored in checkpoints."""
@@ -225,7 +230,7 @@ def parse_name(name: str) -> dict[str, int] | None:
     The name may be part of a longer one (a folder or file name).
 
     >>> parse_name("msm_mae_80x208p16x16.pth")
-    {'n_mels': 80, 'unit_frames': 208, 'patch_mels': 16, 'patch_frames': 16}
+    {'n_mels': 80, 'unit_frames': 208, 'patch_mels': 16, 'patch_frames': 16, 'sample_rate': 16000}
     """
     matches = list(_NAME.finditer(name))
     if not matches:
@@ -236,6 +241,7 @@ def parse_name(name: str) -> dict[str, int] | None:
         "unit_frames": int(fields["frames"]),
         "patch_mels": int(fields["patch_mels"]),
         "patch_frames": int(fields["patch_frames"]),
+        "sample_rate": 1000 * int(fields["khz"]) if fields["khz"] else SAMPLE_RATE,
     }
 
 

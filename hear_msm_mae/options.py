@@ -62,9 +62,7 @@ def resolve_options(
     return Options(
         mode=mode,
         precision=native_precision(device) if precision == "auto" else precision,
-        normalization=_normalization(
-            given.get("normalization", "batch" if mode == "paper" else "stored")
-        ),
+        normalization=_normalization(normalization),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, mode),
         layers=_layers(layer, config.depth),
         scene_pooling=_one_of("scene_pooling", pooling, poolings),

@@ -67,7 +67,7 @@ class Failure(NamedTuple):
 def find_recordings(
     sources: Any,
     problems: list[Failure] | None = None,
-    left_out: list[tuple[str, str | None]] | None = None,
+    left_out: list[str] | None = None,
     channel: str | int | None = "mix",
 ) -> list[Recording]:
     """Find the recordings that are meant.
@@ -85,8 +85,9 @@ def find_recordings(
             - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
               {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
             - `Recording`s.
-        problems: gets the folders below that could not be listed.
-        left_out: gets the files that a search leaves out, and why if they look like audio.
+        problems: gets the folders below that could not be listed, and the audio in folders that
+            nothing installed reads.
+        left_out: gets the other files that a search leaves out.
         channel: of recordings that name none: "mix", "left", "right", "each", or a number from 0.
 
     Returns:
@@ -110,7 +111,7 @@ def find_recordings(
 def iter_recordings(
     sources: Any,
     problems: list[Failure] | None = None,
-    left_out: list[tuple[str, str | None]] | None = None,
+    left_out: list[str] | None = None,
     channel: str | int | None = "mix",
     lenient: bool = False,
 ) -> Iterator[Recording]:
@@ -202,7 +203,7 @@ class _Source(NamedTuple):
 
     number: int
     problems: list[Failure] | None
-    left_out: list[tuple[str, str | None]] | None
+    left_out: list[str] | None
 
     def recordings(self, source: Any) -> tuple[str, Iterable[Recording]]:
         """What is named, and how: it is a "row" or a "file", or was found in a "search"."""
@@ -244,7 +245,15 @@ class _Source(NamedTuple):
                 reason = f"folder not listed: {error.strerror or error}"
                 self.problems.append(Failure(str(error.filename), 0.0, None, reason))
 
-        found = find_audio([folder], on_error=note)
+        def leave(path: Path, reason: str | None) -> None:
+            if reason is not None and self.problems is not None:
+                self.problems.append(Failure(str(path), 0.0, None, reason))
+            elif self.left_out is not None:
+                self.left_out.append(str(path))
+
+        # Without a list of problems, reading such a file says what to install.
+        noted = None if self.problems is None else leave
+        found = find_audio([folder], on_error=note, left_out=noted)
         return [Recording(str(path), name=_below(str(path), root)) for path in found]
 
     def _glob(self, pattern: str) -> Iterator[Recording]:
@@ -258,7 +267,7 @@ class _Source(NamedTuple):
                 if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
                     yield Recording(match, name=_below(match, root))
                 elif self.left_out is not None:
-                    self.left_out.append((match, None))
+                    self.left_out.append(match)
             elif "**" not in pattern:  # which has named the files in the folders already
                 yield from self._folder(match, root)
 
