@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,9 +120,8 @@ class HearModel(nn.Module):
         results = iter(self.encode(pieces))
         scenes = []
         for count in counts:
-            first, *others = itertools.islice(results, count)
-            assert isinstance(first, Sums)
-            scenes.append(self.pool(sum(others, start=first)))
+            parts = [part for part in itertools.islice(results, count) if isinstance(part, Sums)]
+            scenes.append(self.pool(functools.reduce(Sums.__add__, parts)))
         return torch.stack(scenes)
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,6 @@ def load_pickle(
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
     state, stats, args = read_state(path)
-    # NumPy's booleans are none of Python's.
     given = args.get("norm_pix_loss")
     if norm_pixels is None and isinstance(given, (int, np.bool_)):
         norm_pixels = bool(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .sources import Failure, Recording, find_recordings
 from .store import Store
 from .table import Done, Table, combined
 
-Events = Iterator[Result | tuple[Recording, Failure]]
+Events = Generator[Result | tuple[Recording, Failure], None, None]
 Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
 
 

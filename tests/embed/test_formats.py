@@ -366,7 +366,7 @@ def test_npz_that_is_compressed_or_cut(tmp_path):
     with np.load(output) as file:
         arrays = dict(file)
     np.savez_compressed(tmp_path / "other.npz", **arrays)
-    with pytest.raises(ValueError, match="recordings are compressed"):
+    with pytest.raises(ValueError, match=r"recordings\.npy is stored in another way"):
         format_of(output).read(tmp_path / "other.npz")
     output.write_bytes(output.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is not a file of this command"):
