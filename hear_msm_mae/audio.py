@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from .channels import Mixer
+from .channels import Mixer, warn_of_cancellation
 from .config import SAMPLE_RATE
 from .decoders import open_parts
 from .files import printable
@@ -21,6 +22,9 @@ from .recognise import find_audio as find_audio
 _FILTER_MARGIN = 0.1  # s
 
 _HIGHEST_RATE = 10_000_000  # Hz; more is a damaged header, by which minutes become nothing
+
+# A recording that is read in many stretches is warned of once.
+_warn_once = functools.lru_cache(maxsize=1024)(warn_of_cancellation)
 
 _NOTHING = np.zeros(0, np.float32)
 _Mono = NDArray[np.float32]  # (n,)
@@ -146,7 +150,8 @@ def _stretch(
         if len(part):
             empty = False
             yield part
-    mixer.warn_if_cancelled()
+    if mixer.cancelled:
+        _warn_once(printable(path))
     if empty:
         raise ValueError(f"{printable(path)}: no audio from {start} s on, the file is shorter")
 

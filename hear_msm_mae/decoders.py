@@ -131,7 +131,7 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
         with sound:
             if sound.format == "RAW":  # taken for telephone sound because of its ending alone
                 raise Unreadable("it has no header")
-            counted = kind == "mp3" or sound.format != "MP3"
+            counted = kind == "mp3" or not sound.subtype.startswith("MPEG")
             if counted and sound.frames >= link.frames:
                 read = functools.partial(_read_sndfile, path, sound, link)
                 yield Part(sound.samplerate, sound.channels, link.seekable, read)
@@ -162,7 +162,8 @@ def _read_sndfile(
     path: str | Path, sound: soundfile.SoundFile, link: Link, start: int, count: int | None
 ) -> Iterator[Block]:
     declared, rate = sound.frames, sound.samplerate
-    position = sound.seek(start) if 0 < start < declared else start
+    with _errors_named(path, f"before {start / rate:.2f} s"):
+        position = sound.seek(start) if 0 < start < declared else start
     # No further than declared: the FLAC decoder would meet what follows the last frame.
     stop = declared if count is None else min(start + count, declared)
     size = max(1, _MAX_DECODED_VALUES // sound.channels)
@@ -269,6 +270,8 @@ def _float(frame: av.AudioFrame) -> Block:
     return values.astype(np.float32)
 
 
+# ---------------------------------------------------------------------------------------------
+# Errors
 # ---------------------------------------------------------------------------------------------
 @contextmanager
 def _errors_named(path: str | Path, where: str = "") -> Iterator[None]:

@@ -56,7 +56,7 @@ def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
     return tuple(
         Link(
             None if alone else ((start, stop),),
-            sndfile=len(names) == 1 and names[0].startswith(_SNDFILE_CODECS),
+            sndfile=sum(name.startswith(_SNDFILE_CODECS) for name in names) == 1,
         )
         for start, stop, names in zip(starts, stops, codecs, strict=True)
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import read_audio, resample
-from .channels import Mixer
+from .channels import Mixer, warn_of_cancellation
 from .config import SAMPLE_RATE
 
 _MOST_CHANNELS = 64  # more is taken for a waveform with its axes exchanged
@@ -61,7 +61,8 @@ def waveform_of(
     samples, rate = _samples_and_rate(item, name)
     mixer = Mixer(name, channel)
     mono = mixer(_as_array(samples, name).T)
-    mixer.warn_if_cancelled()
+    if mixer.cancelled:
+        warn_of_cancellation(name)
     return resample(np.ascontiguousarray(mono), rate, sample_rate)
 
 

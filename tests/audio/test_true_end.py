@@ -225,6 +225,9 @@ def test_flac_damaged_in_the_middle(tmp_path, flac):
     path.write_bytes(flac[:half] + bytes(300) + flac[half + 300 :])
     with pytest.raises(ValueError, match=r"b\.flac: cannot be read as audio \(after"):
         read_audio(path)
+    with pytest.raises(ValueError, match=r"b\.flac: cannot be read as audio \((after|before)"):
+        read_audio(path, 2.5)
+    assert len(read_audio(path, 4)) == 16000
 
 
 def test_flac_one_behind_the_other(tmp_path, flac):
