@@ -122,12 +122,13 @@ def closeness(name: str, device: str) -> str:
 # Memory: on a CPU in a fresh process for each figure
 # ---------------------------------------------------------------------------------------------
 def peak_memory(name: str, task: str, device: str, clips: int, seconds: int) -> float:
-    """MB: resident in a process that only built the model before, or allocated on the GPU."""
+    """MB: of a process that only built the model before, or on the GPU beside the weights."""
     if device == "cuda":
-        run = contestant(name, task, device, noise(clips, seconds))
+        run = contestant(name, task, device, noise(clips, seconds).to(device))
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         run()
-        return torch.cuda.max_memory_allocated() / 2**20
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     words = [sys.executable, "-m", __spec__.name, "--peak-memory", name, task]
     words += [str(clips), str(seconds)]
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
@@ -165,7 +166,7 @@ def model_rows(
     peaks = {precision: measure.MatmulPeak(dtype, device) for precision, dtype in DTYPES.items()}
     whole_units = UNITS[device] * encoder_flops(model, model.config.columns)
     for size in sizes:
-        audio = noise(*size)
+        audio = noise(*size).to(device)
         runs: dict[str, Callable[[], object]] = {}
         for precision, peak in peaks.items():
             for what in ("peers", "scene", "timestamps", "encoder"):
@@ -233,7 +234,7 @@ def main() -> None:
         print(measure.peak_rss_mb(run))
         return
     header = measure.machine(device)
-    sizes, repeats = (INPUTS[device][-1:], 3) if arguments.quick else (INPUTS[device], 9)
+    sizes, repeats = (INPUTS[device][-1:], 3) if arguments.quick else (INPUTS[device], 5)
     rows = log_mel_rows(device, sizes, 3 * repeats)
     for name in ("base", "bundled"):
         check_equal(name, device)

@@ -50,7 +50,7 @@ def timm_blocks(encoder: Encoder) -> nn.ModuleList:
         state["attn.qkv.bias"] = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
         norm = partial(nn.LayerNorm, eps=NORM_EPS)
         block = Block(config.width, config.heads, config.mlp_ratio, True, norm_layer=norm)
-        block.load_state_dict(state)
+        block.load_state_dict(state, assign=True)  # the same memory
         blocks.append(block)
     return blocks.to(encoder.positions.device)
 
@@ -77,12 +77,13 @@ class PlainPath:
     @torch.no_grad()
     def frames(self, audio: Tensor) -> Tensor:
         """(b, n) -> (b, t, d), one embedding per patch width."""
-        log_mel = self.log_mel(audio.to(self.encoder.positions.device))
+        device = self.encoder.positions.device
+        log_mel = self.log_mel(audio.to(device))
         spectrogram = (log_mel - self.config.norm_mean) / self.config.norm_std  # (b, f, t)
         spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % self.config.patch_frames))
         units = spectrogram.split(self.config.unit_frames, dim=-1)
         # One context for all units: autocast keeps the rounded weights until it is left.
-        with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             return torch.cat([self._encode(unit) for unit in units], dim=1).float()
 
     def _encode(self, spectrogram: Tensor) -> Tensor:
