@@ -23,11 +23,12 @@ FOLDERS = {name.split("/")[0] for name in FILES if "/" in name}
 CORE = {name for name in FILES if "/" not in name} - {FACADE, "__main__"}
 # Beside the files of its own folder and the public names of torch and others.
 ALLOWED = {
+    "audio": {"config", "files", "extras"},
     "checkpoints": {"checks", "config", "encoder", "files", "mae", "extras"},
-    "embed": CORE | {"checkpoints"},
-    "corpus": CORE | {"checkpoints"},
-    "visualize": CORE | {"checkpoints"},
-    "pretrain": CORE | {"checkpoints", "corpus"},
+    "embed": CORE | {"audio", "checkpoints"},
+    "corpus": CORE | {"audio", "checkpoints"},
+    "visualize": CORE | {"audio", "checkpoints"},
+    "pretrain": CORE | {"audio", "checkpoints", "corpus"},
     "cli": CORE | FOLDERS | {FACADE},
     "model": CORE | {"checkpoints"},
     "api": CORE | {"checkpoints"},

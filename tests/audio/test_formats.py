@@ -12,7 +12,7 @@ import soundfile
 from audio_files import sound, write, write_av
 
 from hear_msm_mae.audio import count_channels, read_audio
-from hear_msm_mae.recognise import find_audio, sniff
+from hear_msm_mae.audio.recognise import find_audio, sniff
 
 # File, encoder, format as `sniff` names it, largest difference in length, least correlation.
 BY_PYAV = [

@@ -10,7 +10,7 @@ import torch
 from audio_files import sound, write
 
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.waveforms import waveform_of
+from hear_msm_mae.audio.waveforms import waveform_of
 
 
 class Decoder:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import read_audio, resample
+from ..config import SAMPLE_RATE
 from .channels import Mixer, warn_of_cancellation
-from .config import SAMPLE_RATE
+from .read import read_audio, resample
 
 _MOST_CHANNELS = 64  # more is taken for a waveform with its axes exchanged
 

@@ -15,10 +15,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ..extras import need
+from ..files import printable
 from .bytes_of import Bytes, Link, Unreadable, View
 from .chunks import CHUNKED, asf_links, chunk_links
-from .extras import need
-from .files import printable
 from .flac import flac_links
 from .mpeg import mpeg_links
 from .ogg import ogg_links

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import soundfile
 
+from ..files import printable
 from .bytes_of import Bytes
-from .files import printable
 from .mpeg import begins_frames
 
 # Formats that PyAV reads and libsndfile does not.

@@ -10,12 +10,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from ..config import SAMPLE_RATE
+from ..files import printable
 from .channels import Mixer, warn_of_cancellation
-from .config import SAMPLE_RATE
 from .decoders import open_parts
-from .files import printable
-from .recognise import AUDIO_SUFFIXES as AUDIO_SUFFIXES
-from .recognise import find_audio as find_audio
 
 # Read before and after a stretch, so that the resampling filter sees the same neighbours there
 # as in the whole file. soxr's HQ filter is much shorter.
