@@ -33,7 +33,7 @@ DEVICE_TOKENS = 2**17
 _VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, divided by the width
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
-CPU_FRAMES = 24_000  # 4 minutes
+CPU_FRAMES = 12_000  # 2 minutes
 DEVICE_FRAMES = 120_000
 
 
