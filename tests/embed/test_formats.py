@@ -276,7 +276,7 @@ def test_odd_lists_of_what_is_done(text):
 def test_an_unknown_ending_and_a_url():
     with pytest.raises(ValueError, match=r"must end in one of \.parquet, .*got 'out\.xls'"):
         format_of("out.xls")
-    with pytest.raises(ValueError, match=r"a URL as output needs --ray.*'s3://bucket/out\.npz'"):
+    with pytest.raises(ValueError, match=r"a local file or folder.*'s3://bucket/out\.npz'"):
         format_of("s3://bucket/out.npz")
 
 
@@ -366,7 +366,7 @@ def test_npz_that_is_compressed_or_cut(tmp_path):
     with np.load(output) as file:
         arrays = dict(file)
     np.savez_compressed(tmp_path / "other.npz", **arrays)
-    with pytest.raises(ValueError, match="recordings.npy is stored in another way"):
+    with pytest.raises(ValueError, match=r"recordings\.npy is stored in another way"):
         format_of(output).read(tmp_path / "other.npz")
     output.write_bytes(output.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is not a file of this command"):
