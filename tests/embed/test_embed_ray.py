@@ -185,5 +185,5 @@ def test_no_cluster_there(recordings, tiny_file, tmp_path, run):
     arguments = ("embed", recordings, "-o", tmp_path / "out.npz", "-w", tiny_file, "--ray")
     result = run(*arguments, "--ray-address", "127.0.0.1:1")
     assert result.status == 2
-    assert "127.0.0.1:1" in result.err
+    assert "error: no Ray cluster answers at 127.0.0.1:1: " in result.err
     assert "Traceback" not in result.err
