@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -243,13 +243,6 @@ class Encoder(nn.Module):
             if i in wanted:
                 outputs[i] = self.norm(x) if i == last else x
         return outputs[last] if layers is None else [outputs[i] for i in wanted]
-
-    def layers(self, spectrogram: Tensor) -> Iterator[Tensor]:
-        """Output of each block in turn; the last one has the final LayerNorm applied."""
-        x = self._embed(spectrogram, None)
-        for i, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            yield self.norm(x) if i == len(self.blocks) else x
 
     def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
         """Attention weights of one block, which the fused attention of `forward` never forms.

@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import stream_audio
+from ..audio import stream_audio, waveform_of
 from ..checks import LOUD, TOO_LOUD, check_levels
 from ..config import SAMPLE_RATE
 from ..files import available_cpus, printable
 from ..model import HearModel, Sums
 from ..timeline import Piece, Timeline
-from ..waveforms import waveform_of
 from .remote import local_copy
 from .sources import Failure, Recording
 

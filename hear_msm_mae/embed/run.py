@@ -90,7 +90,7 @@ def embed_to(
         def embed(recordings: Sequence[Recording], plan: Plan, resume: Resume | None) -> Events:
             return embed_recordings(recordings, plan, settings.dtype, workers, resume)
 
-    failures: list[Failure] = []
+    failures: list[Failure] = []  # of files and folders
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
     recordings = _each_channel(recordings, failures)

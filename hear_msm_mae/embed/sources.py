@@ -34,7 +34,7 @@ class Recording:
         where: absolute path or URL.
         occurrence: how many equal stretches of the same channel came before.
         columns: other columns of the list, which outputs keep.
-        channel: None for the mix of all, "left", "right", "each", or a number.
+        channel: None for the mix of all, "left", "right", "each", or a number from 0.
         item: audio in memory.
     """
 
@@ -85,9 +85,10 @@ def find_recordings(
             - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
               {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
             - `Recording`s.
-        problems: gets the folders below that could not be listed.
-        left_out: gets the files that a search leaves out.
-        channel: of recordings that name none: "mix", "left", "right", "each", or a number.
+        problems: gets the folders below that could not be listed, and the audio in folders that
+            nothing installed reads.
+        left_out: gets the other files that a search leaves out.
+        channel: of recordings that name none: "mix", "left", "right", "each", or a number from 0.
 
     Returns:
         Recordings in the order of the sources, those of a folder sorted. A row of a list, a file,
@@ -244,7 +245,15 @@ class _Source(NamedTuple):
                 reason = f"folder not listed: {error.strerror or error}"
                 self.problems.append(Failure(str(error.filename), 0.0, None, reason))
 
-        found = find_audio([folder], on_error=note)
+        def leave(path: Path, reason: str | None) -> None:
+            if reason is not None and self.problems is not None:
+                self.problems.append(Failure(str(path), 0.0, None, reason))
+            elif self.left_out is not None:
+                self.left_out.append(str(path))
+
+        # Without a list of problems, reading such a file says what to install.
+        noted = None if self.problems is None else leave
+        found = find_audio([folder], on_error=note, left_out=noted)
         return [Recording(str(path), name=_below(str(path), root)) for path in found]
 
     def _glob(self, pattern: str) -> Iterator[Recording]:

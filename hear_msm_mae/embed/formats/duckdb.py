@@ -20,8 +20,8 @@ class DuckDb(Format):
 
     def needs(self) -> None:
         """Needs duckdb, and pyarrow to exchange columns."""
-        need("duckdb", "duckdb", "DuckDB files")
-        need("pyarrow", "duckdb", "DuckDB files")
+        need("duckdb", "embed", "DuckDB files")
+        need("pyarrow", "embed", "DuckDB files")
 
     def read(self, path: Path) -> Table:
         """See `Format`."""
@@ -39,15 +39,13 @@ class DuckDb(Format):
             found = fetch("select count(*) n, coalesce(max(rowid) + 1, 0) m from embeddings")
             require_shape([int(x[0]) for x in found.values()], [table.total_rows] * 2)
         columns = "embedding" + (", timestamp_ms" if table.timestamps else "")
-
         step = max(1, BLOCK_BYTES // (4 * table.width))
 
         def read(number: int) -> Block:
             where = f"rowid >= {number * step} and rowid < {(number + 1) * step}"
             found = fetch(f"select {columns} from embeddings where {where} order by rowid")
-            return Block(
-                np.stack(list(found["embedding"])).astype(table.dtype), found.get("timestamp_ms")
-            )
+            rows = np.stack(list(found["embedding"])).astype(table.dtype)
+            return Block(rows, found.get("timestamp_ms"))
 
         ends = range(step, table.total_rows + step, step)
         table.rows_of = block_reader(ends, read)
@@ -58,7 +56,9 @@ class DuckDb(Format):
         import duckdb
 
         settings = [(name, str(value)) for name, value in table.settings.items()]
-        with replaced(path) as temporary, duckdb.connect(str(temporary)) as file:
+        # By default DuckDB takes most of the memory of the machine.
+        few: Any = {"memory_limit": "512MB", "threads": 1}
+        with replaced(path) as temporary, duckdb.connect(str(temporary), config=few) as file:
             file.execute("create table hear_msm_mae (name varchar, value varchar)")
             file.executemany(
                 "insert into hear_msm_mae values (?, ?)",

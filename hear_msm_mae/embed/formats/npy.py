@@ -74,8 +74,12 @@ class NpyFolder(Format):
             _conclude(path, table.select([]), {}, [])
         remove_stale(path / "file")
         old, _, old_sizes, old_times = _ledger(path)
-        how = [(x.settings, x.width, x.dtype, x.timestamps) for x in (old, table)]
-        before = _clips(old) if how[0] == how[1] else {}
+        how = [(json.dumps(x.settings), x.width, x.dtype, x.timestamps) for x in (old, table)]
+        before = _clips(old)
+        if how[0] != how[1]:
+            # A run that is killed among the .npy files must not take new rows for old ones.
+            before = {}
+            _conclude(path, table.select([]), {}, [])
         files = _files(path, _clips(table))
         sizes: dict[str, int] = {}
         times: list[list[float]] = [[] for _ in table.clips]
@@ -115,7 +119,9 @@ class NpyFolder(Format):
                     f"{printable(name)}.npy; embed their parent, or each into a folder of its own"
                 )
             parts = PurePosixPath(f"{name}.npy").parts
-            if max(len(os.fsencode(part)) for part in parts) > longest:
+            if _leaves(name):
+                problems[i] = f"{printable(name)}.npy would lie outside of {printable(path)}"
+            elif max(len(os.fsencode(part)) for part in parts) > longest:
                 problems[i] = (
                     f"the name {printable(name)}.npy is longer than the {longest} bytes that the "
                     "file system takes; rename it or choose a single file as output"
@@ -131,14 +137,19 @@ def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
     inside = {root: True}  # for each folder, links followed
     files = {}
     for name in names:
-        pure, file = PurePosixPath(name), root / f"{name}.npy"
-        odd = not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name
-        if not odd and file.parent not in inside:
+        file = root / f"{name}.npy"
+        if not _leaves(name) and file.parent not in inside:
             inside[file.parent] = file.parent.resolve().is_relative_to(root.resolve())
-        if odd or not inside[file.parent]:
+        if _leaves(name) or not inside[file.parent]:
             raise ValueError(f"{printable(name)}.npy would lie outside of {printable(root)}")
         files[name] = file
     return files
+
+
+def _leaves(name: str) -> bool:
+    """Whether a name leads out of the folder, or nowhere."""
+    pure = PurePosixPath(name)
+    return not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
 def _size(file: Path) -> int | None:
