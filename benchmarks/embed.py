@@ -24,21 +24,21 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 import torch
-from hear_msm_mae.embed.pipeline import UnitEncoder
 
 from benchmarks import measure
 from benchmarks.inference import RESULTS, build
 from hear_msm_mae import get_scene_embeddings
 from hear_msm_mae.audio import find_audio, read_audio
 from hear_msm_mae.config import SAMPLE_RATE
+from hear_msm_mae.embed.pieces import Resume, cut, make_plan
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
+from hear_msm_mae.embed.sources import find_recordings
 from hear_msm_mae.model import HearModel
 
 # Rate, channels, ending and libsndfile's subtype.
@@ -96,25 +96,20 @@ def write(path: Path, waveform: np.ndarray, rate: int, channels: int, subtype: s
 # Measures
 # ---------------------------------------------------------------------------------------------
 class Clock:
-    """Wall time spent in `UnitEncoder` while it is in use."""
+    """Wall time that a model spends in its encoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: HearModel) -> None:
         self.wall = 0.0
-        self._call = UnitEncoder.__call__
+        embed_units = model.embed_units
 
-    def __enter__(self) -> Clock:
-        def timed(encoder: UnitEncoder, groups: Any) -> Any:
+        def timed(spectrogram: torch.Tensor) -> torch.Tensor:
             wall = time.perf_counter()
             try:
-                return self._call(encoder, groups)
+                return embed_units(spectrogram)
             finally:
                 self.wall += time.perf_counter() - wall
 
-        UnitEncoder.__call__ = timed  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        UnitEncoder.__call__ = self._call  # type: ignore[method-assign]
+        model.embed_units = timed  # type: ignore[method-assign]
 
 
 def cpu_seconds() -> float:
@@ -123,17 +118,14 @@ def cpu_seconds() -> float:
 
 
 def reader_seconds(source: Path, model: HearModel) -> float:
-    """Processor time to find, decode, resample, transform and cut everything, without encoder."""
-    from hear_msm_mae.embed.cut import cut, make_plan
-    from hear_msm_mae.embed.inputs import find_tasks
-
+    """Processor time to find, decode, resample and cut everything, and for its log-mel."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begin = time.process_time()
     plan = make_plan(model, timestamps=False)
-    for task in find_tasks([source]):
-        for _ in cut(task, plan):
-            pass
+    for recording in find_recordings([source]):
+        for _, piece in cut(recording, plan, Resume(0, 0)):
+            model.frontend(piece.waveform[None])
     torch.set_num_threads(threads)
     return time.process_time() - begin
 
@@ -151,18 +143,15 @@ def measure_one(name: str, source: Path, folder: Path, repeats: int) -> str:
     model = build(name, "float32")
     settings = settings_of(model, name)
     get_scene_embeddings(np.zeros((1, 16000), np.float32), model)  # the first call is slow
-    runs, singly = [], []
+    runs, singly, clock = [], [], Clock(model)
     for i in range(repeats):
         if source.is_dir():  # beside each other, as the machine's speed changes
             singly.append(one_by_one(source, model))
-        with Clock() as clock:
-            wall, cpu = time.perf_counter(), cpu_seconds()
-            summary = embed_to(
-                folder / f"{name}-{source.stem}-{i}.parquet", [source], model, settings
-            )
-            wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+        before, wall, cpu = clock.wall, time.perf_counter(), cpu_seconds()
+        summary = embed_to(folder / f"{name}-{source.stem}-{i}.parquet", [source], model, settings)
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
         assert summary.done == summary.files, summary.failures
-        runs.append((wall, cpu, 1 - clock.wall / wall, summary.seconds))
+        runs.append((wall, cpu, 1 - (clock.wall - before) / wall, summary.seconds))
     wall, cpu, share, seconds = min(runs)
     cpu_share = reader_seconds(source, model) / cpu
     slower = f"{min(singly) / wall:.2f}" if singly else ""

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas
-from hear_msm_mae.embed.target import Target
 
-from hear_msm_mae import embed_files
+from hear_msm_mae import embed_files, timeline
+from hear_msm_mae import model as engine
+from hear_msm_mae.embed import store
 from hear_msm_mae.embed.run import Summary, embed_to
 from hear_msm_mae.embed.settings import settings_of
+from hear_msm_mae.embed.store import Store
 
-SUFFIXES = (".parquet", ".npz", ".h5", "")
+SUFFIXES = (".parquet", ".npz", ".h5", ".duckdb", "")
+RUN_OPTIONS = ("channel", "workers", "overwrite", "flush_minutes", "embed")
 
 
 class Stopped(Exception):
     """What `stop_after` raises."""
 
 
-def stop_after(monkeypatch, batches: int) -> None:
-    """Runs end with an exception behind so many batches; the output is not updated before."""
-    append = Target.append
-    left = [batches]
+def small_pieces(monkeypatch) -> None:
+    """Pieces of one unit that are encoded one by one, and stored at once."""
+    monkeypatch.setattr(timeline, "PIECE_FRAMES", 1)
+    monkeypatch.setattr(engine, "CPU_FRAMES", 1)
+    monkeypatch.setattr(store, "FLUSH_SECONDS", -1.0)
+    # Layouts depend on the length of pieces.
+    layout = functools.lru_cache(timeline.Timeline.layout.__wrapped__)
+    monkeypatch.setattr(timeline.Timeline, "layout", layout)
 
-    def limited(self, tasks, batch):
+
+def stop_after(monkeypatch, results: int) -> None:
+    """Runs end with an exception behind so many results."""
+    add = Store.add
+    left = [results]
+
+    def limited(self, result, stamp):
         if not left[0]:
             raise Stopped
         left[0] -= 1
-        self._cost = float("inf")
-        append(self, tasks, batch)
+        add(self, result, stamp)
 
-    monkeypatch.setattr(Target, "append", limited)
+    monkeypatch.setattr(Store, "add", limited)
 
 
 def embed(output, sources, model, **options) -> Summary:
-    more = ("batch_seconds", "workers", "overwrite")
-    settings = settings_of(model, "tiny", **{k: v for k, v in options.items() if k not in more})
-    sources = sources if isinstance(sources, list) else [sources]
-    return embed_to(
-        output, sources, model, settings, **{k: options[k] for k in more if k in options}
-    )
+    run = {name: options.pop(name) for name in RUN_OPTIONS if name in options}
+    settings = settings_of(model, "tiny", **options)
+    return embed_to(output, sources, model, settings, **run)
 
 
 def table(output: Path) -> list[tuple]:
     """(path, start, end, time, vector) of each row, in order, read without this package."""
-    if output.suffix == ".parquet":
-        frame = pandas.read_parquet(output)
+    if output.suffix in (".parquet", ".duckdb"):
+        frame = frame_of(output)
         times = frame.get("timestamp_ms", pandas.Series([None] * len(frame)))
         columns = (frame["path"], frame["start"], frame["end"], times, frame["embedding"])
         return list(zip(*columns, strict=True))
@@ -57,17 +67,25 @@ def table(output: Path) -> list[tuple]:
     with h5py.File(output) if output.suffix == ".h5" else np.load(output) as file:
         arrays = {name: file[name][:] for name in file}
     paths = [p.decode() if isinstance(p, bytes) else p for p in arrays["paths"].tolist()]
-    starts = arrays.get("start", np.zeros(len(paths)))
     clip = arrays.get("clip", np.arange(len(paths)))
     times = arrays.get("timestamps", [None] * len(clip))
     return [
-        (paths[c], starts[c], starts[c] + arrays["seconds"][c], t, vector)
+        (paths[c], arrays["start"][c], arrays["start"][c] + arrays["seconds"][c], t, vector)
         for c, t, vector in zip(clip, times, arrays["embeddings"], strict=True)
     ]
 
 
+def frame_of(output: Path) -> pandas.DataFrame:
+    if output.suffix == ".parquet":
+        return pandas.read_parquet(output)
+    import duckdb
+
+    with duckdb.connect(str(output), read_only=True) as file:
+        return file.sql("select * from embeddings").df()
+
+
 def index_of(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "index.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(folder / "index.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -92,9 +110,7 @@ def expected_table(sources, model, **options) -> list[tuple]:
     return rows
 
 
-def assert_same(rows: list[tuple], expected: list[tuple], any_order: bool = False) -> None:
-    if any_order:
-        rows, expected = (sorted(x, key=lambda row: row[:4]) for x in (rows, expected))
+def assert_same(rows: list[tuple], expected: list[tuple]) -> None:
     assert [row[0] for row in rows] == [row[0] for row in expected]
     for column in (1, 2, 3):
         values, wanted = ([row[column] for row in x] for x in (rows, expected))

@@ -7,8 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import replacing
-from .formats.common import csv_text
+from .formats.common import csv_text, replaced
 from .sources import Failure
 
 COLUMNS = ("path", "start", "end", "reason", "file")  # file: the absolute path
@@ -31,23 +30,21 @@ def rewrite(output: str | Path, failures: Sequence[Failure], settled: set[str]) 
         The list, None when there is none.
     """
     path = errors_path(output)
-    rows = [row for row in _read(path) if row["file"] not in settled]
-    known = {row["file"] for row in rows}
+    new = []
     for failure in failures:
-        file = csv_text(_absolute(failure.path))
-        if file in known:  # e.g. a folder that cannot be listed, again
-            rows = [row for row in rows if row["file"] != file]
         end = "" if failure.end is None else str(failure.end)
-        texts = csv_text(failure.path), str(failure.start), end, csv_text(failure.reason), file
-        rows.append(dict(zip(COLUMNS, texts, strict=True)))
+        texts = failure.path, str(failure.start), end, failure.reason, _absolute(failure.path)
+        new.append(dict(zip(COLUMNS, map(csv_text, texts), strict=True)))
+    settled = settled | {row["file"] for row in new}  # e.g. a folder that cannot be listed, again
+    rows = [x for x in _read(path) if x["file"] not in settled and not _deleted(x)] + new
     if not rows:
         path.unlink(missing_ok=True)
         return None
     with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file_,
+        replaced(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file_, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -60,6 +57,13 @@ def settled_name(where: str) -> str:
 
 def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
+
+
+def _deleted(row: dict[str, str]) -> bool:
+    """Whether a file that could not be read was removed since; its folder is still there."""
+    file = row["file"]
+    unknown = "\\" in file or row["reason"].startswith("no such file")  # escaped, or never there
+    return not unknown and os.path.isdir(os.path.dirname(file)) and not os.path.lexists(file)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from .run import Embed, Events
 from .settings import Settings
 from .sources import Recording
 
+_CONNECT_SECONDS = 10.0
 RECORDINGS_PER_GROUP = 32  # small enough to lose little, large enough to fill batches
 
 
@@ -57,6 +59,7 @@ def _spread(
     model, settings, device = worker
     began_here = not ray.is_initialized()
     if began_here:
+        _require_listener(address)
         ray.init(None if address == "auto" else address, log_to_driver=False)
     try:
         context = ray.data.DataContext.get_current()
@@ -80,6 +83,17 @@ def _spread(
     finally:
         if began_here:
             ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise ConnectionError where nothing answers: Ray would try again for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():  # "auto", or something that Ray may understand
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _groups(recordings: Sequence[Recording], cpus: int) -> list[Sequence[Recording]]:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,8 @@ def embed_to(
         ValueError: bad options or sources; an output with other settings, or of somebody else.
         OSError: the output cannot be written.
     """
-    output = Path(output)
     format_ = format_of(output)
+    output = Path(output)
     format_.needs()
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     if embed is None:
@@ -97,9 +97,11 @@ def embed_to(
     folder = output.with_name(f"{output.name}.partial")
     width = model.timestamp_embedding_size if settings.timestamps else model.scene_embedding_size
     base = None
+    # What cannot be read again is made from the store alone.
+    replaces = overwrite or (not format_.readable and not output.exists())
     with _explained(output, folder, overwrite):
-        store = Store(folder, settings.stored(), width, plan.timeline, overwrite)
-    finished = False
+        store = Store(folder, settings.stored(), width, plan.timeline, overwrite, replaces)
+    finished = begun = False
     try:
         require_same(folder, store.stored_settings(), settings.stored())
         if not store.replaces:
@@ -108,7 +110,8 @@ def embed_to(
                 require_same(output, base.settings, settings.stored())
         elif output.is_dir():
             _existing(output, format_)  # a folder of somebody else is never replaced
-        names = format_.check_names(output, recordings, base.recordings if base else ())
+        known = [*(base.recordings if base else ()), *store.table().recordings]
+        names = format_.check_names(output, recordings, known)
         failures += [_failure(recordings[i], reason) for i, reason in names.items()]
         recordings = [r for i, r in enumerate(recordings) if i not in names]
         job = _Job(output, format_, store, base, recordings)
@@ -116,7 +119,7 @@ def embed_to(
         earlier = len(recordings) - len(rest)
         progress = Progress(rest, earlier)
         resume = job.resume(rest[0]) if rest else None
-        flushed = time.monotonic()
+        flushed, begun = time.monotonic(), True
         try:
             with closing(embed(rest, plan, resume)) as events:
                 for event in events:
@@ -135,10 +138,11 @@ def embed_to(
             with _explained(output, folder, overwrite):
                 job.write()
         settled = {settled_name(recording.where) for recording in recordings}
-        listed = rewrite(output, failures, settled)
+        with _explained(output, folder, overwrite):
+            listed = rewrite(output, failures, settled)
         finished = True
-    finally:
-        store.close(remove=finished)
+    finally:  # a run that was refused leaves nothing
+        store.close(remove=finished or (store.new and not begun))
     done = earlier + progress.done
     return Summary(
         len(recordings) + len(names),
@@ -165,6 +169,7 @@ class _Job:
     ) -> None:
         self._output, self._format, self._store, self._base = output, format_, store, base
         self._recordings = recordings
+        self._written = False
         self._stamps: dict[str, Any] = {}
         self._in_base: dict[tuple[Any, ...], int] = {}
         if base is not None:
@@ -220,8 +225,15 @@ class _Job:
         for i, key in enumerate(order):
             if key in asked:
                 table.recordings[i] = _done(asked[key], table.recordings[i].stamp)
-        if self._base is None or table.to_json() != self._base.to_json():
+        if self._base is None:
+            if self._store.replaces and not self._written and self._output.is_dir():
+                with suppress(ValueError):  # it is empty
+                    self._format.clear(self._output)
             self._format.write(self._output, table)
+            self._written = True
+        elif table.to_json() != self._base.to_json():
+            self._format.write(self._output, table)
+            self._base = self._format.read(self._output)  # its rows lie elsewhere now
 
 
 def _done(recording: Recording, stamp: Any) -> Done:

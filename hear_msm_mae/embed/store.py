@@ -19,10 +19,9 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +75,10 @@ class _Entry:
         return Resume(last.clip + 1, 0) if ended else Resume(last.clip, last.number + 1)
 
 
+class _Earlier(Exception):
+    """The folder is not of this release."""
+
+
 class Store:
     """The folder of a run; opened as a context, in which no other process can use it.
 
@@ -84,11 +87,15 @@ class Store:
         settings: compared with those of the run that left the folder.
         width: size of the embeddings.
         timeline: for the timestamps of the rows.
-        fresh: throw away what is there; the output is replaced then.
+        fresh: throw away what is there.
+        replaces: whether a run that begins here replaces the output, not adds to it.
+
+    Attributes:
+        new: no earlier run has left anything; replaces: as the run that began the folder said.
 
     Raises:
         ValueError: another process works on the same output, the folder is damaged or was left by
-            an earlier release.
+            another release.
     """
 
     def __init__(
@@ -98,80 +105,85 @@ class Store:
         width: int,
         timeline: Timeline,
         fresh: bool = False,
+        replaces: bool = False,
     ) -> None:
         self.folder, self.settings = folder, dict(settings)
         self.width, self.dtype = width, np.dtype(settings["dtype"])
         self._timeline = timeline
+        # Pieces are stored by their numbers, which mean nothing if they are longer or shorter.
+        self._form = {"format": FORMAT, "piece_units": timeline.piece_units}
         self._entries: dict[Key, _Entry] = {}
         self._pending: list[tuple[dict[str, Any], NDArray[Any]]] = []
-        self._bytes, self._flushed, self._next_row = 0, time.monotonic(), 0
+        self._bytes, self._flushed = 0, time.monotonic()
+        self._next_row = self._journal_bytes = 0  # what is written for good
         self._open: tuple[Key, Resume] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock", timeout=0)
         try:
             self._lock.acquire()
+            if not (folder / "lock").exists():  # another process has removed it since
+                self._lock.release()
+                raise Timeout(str(folder))
         except Timeout:
             raise ValueError(
                 f"another process is writing to {printable(folder)}; wait for it or stop it"
             ) from None
+        self.new = fresh or not (folder / "settings.json").exists()
         try:
-            self.replaces = self._begin(fresh)
-            self._rows: IO[bytes] = (folder / "rows.bin").open("ab")
-            self._journal: IO[str] = (folder / "journal.jsonl").open("a", encoding="utf-8")
+            self.replaces = self._begin(fresh, replaces)
         except BaseException:
             self._lock.release()
             raise
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
 
     def stored_settings(self) -> dict[str, Any]:
         """Settings of the run that began the folder."""
         return dict(json.loads((self.folder / "settings.json").read_text("utf-8"))["settings"])
 
-    def _begin(self, fresh: bool) -> bool:
+    def _begin(self, fresh: bool, replaces: bool) -> bool:
         """Take over what is there; whether the run replaces an old output."""
         about = self.folder / "settings.json"
-        if any(self.folder.glob("batch-*.npz")) and not fresh:
-            raise ValueError(
-                f"{printable(self.folder)} was left by an earlier release of hear_msm_mae, which "
-                "alone can continue it; remove the folder or pass --overwrite to start again"
-            )
-        if fresh or not about.exists():
+        if self.new and (fresh or not any(self.folder.glob("batch-*.npz"))):
             for file in self.folder.iterdir():
                 if file.name != "lock" and file.is_file():
                     file.unlink()
+            for name in ("rows.bin", "journal.jsonl"):
+                (self.folder / name).touch()
             with replacing(about) as temporary:
-                text = {"format": FORMAT, "replaces": fresh, "settings": self.settings}
+                text = {**self._form, "replaces": replaces, "settings": self.settings}
                 temporary.write_text(json.dumps(text), "utf-8")
-            return fresh
+            return replaces
         try:
-            found = json.loads(about.read_text("utf-8"))
-            if found["format"] != FORMAT:
-                raise ValueError(f"format {found['format']}")
+            found = json.loads(about.read_text("utf-8")) if about.exists() else {}
+            if {name: found.get(name) for name in self._form} != self._form:
+                raise _Earlier
             self._replay()
             return bool(found["replaces"])
-        except (ValueError, LookupError, TypeError) as error:
+        except _Earlier:
+            raise ValueError(
+                f"{printable(self.folder)} was left by another release of hear_msm_mae, which "
+                "alone can continue it; remove the folder or pass --overwrite to start again"
+            ) from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{printable(self.folder)} is damaged ({error}); remove it to start again"
             ) from error
 
     def _replay(self) -> None:
-        """Read the journal; cut off what a killed run wrote without a line."""
-        journal, rows = self.folder / "journal.jsonl", self.folder / "rows.bin"
-        row_bytes = self.width * self.dtype.itemsize
-        there = rows.stat().st_size // row_bytes if rows.exists() else 0
-        good = 0
-        if journal.exists():
-            with journal.open("rb") as lines:
-                for line in lines:
-                    if not line.endswith(b"\n"):
-                        break
-                    entry = json.loads(line)
-                    if self._next_row + entry["rows"] > there:
-                        break
-                    self._take(entry)
-                    good += len(line)
-            os.truncate(journal, good)
-        if rows.exists():
-            os.truncate(rows, self._next_row * row_bytes)
+        """Read the journal up to what a killed run wrote of a line, or without its rows."""
+        rows = (self.folder / "rows.bin").stat().st_size // self._row_bytes
+        with (self.folder / "journal.jsonl").open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                entry = json.loads(line)
+                if self._next_row + entry["rows"] > rows:
+                    break
+                self._take(entry)
+                self._journal_bytes += len(line)
         try:
             with np.load(self.folder / "open.npz", allow_pickle=False) as file:
                 about = json.loads(file["about"].tobytes())
@@ -182,8 +194,9 @@ class Store:
         known = self._entries.get(key)
         if known is None or known.stamp == about["stamp"]:
             known = known or self._entries.setdefault(key, _Entry(about["stamp"]))
-            # Sums of a clip that is complete were left by a kill between the two files.
-            if not known.done and (not known.runs or known.resume.clip == about["clip"]):
+            # Sums of another clip than the next one: a kill came between the two files.
+            clip = known.resume.clip if known.runs else 0
+            if not known.done and about["clip"] == clip:
                 self._open = key, Resume(about["clip"], about["number"], sums)
 
     # -----------------------------------------------------------------------------------------
@@ -233,11 +246,11 @@ class Store:
         return Table(done, clips, *how, rows_of=Runs(places))
 
     def _reader(self) -> Reader:
-        path, row_bytes = self.folder / "rows.bin", self.width * self.dtype.itemsize
+        path = self.folder / "rows.bin"
 
         def read(first: int, count: int) -> Block:
             with path.open("rb") as file:
-                file.seek(first * row_bytes)
+                file.seek(first * self._row_bytes)
                 rows = np.fromfile(file, self.dtype, count * self.width)
             return Block(rows.reshape(count, self.width), None)
 
@@ -285,16 +298,16 @@ class Store:
     def drop(self, recording: Recording) -> None:
         """Forget a recording that could not be read to its end."""
         self._pending.append(({"key": recording.key, "rows": 0}, np.zeros((0, self.width))))
+        if self._open is not None and self._open[0] == recording.key:
+            self._open = None
 
     def flush(self) -> None:
         """Write what has come together."""
-        lines = []
-        for line, rows in self._pending:
-            self._rows.write(np.ascontiguousarray(rows, self.dtype).data)
-            lines.append(json.dumps(line) + "\n")
-        self._synchronise(self._rows)
-        self._journal.write("".join(lines))
-        self._synchronise(self._journal)
+        lines = "".join(json.dumps(line) + "\n" for line, _ in self._pending).encode()
+        rows = (np.ascontiguousarray(rows, self.dtype).data for _, rows in self._pending)
+        self._append("rows.bin", self._next_row * self._row_bytes, rows)
+        self._append("journal.jsonl", self._journal_bytes, [lines])
+        self._journal_bytes += len(lines)
         for line, _ in self._pending:
             self._take(json.loads(json.dumps(line)))
         self._pending, self._bytes = [], 0
@@ -302,10 +315,15 @@ class Store:
             self._save_open(*self._open)
         self._flushed = time.monotonic()
 
-    @staticmethod
-    def _synchronise(file: IO[Any]) -> None:
-        file.flush()
-        os.fsync(file.fileno())
+    def _append(self, name: str, end: int, parts: Iterable[Any]) -> None:
+        """Write behind what is written for good: a full disk may have taken a part before."""
+        with (self.folder / name).open("r+b") as file:
+            file.seek(end)
+            file.truncate()
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _save_open(self, key: Key, resume: Resume) -> None:
         assert resume.sums is not None
@@ -347,9 +365,6 @@ class Store:
 
     def close(self, remove: bool = False) -> None:
         """Let others write; optionally remove the folder."""
-        for file in (self._rows, self._journal):
-            with suppress(OSError):  # what a full disk did not take is not named by a line
-                file.close()
-        self._lock.release()
-        if remove:
+        if remove:  # while no other process can begin in it
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()

@@ -13,7 +13,7 @@ from cli_errors import assert_one_line_error
 
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.embed.run import Summary
+from hear_msm_mae.embed.pieces import embed_recordings
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_embed_a_folder(run, recordings, tiny_file, tmp_path):
     assert result.status == 0, result.err
     assert f"3 of 3 files -> {output}" in result.out
     arrays = load(output)
-    assert arrays.keys() == {"paths", "seconds", "embeddings"}
+    assert arrays.keys() == {"paths", "start", "seconds", "embeddings", "recordings"}
     names = [Path(path).name for path in arrays["paths"]]
     assert sorted(names) == ["a.wav", "b.flac", "c.ogg"]
     seconds = dict(zip(names, arrays["seconds"], strict=True))
@@ -76,7 +76,8 @@ def test_timestamps(run, recordings, tiny_file, tmp_path):
     result = run("embed", recordings, "-o", output, "-w", tiny_file, "--timestamps")
     assert result.status == 0, result.err
     arrays = load(output)
-    assert arrays.keys() == {"paths", "seconds", "embeddings", "timestamps", "clip"}
+    names = {"paths", "start", "seconds", "embeddings", "timestamps", "clip", "recordings"}
+    assert arrays.keys() == names
     rows = len(arrays["embeddings"])
     assert arrays["timestamps"].shape == arrays["clip"].shape == (rows,)
     assert arrays["clip"].dtype.kind == "i"
@@ -118,15 +119,15 @@ def test_options_reach_the_model(run, recordings, tiny_file, tmp_path, arguments
 def test_the_address_of_a_cluster(run, recordings, tiny_file, tmp_path, monkeypatch):
     addresses = []
 
-    def embed_on_ray(output, sources, model, settings, address, *_):
-        addresses.append(address)
-        return Summary(1, 1, 0, [], None, 0.0, 0.0)
+    def on_ray(model, settings, address, device):
+        addresses.append((address, device))
+        return lambda recordings, plan, resume: embed_recordings(recordings, plan)
 
-    monkeypatch.setattr("hear_msm_mae.embed.cluster.embed_on_ray", embed_on_ray)
+    monkeypatch.setattr("hear_msm_mae.embed.ray.on_ray", on_ray)
     arguments = ("embed", recordings, "-o", tmp_path / "out.parquet", "-w", tiny_file, "--ray")
     assert run(*arguments).status == 0
     assert run(*arguments, "--ray-address", "ray://head:10001").status == 0
-    assert addresses == ["auto", "ray://head:10001"]
+    assert addresses == [("auto", "cpu"), ("ray://head:10001", "cpu")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -207,15 +208,21 @@ def test_a_file_of_somebody_else_is_replaced_on_demand_only(run, recordings, tin
     ("arguments", "message"),
     [
         (["missing.wav", "-o", "{out}"], r"missing\.wav"),
-        (["{audio}", "-o", "out.csv"], r"--output must end in \.parquet, .*, got 'out\.csv'"),
+        (
+            ["{audio}", "-o", "out.xls"],
+            r"one of \.parquet, .*, got 'out\.xls'",
+        ),
+        (
+            ["{audio}", "-o", "s3://bucket/out.npz"],
+            r"must be a local file.*s3://bucket",
+        ),
         (["{audio}", "-o", "{out}", "--dtype", "int8"], r"dtype must be one of.*'int8'"),
         (["{empty}", "-o", "{out}"], r"no audio files in .*empty"),
         (["{audio}", "-o", "{out}", "--precision", "half"], r"precision must be one of.*'half'"),
         (["{audio}", "-o", "{out}", "--mode", "fast"], r"mode must be one of.*'default', 'paper'"),
         (["{audio}", "-o", "{out}", "--hop-ms", "50"], r"timestamp_hop_ms.*10, 20, 40, 80, 160"),
-        (["{audio}", "-o", "{out}", "--device", "toaster"], r"--device 'toaster' is not usable"),
+        (["{audio}", "-o", "{out}", "--device", "toaster"], r"device 'toaster' is not usable"),
         (["{audio}", "-o", "{out}", "--ray-address", "head:6379"], r"--ray-address.*--ray; give"),
-        (["{audio}", "-o", "{out}", "--ray"], r"with --ray, --output must be a \.parquet file"),
         (["{audio}", "-o", "{out}", "--weights", "no.safetensors"], r"no\.safetensors.*not exist"),
         (["{audio}", "-o", "{out}", "--weights", "{audio}"], r"a\.wav.*not a .*weights file"),
         (["{audio}", "-o", "{out}", "--weights", "{empty}"], r"empty.*folder"),

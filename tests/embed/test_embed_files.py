@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hear_msm_mae.embed.inputs import Failure, Task
+from embed_rows import small_pieces
 
 import hear_msm_mae
 from hear_msm_mae import embed_files, get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.embed import cut as cut_module
-from hear_msm_mae.embed import pipeline
+from hear_msm_mae.embed import pieces
+from hear_msm_mae.embed.sources import Failure, Recording
 
 # Odd lengths in seconds: less than a window, a frame, a unit; one unit and a bit; several.
 LENGTHS = (0.0002, 0.03, 0.9, 2.07, 2.08, 2.3, 4.16, 7.77)
@@ -44,17 +44,20 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_blocks(monkeypatch) -> None:
-    """Blocks and batches far smaller than a file, so that all seams are inside the files."""
-    monkeypatch.setattr(cut_module, "BLOCK_SECONDS", 0.37)
+    """Blocks far smaller than a file, so that their seams are inside the files."""
+    monkeypatch.setattr(pieces, "BLOCK_SECONDS", 0.37)
 
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("batch_seconds", [0.5, 9.0, None])
-def test_records_equal_the_hear_functions(folder, tiny_file, options, batch_seconds):
+@pytest.mark.parametrize("small", [False, True], ids=["default", "small"])
+def test_records_equal_the_hear_functions(folder, tiny_file, options, small, monkeypatch):
     model = load_model(tiny_file, **options)
-    scenes = list(embed_files(folder, model, batch_seconds=batch_seconds))
-    frames = list(embed_files(folder, model, timestamps=True, batch_seconds=batch_seconds))
+    with monkeypatch.context() as patch:
+        if small:
+            small_pieces(patch)
+        scenes = list(embed_files(folder, model))
+        frames = list(embed_files(folder, model, timestamps=True))
     assert [Path(x.path).name for x in scenes] == [f"{i}.wav" for i in range(len(LENGTHS))]
     for scene, frame in zip(scenes, frames, strict=True):
         audio = read_audio(scene.path)[None]
@@ -107,11 +110,11 @@ def test_a_file_of_exactly_whole_windows_has_no_extra_one(tmp_path, tiny_model):
 @pytest.mark.usefixtures("small_blocks")
 def test_stretches_of_a_file(folder, tiny_model):
     path = str(folder / "7.wav")
-    tasks = [Task(path, 1.25, 3.5), Task(path, 0.0, 100.0), Task(path, 6.0)]
-    records = list(embed_files(tasks, tiny_model))
+    stretches = [Recording(path, 1.25, 3.5), Recording(path, 0.0, 100.0), Recording(path, 6.0)]
+    records = list(embed_files(stretches, tiny_model))
     assert [(r.start, r.end) for r in records] == [(1.25, 3.5), (0, 7.77), (6, 7.77)]
-    for record, task in zip(records, tasks, strict=True):
-        expected = get_scene_embeddings(read_audio(path, task.start, task.end)[None], tiny_model)
+    for record, part in zip(records, stretches, strict=True):
+        expected = get_scene_embeddings(read_audio(path, part.start, part.end)[None], tiny_model)
         np.testing.assert_allclose(record.embedding, expected[0], atol=1e-5)
 
 
@@ -139,27 +142,27 @@ def test_an_unreadable_file_raises_or_is_noted(folder, tiny_model, tmp_path):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_damage_at_the_end_of_a_file(tmp_path, tiny_model):
+@pytest.mark.parametrize("small", [False, True], ids=["default", "small"])
+def test_damage_at_the_end_of_a_file(tmp_path, tiny_model, small, monkeypatch):
     """What was encoded before the damage is met must not reach the next file."""
+    if small:
+        small_pieces(monkeypatch)
     samples = np.full(5 * 16000, 0.1, np.float32)
     soundfile.write(tmp_path / "b.wav", samples, 16000, subtype="FLOAT")
     expected = list(embed_files(tmp_path, tiny_model))
     for bad in (np.nan, 1e30):
         samples[-1] = bad
         soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-        for batch_seconds in (1.0, None):
-            failures: list[Failure] = []
-            records = list(
-                embed_files(tmp_path, tiny_model, failures=failures, batch_seconds=batch_seconds)
-            )
-            assert len(failures) == len(records) == 1
-            np.testing.assert_array_equal(records[0].embedding, expected[0].embedding)
+        failures: list[Failure] = []
+        records = list(embed_files(tmp_path, tiny_model, failures=failures))
+        assert len(failures) == len(records) == 1
+        np.testing.assert_array_equal(records[0].embedding, expected[0].embedding)
 
 
 def test_stopping_early_ends_the_threads(folder, tiny_model):
     before = set(threading.enumerate())
     threads = torch.get_num_threads()
-    records = embed_files([folder] * 3, tiny_model, batch_seconds=1.0)
+    records = embed_files([folder] * 3, tiny_model)
     next(records)
     records.close()
     assert set(threading.enumerate()) == before
@@ -194,7 +197,6 @@ def test_running_out_of_gpu_memory_makes_smaller_micro_batches(folder, tiny_file
         ({"segment": 1, "overlap": 1}, "overlap must be at least 0 and below the segment, got 1"),
         ({"segment": 1, "overlap": -0.5}, "overlap must be at least 0"),
         ({"dtype": "int8"}, r"dtype must be one of \['float32', 'float16'\], got 'int8'"),
-        ({"batch_seconds": 0}, "batch_seconds must be positive, got 0"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
     ],
     ids=str,
@@ -211,4 +213,3 @@ def test_a_model_that_is_none(folder):
 
 def test_it_is_part_of_the_package():
     assert hear_msm_mae.embed_files is embed_files
-    assert pipeline.CPU_BATCH_SECONDS < pipeline.CUDA_BATCH_SECONDS

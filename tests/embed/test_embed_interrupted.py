@@ -12,31 +12,71 @@ from pathlib import Path
 
 import forked
 import numpy as np
+import pandas
 import pytest
 import soundfile
-from embed_rows import assert_same, embed, expected_table, table
-from hear_msm_mae.embed.target import Target
+from embed_rows import (
+    SUFFIXES,
+    assert_same,
+    embed,
+    expected_table,
+    small_pieces,
+    table,
+)
 
+from hear_msm_mae import model as engine
+from hear_msm_mae import timeline
+from hear_msm_mae.embed import store
+from hear_msm_mae.embed.formats import format_of
+from hear_msm_mae.embed.store import Store
 from hear_msm_mae.files import interrupts_held
 
 ROOT = Path(__file__).parents[2]
+
+
+PIECE_SECONDS = 20.8
 
 
 def command(output: Path, *arguments: object) -> list[str]:
     return ["embed", "-o", str(output), *map(str, arguments)]
 
 
+def in_small_pieces(words: list[str], limit: int = resource.RLIM_INFINITY) -> None:
+    """`forked.hear_msm_mae`, with results that are stored every `PIECE_SECONDS` of audio.
+
+    Args:
+        limit: of the size of files, in bytes.
+    """
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    timeline.PIECE_FRAMES = engine.CPU_FRAMES = round(100 * PIECE_SECONDS)
+    store.FLUSH_SECONDS = -1.0
+    forked.hear_msm_mae(words)
+
+
 def started(words: list[str], folder: Path) -> BaseProcess:
     logs = folder / "stdout", folder / "stderr"
-    return forked.start(forked.hear_msm_mae, words, cwd=ROOT, out=logs[0], err=logs[1])
+    return forked.start(in_small_pieces, words, cwd=ROOT, out=logs[0], err=logs[1])
 
 
-def batches(output: Path) -> list[Path]:
-    return sorted(output.with_name(f"{output.name}.partial").glob("batch-*.npz"))
+def partial(output: Path) -> Path:
+    return output.with_name(f"{output.name}.partial")
 
 
-@pytest.mark.parametrize("suffix", [".parquet", pytest.param(".h5", marks=pytest.mark.slow)])
-def test_a_killed_run_leaves_a_readable_output(tmp_path, tiny_file, tiny_model, suffix):
+def lines(output: Path) -> int:
+    """Stretches of rows that are stored."""
+    journal = partial(output) / "journal.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def wait_for(process: BaseProcess, condition, folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        assert process.is_alive(), (folder / "stderr").read_text()
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("options", [["--timestamps"], []], ids=str)
+def test_a_killed_run_goes_on(tmp_path, tiny_file, tiny_model, options):
     """SIGKILL in the middle of a long file behind many short ones, then the same command again."""
     generator = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
@@ -44,41 +84,39 @@ def test_a_killed_run_leaves_a_readable_output(tmp_path, tiny_file, tiny_model, 
         soundfile.write(tmp_path / f"in/{i:02}.wav", generator.uniform(-0.1, 0.1, 32000), 16000)
     second = generator.uniform(-0.1, 0.1, 16000)
     soundfile.write(tmp_path / "in/long.wav", np.tile(second, 1200), 16000)
-    output = tmp_path / f"out{suffix}"
-    run = command(output, tmp_path / "in", "-w", tiny_file, "--batch-seconds", 20)
+    output = tmp_path / "out.npz"
+    run = command(output, tmp_path / "in", "-w", tiny_file, *options)
     process = started(run, tmp_path)
-    deadline = time.monotonic() + 120
-    while (len(batches(output)) < 12 or not output.exists()) and time.monotonic() < deadline:
-        assert process.is_alive(), (tmp_path / "stderr").read_text()
-        time.sleep(0.002)
+    sums = partial(output) / "open.npz"
+    wait_for(process, lambda: lines(output) > 30 if options else sums.exists(), tmp_path)
     process.kill()
     process.join()
-    before = batches(output)
-    assert len(before) >= 12
-    # The output lags behind the batches by some twenty times what it takes to write it: it may
-    # hold the ten files of the first batch, or all twenty.
-    partial = table(output)
-    assert partial
-    assert_same(partial, expected_table(tmp_path / "in/[01]*.wav", tiny_model)[: len(partial)])
-    second_run = forked.run(forked.hear_msm_mae, run, cwd=ROOT)
+    before = lines(output)
+    assert before >= 20
+    assert not output.exists()
+    second_run = forked.run(in_small_pieces, run, cwd=ROOT)
     assert second_run.returncode == 0, second_run.stderr
     assert "21 of 21 files" in second_run.stdout
+    # It went on inside the long file, behind what was stored.
     hours = float(second_run.stdout.split(" hours")[0].split()[-1])
-    # It went on inside the long file, behind the last batch; two were of the short files, and the
-    # last one may have been damaged.
-    assert hours <= (1200 - 20 * (len(before) - 3)) / 3600 + 0.01
-    assert not batches(output)
-    assert_same(table(output), expected_table(tmp_path / "in", tiny_model))
+    stored = PIECE_SECONDS * (before - 20 if options else 1)
+    assert hours <= (1200 - stored) / 3600 + 0.01
+    assert not partial(output).exists()
+    expected = expected_table(tmp_path / "in", tiny_model, timestamps=bool(options))
+    assert_same(table(output), expected)
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, tiny_file):
-    soundfile.write(tmp_path / "long.wav", np.tile(np.linspace(-0.1, 0.1, 16000), 3600), 16000)
-    output = tmp_path / "out.parquet"
-    run = command(output, tmp_path / "long.wav", "-w", tiny_file, "--batch-seconds", 10)
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_ctrl_c_writes_the_output_and_says_how_to_go_on(tmp_path, tiny_file, suffix):
+    """What is complete is in the output; the same command does the rest, in every format."""
+    second = np.linspace(-0.1, 0.1, 16000)
+    for name, seconds in (("short", 3), ("long", 900)):
+        soundfile.write(tmp_path / f"{name}.wav", np.tile(second, seconds), 16000)
+    output = tmp_path / f"out{suffix}"
+    files = tmp_path / "short.wav", tmp_path / "long.wav"
+    run = command(output, *files, "-w", tiny_file)
     process = started(run, tmp_path)
-    while not batches(output):
-        assert process.is_alive(), (tmp_path / "stderr").read_text()
-        time.sleep(0.01)
+    wait_for(process, lambda: (partial(output) / "open.npz").exists(), tmp_path)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
@@ -86,25 +124,64 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, tiny_file):
     err = (tmp_path / "stderr").read_text()
     assert "interrupted; repeat the command to go on" in err
     assert "Traceback" not in err
+    read = pandas.read_csv if suffix == ".csv" else pandas.read_parquet
+    assert read(output)["path"].tolist() == [str(files[0])]
+    second_run = forked.run(in_small_pieces, run, cwd=ROOT)
+    assert second_run.returncode == 0, second_run.stderr
+    assert "2 of 2 files" in second_run.stdout
+    assert "1 of them done before" in second_run.stdout
+    assert read(output)["path"].tolist() == list(map(str, files))
+    assert not partial(output).exists()
 
 
-def test_ctrl_c_while_a_batch_is_written(recordings, tiny_model, tmp_path, monkeypatch):
-    """The batch is written to its end, then the run stops, and the next one goes on behind it."""
+def test_ctrl_c_while_results_are_stored(recordings, tiny_model, tmp_path, monkeypatch):
+    """They are stored to their end, then the run stops, and the next one goes on behind them."""
     output = tmp_path / "out.parquet"
-    append = Target.append
+    add = Store.add
 
     def interrupted(self, *arguments):
         os.kill(os.getpid(), signal.SIGINT)
-        append(self, *arguments)
+        add(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Target, "append", interrupted)
+        patch.setattr(Store, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            embed(output, recordings, tiny_model, batch_seconds=6)
-    assert len(batches(output)) == 1
+            embed(output, recordings, tiny_model)
+    assert len(table(output)) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert embed(output, recordings, tiny_model, batch_seconds=6).done == 10
+    summary = embed(output, recordings, tiny_model)
+    assert (summary.done, summary.earlier) == (10, 1)
     assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])
+def test_the_output_is_brought_up_to_date_meanwhile(
+    recordings, tiny_model, tmp_path, suffix, monkeypatch
+):
+    """Also when it held rows before, which lie elsewhere in it after each time."""
+    output, seen = tmp_path / f"out{suffix}", []
+    some = [recordings / name for name in ("5.wav", "3.wav")]
+    expected = expected_table(recordings, tiny_model, timestamps=True)
+    if suffix != ".csv":
+        embed(output, some, tiny_model, timestamps=True)
+    small_pieces(monkeypatch)
+    format_ = type(format_of(output))
+    write = format_.write
+
+    def noted(self, path, content):
+        write(self, path, content)
+        seen.append(len(content.recordings))
+
+    monkeypatch.setattr(format_, "write", noted)
+    embed(output, recordings, tiny_model, timestamps=True, flush_minutes=1e-9)
+    assert len(set(seen)) >= 8
+    if suffix == ".csv":
+        rows = pandas.read_csv(output)
+        assert rows["path"].tolist() == [row[0] for row in expected]
+        found = rows[[f"e{i}" for i in range(160)]].to_numpy()
+        np.testing.assert_allclose(found, [row[4] for row in expected], atol=1e-5)
+    else:
+        assert_same(table(output), expected)
 
 
 def test_a_second_ctrl_c_is_not_held():
@@ -121,27 +198,54 @@ def test_a_second_ctrl_c_is_not_held():
     assert reached == [1]
 
 
-def limited(limit: int, words: list[str]) -> None:
-    """`forked.hear_msm_mae` that cannot write files beyond so many bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    forked.hear_msm_mae(words)
-
-
 @pytest.mark.parametrize(("suffix", "limit"), [(".parquet", 9000), (".npz", 9000), (".h5", 3000)])
-def test_no_room_for_the_output(recordings, tiny_file, tiny_model, tmp_path, suffix, limit):
-    """Files may not grow beyond a limit: batches fit, or not even those; nothing is lost."""
+@pytest.mark.parametrize("options", [["--timestamps"], []], ids=str)
+def test_no_room_for_the_output(
+    recordings, tiny_file, tiny_model, tmp_path, suffix, limit, options
+):
+    """Files may not grow beyond a limit: some results fit, or not even those; nothing is lost."""
     output = tmp_path / f"out{suffix}"
-    run = command(output, recordings, "-w", tiny_file, "--batch-seconds", 6, "--timestamps")
-    result = forked.run(limited, limit, run, cwd=ROOT)
+    limit = limit if options else limit // 3
+    run = command(output, recordings, "-w", tiny_file, *options)
+    result = forked.run(in_small_pieces, run, limit, cwd=ROOT)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert f"{output} cannot be written: File too large" in result.stderr
     assert "make room and repeat the command" in result.stderr
-    left = {path.name for path in output.with_name(f"{output.name}.partial").iterdir()}
-    assert all(name.startswith(("batch-0", "settings.json", "lock")) for name in left), left
-    summary = embed(output, recordings, tiny_model, timestamps=True)
-    assert summary.done == 10
-    assert_same(table(output), expected_table(recordings, tiny_model, timestamps=True))
+    assert not output.exists()
+    again = forked.run(in_small_pieces, run, cwd=ROOT)
+    assert "10 of 10 files" in again.stdout, again.stderr
+    expected = expected_table(recordings, tiny_model, timestamps=bool(options))
+    assert_same(table(output), expected)
+
+
+@pytest.mark.parametrize("name", ["rows.bin", "journal.jsonl"])
+def test_room_for_a_part_and_more_a_moment_later(
+    recordings, tiny_model, tmp_path, monkeypatch, name
+):
+    """What a full disk took of a stretch of rows is not left among the others."""
+    output, left = tmp_path / "out.npz", [3]
+    original = Store._append
+
+    def full(self, file, end, parts):
+        if file == name:
+            left[0] -= 1
+            if not left[0]:
+                whole = b"".join(map(bytes, parts))
+                original(self, file, end, [whole[: len(whole) // 2]])
+                raise OSError(28, "No space left on device")
+        original(self, file, end, parts)
+
+    small_pieces(monkeypatch)
+    monkeypatch.setattr(Store, "_append", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        embed(output, recordings, tiny_model, timestamps=True)
+    expected = expected_table(recordings, tiny_model, timestamps=True)
+    held = table(output)  # written when there was room again
+    assert 0 < len(held) < len(expected)
+    assert_same(held, expected[: len(held)])
+    embed(output, recordings, tiny_model, timestamps=True)
+    assert_same(table(output), expected)
 
 
 @pytest.mark.skipif(
@@ -155,16 +259,15 @@ def test_a_full_disk(recordings, tiny_file, tiny_model, tmp_path):
         pytest.skip("cannot mount here")
     try:
         output = disk / "out.npz"
-        run = command(output, recordings, "-w", tiny_file, "--batch-seconds", 6, "--timestamps")
-        result = forked.run(forked.hear_msm_mae, run, cwd=ROOT)
+        run = command(output, recordings, "-w", tiny_file, "--timestamps")
+        result = forked.run(in_small_pieces, run, cwd=ROOT)
         assert result.returncode == 2
         assert f"error: {output} cannot be written: No space left on device" in result.stderr
-        kept = len(batches(output))
-        assert kept >= 1
+        assert lines(output) >= 1
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-        summary = embed(output, recordings, tiny_model, timestamps=True)
-        assert summary.done == 10
-        assert summary.seconds < 27
+        again = forked.run(in_small_pieces, run, cwd=ROOT)
+        assert "10 of 10 files" in again.stdout, again.stderr
+        assert "done before" in again.stdout
         assert_same(table(output), expected_table(recordings, tiny_model, timestamps=True))
     finally:
         subprocess.run(["umount", str(disk)], check=True)

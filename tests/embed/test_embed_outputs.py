@@ -1,17 +1,19 @@
-"""Outputs of `embed`: each format, read by other libraries."""
+"""Outputs of `embed`: each format holds the rows that the HEAR functions give, in input order."""
 
 from __future__ import annotations
 
-import json
+import csv
 
 import numpy as np
 import pandas
-import pyarrow.parquet as pq
 import pytest
-from embed_rows import SUFFIXES, assert_same, embed, expected_table, table
-from hear_msm_mae.embed.outputs import format_of
+import soundfile
+from embed_rows import SUFFIXES, assert_same, embed, expected_table, frame_of, table
 
+from hear_msm_mae import get_scene_embeddings
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.embed.formats import format_of
+from hear_msm_mae.embed.sources import Recording
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -27,12 +29,12 @@ from hear_msm_mae.audio import read_audio
 )
 def test_every_format_holds_the_same(recordings, tiny_model, tmp_path, suffix, options):
     output = tmp_path / f"out{suffix}"
-    summary = embed(output, recordings, tiny_model, batch_seconds=4.0, **options)
+    summary = embed(output, recordings, tiny_model, **options)
     assert (summary.files, summary.done, summary.earlier, summary.failures) == (10, 10, 0, [])
     assert summary.seconds == pytest.approx(0.5 * 55, rel=0.01)
     rows = table(output)
     assert_same(rows, expected_table(recordings, tiny_model, **options))
-    dtype = options.get("dtype", "float32")
+    dtype = "float32" if suffix == ".duckdb" else options.get("dtype", "float32")
     assert {vector.dtype for *_, vector in rows} == {np.dtype(dtype)}
     assert sorted(x.name for x in tmp_path.iterdir()) == sorted([output.name, "recordings"])
     # What is read back is what was written.
@@ -40,43 +42,10 @@ def test_every_format_holds_the_same(recordings, tiny_model, tmp_path, suffix, o
     assert content.total_rows == len(rows)
     blocks = [block for _, block in content.indexed()]
     vectors = np.concatenate([block.rows for block in blocks])
-    np.testing.assert_array_equal(vectors, np.stack([row[4] for row in rows]))
+    np.testing.assert_array_equal(vectors, np.stack([row[4] for row in rows]).astype(vectors.dtype))
     if options.get("timestamps"):
         times = np.concatenate([block.times_ms for block in blocks])
         np.testing.assert_allclose(times, [row[3] for row in rows], rtol=1e-12)
-
-
-def test_parquet_types(recordings, tiny_model, tmp_path):
-    for dtype, shown in (("float32", "float"), ("float16", "halffloat")):
-        output = tmp_path / f"{dtype}.parquet"
-        embed(output, recordings, tiny_model, timestamps=True, dtype=dtype)
-        schema = pq.read_schema(output)
-        types = {name: str(schema.field(name).type) for name in schema.names}
-        assert types == {
-            "path": "string",
-            "start": "double",
-            "end": "double",
-            "timestamp_ms": "double",
-            "embedding": f"fixed_size_list<element: {shown}>[160]",
-        }
-
-
-def test_parquet_in_polars_and_duckdb(recordings, tiny_model, tmp_path):
-    polars, duckdb = pytest.importorskip("polars"), pytest.importorskip("duckdb")
-    output = tmp_path / "out.parquet"
-    embed(output, recordings, tiny_model)
-    expected = np.stack([row[4] for row in table(output)])
-    np.testing.assert_array_equal(polars.read_parquet(output)["embedding"].to_numpy(), expected)
-    rows = duckdb.sql(f"select embedding from '{output}'").fetchall()
-    np.testing.assert_array_equal(np.array([row[0] for row in rows], np.float32), expected)
-
-
-def test_the_folder_mirrors_the_tree(recordings, tiny_model, tmp_path):
-    output = tmp_path / "out"
-    embed(output, recordings, tiny_model)
-    files = sorted(str(path.relative_to(output)) for path in output.rglob("*.npy"))
-    assert files == [*(f"{i}.wav.npy" for i in range(9)), "sub/9.wav.npy"]
-    assert np.load(output / "sub" / "9.wav.npy").shape == (160,)
 
 
 def test_two_files_for_one_place_in_the_folder(recordings, tiny_model, tmp_path):
@@ -87,18 +56,8 @@ def test_two_files_for_one_place_in_the_folder(recordings, tiny_model, tmp_path)
         embed(tmp_path / "out", sources, tiny_model)
 
 
-def test_settings_are_in_the_output(recordings, tiny_model, tmp_path):
-    output = tmp_path / "out.parquet"
-    embed(output, recordings, tiny_model, timestamps=True)
-    settings = json.loads(pq.read_schema(output).metadata[b"hear_msm_mae"])
-    assert settings["hop_ms"] == 40
-    assert settings["weights_name"] == "tiny"
-
-
 def test_rows_are_those_of_the_file(recordings, tiny_model, tmp_path):
     """Closing the circle: file -> output -> the HEAR function on the same samples."""
-    from hear_msm_mae import get_scene_embeddings
-
     embed(tmp_path / "out.parquet", recordings, tiny_model)
     frame = pandas.read_parquet(tmp_path / "out.parquet")
     for path, end, vector in zip(frame["path"], frame["end"], frame["embedding"], strict=True):
@@ -106,3 +65,130 @@ def test_rows_are_those_of_the_file(recordings, tiny_model, tmp_path):
         assert end == len(audio) / 16000
         expected = get_scene_embeddings(audio[None], tiny_model)[0]
         np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------
+# Rows are those of the input
+# ---------------------------------------------------------------------------------------------
+LABELS = ["dog", "bird", "cat", "dog", "end"]
+
+
+@pytest.fixture
+def labels(recordings, tmp_path):
+    """A list with duplicates, one stretch under two labels, a file twice, in no order."""
+    rows = ["5.wav,0,0.5", "5.wav,0,0.5", "1.wav,0.5,1", "0.wav,,", "0.wav,,"]
+    lines = [f"{recordings}/{row},{label}" for row, label in zip(rows, LABELS, strict=True)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,start,end,label", *lines]))
+    return tmp_path / "list.csv"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".duckdb"])
+def test_one_row_for_each_of_a_list(labels, recordings, tiny_model, tmp_path, suffix):
+    output = tmp_path / f"out{suffix}"
+    for earlier in (0, 5):
+        summary = embed(output, labels, tiny_model)
+        assert (summary.files, summary.done, summary.earlier) == (5, 5, earlier)
+        frame = frame_of(output)
+        assert frame["label"].tolist() == LABELS
+        assert_same(table(output), expected_table(labels, tiny_model))
+    turned = tmp_path / "turned.csv"
+    header, *lines = labels.read_text().splitlines()
+    turned.write_text("\n".join([header, *lines[::-1], f"{recordings}/7.wav,1,2,new"]))
+    assert embed(output, turned, tiny_model).earlier == 5
+    assert frame_of(output)["label"].tolist() == ["end", "dog", "cat", "bird", "dog", "new"]
+    # What a call does not name comes first.
+    embed(output, recordings / "7.wav", tiny_model)
+    expected = expected_table([turned, recordings / "7.wav"], tiny_model)
+    assert_same(table(output), expected)
+
+
+def test_two_files_of_one_relative_name(recordings, tiny_model, tmp_path, monkeypatch):
+    """Run in two folders: both are there, and told apart."""
+    output = tmp_path / "all.parquet"
+    for number, day in enumerate(("day1", "day2")):
+        (tmp_path / day).mkdir()
+        (recordings / f"{number + 3}.wav").rename(tmp_path / day / "REC001.wav")
+        monkeypatch.chdir(tmp_path / day)
+        assert embed(output, ["."], tiny_model).earlier == 0
+    frame = frame_of(output)
+    assert frame["end"].tolist() == [2.0, 2.5]
+    assert frame["path"].tolist() == [f"{tmp_path}/day{i}/REC001.wav" for i in (1, 2)]
+
+
+def test_the_channel_of_a_row(tiny_model, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (16000, 2))
+    soundfile.write(tmp_path / "a.wav", noise, 16000, subtype="FLOAT")
+    output = tmp_path / "out.parquet"
+    for channel in ("each", "mix"):
+        embed(output, tmp_path / "a.wav", tiny_model, channel=channel)
+    frame = frame_of(output)
+    assert frame["channel"].tolist()[:2] == [0, 1]
+    waveforms = [*noise.T, noise.mean(axis=1)]
+    for vector, waveform in zip(frame["embedding"], waveforms, strict=True):
+        expected = get_scene_embeddings(waveform[None].astype(np.float32), tiny_model)[0]
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------
+# What the output lacks
+# ---------------------------------------------------------------------------------------------
+def errors(output) -> list[str]:
+    with open(f"{output}.errors.csv", newline="") as file:
+        return [row["path"].rsplit("/", 1)[1] for row in csv.DictReader(file)]
+
+
+def test_the_list_says_what_the_output_lacks(recordings, tiny_model, tmp_path):
+    """Also what an earlier run could not read; until it is read, or deleted."""
+    output, other = tmp_path / "out.npz", tmp_path / "other"
+    other.mkdir()
+    for folder, name in ((recordings, "bad.wav"), (recordings, "worse.wav"), (other, "odd.wav")):
+        (folder / name).write_text("no audio")
+    (other / "list.csv").write_text(f"path,start\n{recordings}/gone.wav,1\n{other}/odd.wav,\n")
+    embed(output, recordings, tiny_model)
+    assert errors(output) == ["bad.wav", "worse.wav"]
+    embed(output, other / "list.csv", tiny_model)
+    assert errors(output) == ["bad.wav", "worse.wav", "gone.wav", "odd.wav"]
+    embed(output, other / "odd.wav", tiny_model)
+    assert errors(output) == ["bad.wav", "worse.wav", "gone.wav", "odd.wav"]
+    (recordings / "bad.wav").unlink()
+    soundfile.write(recordings / "worse.wav", np.zeros(9000), 16000)
+    embed(output, recordings, tiny_model)
+    assert errors(output) == ["gone.wav", "odd.wav"]
+    soundfile.write(recordings / "gone.wav", np.zeros(9000), 16000)
+    (other / "odd.wav").unlink()
+    embed(output, recordings, tiny_model)
+    assert not (tmp_path / "out.npz.errors.csv").exists()
+
+
+def test_two_stretches_of_a_file_that_fails_twice(tiny_model, tmp_path):
+    bad, output = tmp_path / "bad.wav", tmp_path / "out.npz"
+    bad.write_text("no audio")
+    for _ in range(2):
+        embed(output, [Recording(str(bad), 0, 1), Recording(str(bad), 1, 2)], tiny_model)
+        assert errors(output) == ["bad.wav"] * 2
+
+
+# ---------------------------------------------------------------------------------------------
+# Folders of NPY files
+# ---------------------------------------------------------------------------------------------
+def test_a_deleted_file_is_made_again(recordings, tiny_model, tmp_path):
+    output = tmp_path / "out"
+    embed(output, recordings, tiny_model)
+    (output / "3.wav.npy").unlink()
+    (output / "sub/9.wav.npy").write_bytes(b"cut")
+    summary = embed(output, recordings, tiny_model)
+    assert (summary.done, summary.earlier) == (10, 8)
+    assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+def test_one_name_that_is_too_long(recordings, tiny_model, tmp_path):
+    """It is named in the errors, the others are done, and the next run says the same."""
+    (recordings / "0.wav").rename(recordings / f"{'x' * 251}.wav")
+    output = tmp_path / "out"
+    for earlier in (0, 9):
+        summary = embed(output, recordings, tiny_model)
+        assert (summary.files, summary.done, summary.earlier) == (10, 9, earlier)
+        (failure,) = summary.failures
+        assert "longer than the 255 bytes" in failure.reason
+        assert errors(output) == [f"{'x' * 251}.wav"]
+    assert embed(tmp_path / "out.npz", recordings, tiny_model).done == 10

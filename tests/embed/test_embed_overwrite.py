@@ -7,10 +7,18 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from embed_rows import SUFFIXES, Stopped, assert_same, embed, expected_table, stop_after, table
-from hear_msm_mae.embed.inputs import Task
+from embed_rows import (
+    SUFFIXES,
+    Stopped,
+    assert_same,
+    embed,
+    expected_table,
+    stop_after,
+    table,
+)
 
-from hear_msm_mae.embed import outputs
+from hear_msm_mae.embed.formats import npy
+from hear_msm_mae.embed.sources import Recording
 
 
 def contents(folder):
@@ -24,7 +32,7 @@ def test_a_folder_of_somebody_else_is_never_cleared(recordings, tiny_model, tmp_
     for name in ("labels.npy", "sub/x.npy", "settings.json", "notes.txt"):
         (output / name).write_text("mine")
     before = contents(output)
-    with pytest.raises(ValueError, match=r"features holds other files.*choose another output$"):
+    with pytest.raises(ValueError, match=r"exists and cannot be continued.*another output$"):
         embed(output, recordings, tiny_model, overwrite=True)
     assert contents(output) == before
     assert [path.name for path in tmp_path.glob("*.partial")] == []
@@ -47,9 +55,9 @@ def test_overwriting_a_folder_leaves_strangers_alone(recordings, tiny_model, tmp
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("batches", [0, 2])
+@pytest.mark.parametrize("results", [0, 2])
 def test_a_stopped_overwriting_run_goes_on_without_the_option(
-    recordings, tiny_model, tmp_path, suffix, batches, monkeypatch
+    recordings, tiny_model, tmp_path, suffix, results, monkeypatch
 ):
     """Nothing of the old output is taken for new, even where nothing of it was replaced yet."""
     output = tmp_path / f"out{suffix}"
@@ -59,13 +67,13 @@ def test_a_stopped_overwriting_run_goes_on_without_the_option(
         samples, rate = soundfile.read(path)
         soundfile.write(path, samples[::-1], rate)
     with monkeypatch.context() as patch:
-        stop_after(patch, batches)
+        stop_after(patch, results)
         with pytest.raises(Stopped):
-            embed(output, recordings, tiny_model, batch_seconds=2.0, overwrite=True)
-    if not batches:
+            embed(output, recordings, tiny_model, overwrite=True)
+    if not results:
         assert_same(table(output), old)
     summary = embed(output, recordings, tiny_model)
-    assert (summary.done, summary.earlier > 0) == (10, batches > 0)
+    assert (summary.done, summary.earlier > 0) == (10, results > 0)
     assert_same(table(output), expected_table(recordings, tiny_model))
     assert embed(output, recordings, tiny_model).earlier == 10
 
@@ -73,23 +81,15 @@ def test_a_stopped_overwriting_run_goes_on_without_the_option(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_other_stretches_of_a_recording_stay(recordings, tiny_model, tmp_path, suffix):
     output, path = tmp_path / f"out{suffix}", str(recordings / "8.wav")
-    first, second = Task(path, 0.0, 2.0), Task(path, 3.0, 4.0)
+    first, second = Recording(path, 0.0, 2.0), Recording(path, 3.0, 4.0)
     embed(output, [first], tiny_model)
-    if suffix:
-        assert embed(output, [second], tiny_model).done == 1
-        assert_same(table(output), expected_table([first, second], tiny_model))
-        return
-    # One file per recording, in which the stretches lie side by side.
-    before = contents(output)
-    with pytest.raises(ValueError, match=r"out holds other stretches of .*8\.wav; choose another"):
-        embed(output, [second], tiny_model)
-    assert contents(output) == before
-    assert not (tmp_path / "out.partial").exists()
+    assert embed(output, [second], tiny_model).done == 1
+    assert_same(table(output), expected_table([first, second], tiny_model))
 
 
 def test_no_room_for_the_first_files_of_a_folder(recordings, tiny_model, tmp_path, monkeypatch):
     output, written = tmp_path / "out", []
-    original = outputs.start_npy
+    original = npy.start_npy
 
     def limited(*arguments):
         written.append(1)
@@ -98,7 +98,7 @@ def test_no_room_for_the_first_files_of_a_folder(recordings, tiny_model, tmp_pat
         original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "start_npy", limited)
+        patch.setattr(npy, "start_npy", limited)
         with pytest.raises(OSError, match=r"make room and repeat the command$"):
             embed(output, recordings, tiny_model)
     summary = embed(output, recordings, tiny_model)
@@ -112,19 +112,11 @@ def test_a_place_that_another_folder_has_taken(recordings, tiny_model, tmp_path,
     other.mkdir()
     soundfile.write(other / "3.wav", np.zeros(9000), 16000)
     with monkeypatch.context() as patch:
-        stop_after(patch, 3)
+        stop_after(patch, 5)
         with pytest.raises(Stopped):
-            embed(output, recordings, tiny_model, batch_seconds=6.0)
+            embed(output, recordings, tiny_model)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"would both become 3\.wav\.npy"):
             embed(output, other, tiny_model)
         embed(output, recordings, tiny_model)
     assert_same(table(output), expected_table(recordings, tiny_model))
-
-
-def test_a_url_needs_a_cluster(recordings, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"a URL as output needs --ray.*'s3://bucket/out\.npz'"):
-        embed("s3://bucket/out.npz", recordings, tiny_model)
-    assert list(tmp_path.iterdir()) == before

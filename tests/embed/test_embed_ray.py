@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas
 import pytest
 import soundfile
-from hear_msm_mae.embed.parts import Parts
+from embed_rows import Stopped, stop_after
 
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
@@ -76,7 +77,7 @@ def test_the_rows_of_a_local_run(cluster, recordings, tiny_file, tiny_model, tmp
     assert "broken.wav" in (tmp_path / "out.parquet.errors.csv").read_text()
     expected = local_rows(recordings, tiny_model, tmp_path, timestamps=True)
     assert_same(pandas.read_parquet(output), expected)
-    assert not (tmp_path / "out.parquet.parts").exists()
+    assert not (tmp_path / "out.parquet.partial").exists()
     # Again, with something new: only that is done.
     (recordings / "broken.wav").unlink()
     soundfile.write(recordings / "new.wav", np.zeros(9000), 16000)
@@ -104,58 +105,40 @@ def test_a_list_with_open_ends(cluster, recordings, tiny_file, tmp_path, run):
     assert "4 of them done before" in run(*arguments, "--ray", "--ray-address", cluster).out
 
 
-def test_urls_in_and_out(cluster, recordings, tiny_file, tiny_model, tmp_path, run):
-    source, output = f"file://{recordings}", f"file://{tmp_path}/set"
-    arguments = ("embed", source, "-o", output, "-w", tiny_file, "--ray", "--ray-address", cluster)
-    assert run(*arguments).status == 0
-    result = run(*arguments)
-    assert "24 of them done before" in result.out
-    rows = pandas.read_parquet(tmp_path / "set").sort_values("path", ignore_index=True)
-    rows["path"] = rows["path"].str.removeprefix("file://")
-    assert_same(rows, local_rows(recordings, tiny_model, tmp_path))
-
-
-def test_relative_names_and_failures_beside_a_url(
-    cluster, recordings, tiny_file, tmp_path, run, monkeypatch
+def test_urls_and_relative_names(
+    cluster, recordings, tiny_file, tiny_model, tmp_path, run, monkeypatch
 ):
-    """Actors do not begin in our folder; `OUT.errors.csv` is written wherever OUT is."""
+    """Actors do not begin in our folder; any format is written."""
     (recordings / "broken.wav").write_text("not audio")
     monkeypatch.chdir(tmp_path)
-    output = f"file://{tmp_path}/set/"
-    result = run(
-        "embed", "recordings", "-o", output, "-w", tiny_file, "--ray", "--ray-address", cluster
-    )
-    assert result.status == 3, result.err
-    assert "24 of 25 files" in result.out
-    assert f"listed in file://{tmp_path}/set.errors.csv" in result.err
-    assert "recordings/broken.wav" in (tmp_path / "set.errors.csv").read_text()
-    assert set(pandas.read_parquet(tmp_path / "set")["path"].str.split("/").str[0]) == {
-        "recordings"
-    }
+    for source, output in ((f"file://{recordings}", "url.h5"), ("recordings", "relative")):
+        arguments = ("embed", source, "-o", output, "-w", tiny_file)
+        result = run(*arguments, "--ray", "--ray-address", cluster)
+        assert result.status == 3, result.err
+        assert "24 of 25 files" in result.out
+        assert "recordings/broken.wav" in (tmp_path / f"{output}.errors.csv").read_text()
+        assert "24 of them done before" in run(*arguments).out
+    expected = local_rows(recordings, tiny_model, tmp_path)["embedding"]
+    with h5py.File("url.h5") as file:
+        np.testing.assert_allclose(file["embeddings"][:], np.stack(expected), atol=1e-5)
+    rows = [np.load(path) for path in sorted(Path("relative").glob("*.npy"))]
+    np.testing.assert_allclose(rows, np.stack(expected), atol=1e-5)
 
 
-def test_an_overwriting_run_that_was_stopped(cluster, recordings, tiny_file, tmp_path, run):
-    """Its parts are not mixed with the old output when it goes on without --overwrite."""
-    output, parts = tmp_path / "out.parquet", Parts(str(tmp_path / "out.parquet.parts"))
-    arguments = (
-        "embed",
-        recordings,
-        "-o",
-        output,
-        "-w",
-        tiny_file,
-        "--ray",
-        "--ray-address",
-        cluster,
-    )
-    assert run(*arguments).status == 0
-    parts.remove()
-    parts.replaces(begin=True)  # what it has done when no group is complete yet
-    result = run(*arguments)
-    assert "done before" not in result.out
+def test_an_interrupted_local_run_goes_on_there(
+    cluster, recordings, tiny_file, tiny_model, tmp_path, run, monkeypatch
+):
+    """And the other way round: both use the same store."""
+    output = tmp_path / "out.parquet"
+    arguments = ("embed", recordings, "-o", output, "-w", tiny_file)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(Stopped):
+            embed_to(output, [recordings], tiny_model, settings_of(tiny_model, "tiny"))
+    result = run(*arguments, "--ray", "--ray-address", cluster)
     assert "24 of 24 files" in result.out
-    assert not os.path.exists(parts.folder)
-    assert len(pandas.read_parquet(output)) == 24
+    assert "5 of them done before" in result.out
+    assert_same(pandas.read_parquet(output), local_rows(recordings, tiny_model, tmp_path))
 
 
 def workers() -> list[int]:
@@ -175,13 +158,13 @@ def test_a_killed_worker(cluster, recordings, tiny_file, tiny_model, tmp_path, r
     long = np.tile(np.random.default_rng(1).uniform(-0.1, 0.1, 16000), 120)
     for i in range(8):
         soundfile.write(recordings / f"long{i}.wav", long, 16000)
-    output, parts = tmp_path / "out.parquet", tmp_path / "out.parquet.parts"
-    killed = []
+    output = tmp_path / "out.parquet"
+    journal, killed = tmp_path / "out.parquet.partial" / "journal.jsonl", []
 
     def kill() -> None:
         deadline = time.monotonic() + 120
         while not killed and time.monotonic() < deadline:
-            if list(parts.glob("part-*")) and (found := workers()):
+            if journal.exists() and journal.stat().st_size and (found := workers()):
                 os.kill(found[0], signal.SIGKILL)
                 killed.append(found[0])
             time.sleep(0.01)
@@ -200,6 +183,7 @@ def test_a_killed_worker(cluster, recordings, tiny_file, tiny_model, tmp_path, r
 
 def test_no_cluster_there(recordings, tiny_file, tmp_path, run):
     arguments = ("embed", recordings, "-o", tmp_path / "out.npz", "-w", tiny_file, "--ray")
-    result = run(*arguments)
+    result = run(*arguments, "--ray-address", "127.0.0.1:1")
     assert result.status == 2
-    assert "with --ray, --output must be a .parquet file, a folder or a URL" in result.err
+    assert "error: no Ray cluster answers at 127.0.0.1:1: " in result.err
+    assert "Traceback" not in result.err

@@ -9,13 +9,15 @@ from embed_rows import (
     assert_same,
     embed,
     expected_table,
+    small_pieces,
     stop_after,
     table,
 )
-from hear_msm_mae.embed.inputs import Task
 
 from hear_msm_mae import load_model
-from hear_msm_mae.embed import cut, target
+from hear_msm_mae.embed import pieces
+from hear_msm_mae.embed.sources import Recording
+from hear_msm_mae.embed.store import Store
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -25,9 +27,10 @@ from hear_msm_mae.embed import cut, target
 def test_going_on_in_the_middle_of_files(
     recordings, tiny_model, tmp_path, suffix, options, monkeypatch
 ):
-    """Batches end inside files; each run does one, so every seam there is occurs."""
-    monkeypatch.setattr(cut, "BLOCK_SECONDS", 0.7)
+    """Pieces end inside files; each run does one, so every seam there is occurs."""
+    monkeypatch.setattr(pieces, "BLOCK_SECONDS", 0.7)
     expected = expected_table(recordings, tiny_model, **options)
+    small_pieces(monkeypatch)
     output = tmp_path / f"out{suffix}"
     read, runs = 0.0, 0
     while True:
@@ -35,7 +38,7 @@ def test_going_on_in_the_middle_of_files(
         with monkeypatch.context() as patch:
             stop_after(patch, 1)
             try:
-                summary = embed(output, recordings, tiny_model, batch_seconds=2.0, **options)
+                summary = embed(output, recordings, tiny_model, **options)
             except Stopped:
                 assert (tmp_path / f"{output.name}.partial").is_dir()
                 continue
@@ -55,34 +58,33 @@ def test_new_files_are_added_and_old_ones_left_alone(
     output = tmp_path / f"out{suffix}"
     new = [recordings / name for name in ("3.wav", "sub/9.wav")]
     for path in new:
-        path.rename(path.with_suffix(".hidden"))
-    (recordings / "5.wav").rename(recordings / "5.good")
+        path.rename(tmp_path / path.name)
+    (recordings / "5.wav").rename(tmp_path / "5.wav")
     (recordings / "5.wav").write_text("broken")
     first = embed(output, recordings, tiny_model)
     assert (first.files, first.done, len(first.failures)) == (8, 7, 1)
     again = embed(output, recordings, tiny_model)
     assert (again.done, again.earlier, len(again.failures)) == (7, 7, 1)
     assert again.seconds == 0
-    for path in new:
-        path.with_suffix(".hidden").rename(path)
-    (recordings / "5.good").rename(recordings / "5.wav")
+    for path in [*new, recordings / "5.wav"]:
+        (tmp_path / path.name).rename(path)
     summary = embed(output, recordings, tiny_model)
     assert (summary.done, summary.earlier, summary.failures) == (10, 7, [])
     assert summary.seconds == pytest.approx(2 + 3 + 5, rel=0.01)
-    assert_same(table(output), expected_table(recordings, tiny_model), any_order=True)
+    assert_same(table(output), expected_table(recordings, tiny_model))
     assert not (tmp_path / f"{output.name}.errors.csv").exists()
 
 
 def test_stretches_that_are_there_already(recordings, tiny_model, tmp_path):
     output, path = tmp_path / "out.parquet", str(recordings / "8.wav")
-    stretches = [Task(path, 0.0, 2.0), Task(path, 1.0, 3.5)]
+    stretches = [Recording(path, 0.0, 2.0), Recording(path, 1.0, 3.5)]
     embed(output, stretches, tiny_model, segment=1.0)
     again = embed(output, stretches, tiny_model, segment=1.0)
     assert again.earlier == 2
-    more = [*stretches, Task(path, 4.0), Task(str(recordings / "0.wav"))]
+    more = [*stretches, Recording(path, 4.0), Recording(str(recordings / "0.wav"))]
     summary = embed(output, more, tiny_model, segment=1.0)
-    assert (summary.earlier, summary.done) == (0, 4)
-    assert_same(table(output), expected_table(more, tiny_model, segment=1.0), any_order=True)
+    assert (summary.earlier, summary.done) == (2, 4)
+    assert_same(table(output), expected_table(more, tiny_model, segment=1.0))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -107,15 +109,15 @@ def test_stretches_to_the_end_of_the_file_are_found_again(
     assert more.seconds == pytest.approx(3.5, rel=0.01)
     assert embed(output, rows, tiny_model, **options).earlier == 5
     expected = expected_table(rows, tiny_model, **options)
-    assert_same(table(output), expected, any_order=True)
+    assert_same(table(output), expected)
 
 
 def test_a_stretch_that_ends_earlier_is_not_the_one_to_the_end(recordings, tiny_model, tmp_path):
     output, path = tmp_path / "out.parquet", str(recordings / "8.wav")
-    embed(output, [Task(path, 1.0, 2.0)], tiny_model)
-    summary = embed(output, [Task(path, 1.0)], tiny_model)
+    embed(output, [Recording(path, 1.0, 2.0)], tiny_model)
+    summary = embed(output, [Recording(path, 1.0)], tiny_model)
     assert (summary.earlier, summary.seconds) == (0, pytest.approx(3.5))
-    assert embed(output, [Task(path, 1.0, 2.0)], tiny_model).earlier == 1  # both are kept
+    assert embed(output, [Recording(path, 1.0, 2.0)], tiny_model).earlier == 1  # both are kept
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -123,7 +125,7 @@ def test_whole_files_and_stretches_in_one_output(recordings, tiny_model, tmp_pat
     """Both know what the other left, in either order."""
     output, sources = tmp_path / f"out{suffix}", [recordings / "3.wav", recordings / "4.wav"]
     embed(output, sources, tiny_model)
-    stretch = Task(str(recordings / "8.wav"), 1.0)
+    stretch = Recording(str(recordings / "8.wav"), 1.0)
     assert embed(output, [*sources, stretch], tiny_model).earlier == 2
     assert embed(output, [*sources, stretch], tiny_model).earlier == 3
     whole = embed(output, [*sources, recordings / "8.wav"], tiny_model)
@@ -150,7 +152,7 @@ def test_other_settings_are_refused(
         if stopped:
             stop_after(patch, 1)
             with pytest.raises(Stopped):
-                embed(output, recordings, tiny_model, batch_seconds=2.0)
+                embed(output, recordings, tiny_model)
         else:
             embed(output, recordings, tiny_model)
     with pytest.raises(ValueError, match=rf"out\S* was made with another setting of {message}"):
@@ -188,12 +190,12 @@ def test_something_else_under_that_name(recordings, tiny_model, tmp_path, suffix
 
 def test_two_runs_at_once(recordings, tiny_model, tmp_path, monkeypatch):
     output = tmp_path / "out.npz"
-    append = target.Target.append
+    add = Store.add
 
-    def again(self, tasks, batch):
+    def again(self, result, stamp):
         with pytest.raises(ValueError, match="another process is writing to"):
             embed(output, recordings, tiny_model)
-        append(self, tasks, batch)
+        add(self, result, stamp)
 
-    monkeypatch.setattr(target.Target, "append", again)
+    monkeypatch.setattr(Store, "add", again)
     assert embed(output, recordings, tiny_model).done == 10

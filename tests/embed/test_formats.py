@@ -276,7 +276,7 @@ def test_odd_lists_of_what_is_done(text):
 def test_an_unknown_ending_and_a_url():
     with pytest.raises(ValueError, match=r"must end in one of \.parquet, .*got 'out\.xls'"):
         format_of("out.xls")
-    with pytest.raises(ValueError, match=r"a URL as output needs --ray.*'s3://bucket/out\.npz'"):
+    with pytest.raises(ValueError, match=r"a local file or folder.*'s3://bucket/out\.npz'"):
         format_of("s3://bucket/out.npz")
 
 

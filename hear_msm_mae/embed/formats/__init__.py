@@ -36,7 +36,7 @@ def format_of(output: str | Path) -> Format:
     text = os.fspath(output)
     if is_remote(text):
         raise ValueError(
-            f"a URL as output needs --ray; write a local file or folder, got {printable(text)!r}"
+            f"--output must be a local file or folder, which can be copied, got {printable(text)!r}"
         )
     suffix = Path(text).suffix.lower()
     if text.endswith(("/", os.sep)) or not suffix or os.path.isdir(text):

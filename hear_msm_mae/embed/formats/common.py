@@ -26,7 +26,13 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 
 
 class Format:
-    """A kind of output. Reading and writing take memory for a block of rows, not for all."""
+    """A kind of output. Reading and writing take memory for a block of rows, not for all.
+
+    Attributes:
+        readable: whether `read` can continue what `write` has written.
+    """
+
+    readable = True
 
     def needs(self) -> None:
         """Raise ValueError that names the extra when a package is missing."""

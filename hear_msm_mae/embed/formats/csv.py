@@ -18,6 +18,8 @@ class Csv(Format):
     Text is written so that no spreadsheet takes it for a formula.
     """
 
+    readable = False
+
     def read(self, path: Path) -> Table:
         """It cannot be continued: a row does not say which recording it is of."""
         raise ValueError("a CSV file cannot be continued")

@@ -1,0 +1,259 @@
+"""The store of a run: what it says is done, after kills at any point and for changed files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from embed_rows import Stopped, assert_same, embed, expected_table, small_pieces, stop_after, table
+
+from hear_msm_mae.embed.pieces import Place, Result
+from hear_msm_mae.embed.settings import settings_of
+from hear_msm_mae.embed.sources import Recording
+from hear_msm_mae.embed.store import Store
+
+
+def stopped(output, sources, model, monkeypatch, results: int, **options) -> Path:
+    """The folder of a run that stored so many results of small pieces, and wrote no output."""
+    small_pieces(monkeypatch)
+    with monkeypatch.context() as patch:
+        stop_after(patch, results)
+        with pytest.raises(Stopped):
+            embed(output, sources, model, **options)
+    if output.exists():
+        output.unlink()
+    return output.with_name(f"{output.name}.partial")
+
+
+def journal(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+# ---------------------------------------------------------------------------------------------
+# After a kill
+# ---------------------------------------------------------------------------------------------
+def cut_rows(folder: Path, size: int) -> None:
+    rows = (folder / "rows.bin").read_bytes()
+    (folder / "rows.bin").write_bytes(rows[: len(rows) - size])
+
+
+def add_rows(folder: Path) -> None:
+    with (folder / "rows.bin").open("ab") as file:
+        file.write(b"x" * 777)
+
+
+def cut_line(folder: Path) -> None:
+    lines = (folder / "journal.jsonl").read_bytes()
+    (folder / "journal.jsonl").write_bytes(lines[:-20])
+
+
+def add_nothing(folder: Path) -> None:
+    """As some file systems leave a file after a loss of power."""
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(bytes(500))
+
+
+DAMAGES = {
+    "rows without a line": add_rows,
+    "a line without its rows": lambda folder: cut_rows(folder, 1),
+    "lines without their rows": lambda folder: cut_rows(folder, 5000),
+    "no rows": lambda folder: (folder / "rows.bin").write_bytes(b""),
+    "a torn line": cut_line,
+    "zeros behind the lines": add_nothing,
+    "no sums": lambda folder: (folder / "open.npz").unlink(missing_ok=True),
+    "torn sums": lambda folder: (folder / "open.npz").write_bytes(b"PK"),
+    "a hidden file": lambda folder: (folder / ".open-x1y2.npz").write_bytes(b"PK"),
+}
+OPTIONS = [{}, {"timestamps": True}, {"segment": 2.5, "overlap": 0.5}]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_what_a_kill_leaves(recordings, tiny_model, tmp_path, monkeypatch, options, damage):
+    output = tmp_path / "out.npz"
+    folder = stopped(output, recordings, tiny_model, monkeypatch, 17, **options)
+    DAMAGES[damage](folder)
+    embed(output, recordings, tiny_model, **options)
+    assert_same(table(output), expected_table(recordings, tiny_model, **options))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_sums_that_are_ahead_of_the_lines(recordings, tiny_model, tmp_path, monkeypatch, lost):
+    """Those of the third window, with the rows of the first two or fewer."""
+    output, source, segment = tmp_path / "out.npz", recordings / "8.wav", {"segment": 2.2}
+    folder = stopped(output, source, tiny_model, monkeypatch, 3, **segment)
+    assert [line["run"][:2] for line in journal(folder)] == [[0, 1]]
+    assert (folder / "open.npz").exists()
+    lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[: max(0, len(lines) - lost)]))
+    embed(output, source, tiny_model, **segment)
+    assert_same(table(output), expected_table(source, tiny_model, **segment))
+
+
+def test_a_recording_that_failed_begins_again(recordings, tiny_model, tmp_path, monkeypatch):
+    """Not behind the windows that were complete when the file could not be read for a moment."""
+    output, source, segment = tmp_path / "out.npz", recordings / "8.wav", {"segment": 2.2}
+    small_pieces(monkeypatch)
+    add, left = Store.add, [3]
+
+    def failing(self, result, stamp):
+        add(self, result, stamp)
+        left[0] -= 1
+        if not left[0]:
+            self.drop(result.recording)
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", failing)
+        with pytest.raises(Stopped):
+            embed(output, source, tiny_model, **segment)
+    embed(output, source, tiny_model, **segment)
+    assert_same(table(output), expected_table(source, tiny_model, **segment))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}\n", "is damaged"),
+        ("5\n", "is damaged"),
+        ("not json\n", "is damaged"),
+    ],
+)
+def test_a_damaged_line(recordings, tiny_model, tmp_path, monkeypatch, text, message):
+    output = tmp_path / "out.npz"
+    folder = stopped(output, recordings, tiny_model, monkeypatch, 3)
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write(text)
+    with pytest.raises(ValueError, match=message):
+        embed(output, recordings, tiny_model)
+    assert embed(output, recordings, tiny_model, overwrite=True).done == 10
+
+
+@pytest.mark.parametrize("left", ["batch-000000.npz", "settings.json"])
+def test_the_folder_of_another_release(recordings, tiny_model, tmp_path, left):
+    output, folder = tmp_path / "out.npz", tmp_path / "out.npz.partial"
+    folder.mkdir()
+    (folder / left).write_text(json.dumps({"settings": {}, "tasks": 3}))
+    with pytest.raises(ValueError, match=r"was left by another release.*remove the folder or"):
+        embed(output, recordings, tiny_model)
+    assert (folder / left).exists()
+    assert embed(output, recordings, tiny_model, overwrite=True).done == 10
+
+
+def test_pieces_of_another_length(recordings, tiny_model, tmp_path, monkeypatch):
+    """Of a release that cuts in another way: their numbers mean something else."""
+    with monkeypatch.context() as patch:
+        folder = stopped(tmp_path / "out.npz", recordings, tiny_model, patch, 3)
+    with pytest.raises(ValueError, match="was left by another release"):
+        embed(tmp_path / "out.npz", recordings, tiny_model)
+    assert journal(folder)
+
+
+# ---------------------------------------------------------------------------------------------
+# What is done
+# ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_file_that_changed_is_embedded_again(
+    recordings, tiny_model, tmp_path, monkeypatch, interrupted
+):
+    output = tmp_path / "out.npz"
+    if interrupted:
+        stopped(output, recordings, tiny_model, monkeypatch, 12, timestamps=True)
+    else:
+        embed(output, recordings, tiny_model, timestamps=True)
+    soundfile.write(recordings / "2.wav", np.full(20000, 0.2), 16000)
+    summary = embed(output, recordings, tiny_model, timestamps=True)
+    assert summary.done == 10
+    if not interrupted:
+        assert (summary.earlier, summary.seconds) == (9, 1.25)
+    assert_same(table(output), expected_table(recordings, tiny_model, timestamps=True))
+
+
+def test_a_file_that_changed_while_it_was_open(recordings, tiny_model, tmp_path, monkeypatch):
+    """The first half of one version and the second half of another are never put together."""
+    output = tmp_path / "out.npz"
+    source = recordings / "8.wav"
+    for options in OPTIONS:
+        stopped(output, source, tiny_model, monkeypatch, 1, **options)
+        samples, rate = soundfile.read(source)
+        soundfile.write(source, samples[::-1], rate)
+        embed(output, source, tiny_model, **options)
+        assert_same(table(output), expected_table(source, tiny_model, **options))
+        output.unlink()
+
+
+def test_a_refused_run_leaves_nothing(recordings, tiny_model, tmp_path):
+    output = tmp_path / "out.npz"
+    embed(output, recordings, tiny_model)
+    with pytest.raises(ValueError, match="--dtype: float32, now float16"):
+        embed(output, recordings, tiny_model, dtype="float16")
+    assert not (tmp_path / "out.npz.partial").exists()
+    assert embed(output, recordings, tiny_model).earlier == 10
+
+
+def test_what_the_store_holds_is_not_larger_than_the_output(tiny_model, tmp_path):
+    """With embeddings of the size of the bundled weights, paths of 100 characters, windows."""
+    width, source = 1920, Recording("/" + "x" * 100, name="x" * 30, where="/" + "x" * 100)
+    settings = settings_of(tiny_model, "tiny", segment=1.0).stored()
+    store = Store(tmp_path / "s.partial", settings, width, tiny_model.timeline(False))
+    row = np.zeros((1, width), np.float32)
+    for i in range(100):
+        place = Place(i, 0, 16000 * i, 16000, i == 99, 1.0)
+        store.add(Result(source, place, row), [10**9, 10**18])
+    store.flush()
+    size = sum(file.stat().st_size for file in store.folder.iterdir())
+    assert size < 1.1 * 100 * row.nbytes
+    store.close(remove=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# Work that grows with the number of recordings, not with its square
+# ---------------------------------------------------------------------------------------------
+def store_of(count: int, folder: Path, model) -> Store:
+    """With so many recordings of one second."""
+    settings = settings_of(model, "tiny").stored()
+    store = Store(folder, settings, 1, model.timeline(False))
+    for i in range(count):
+        recording = Recording(f"{i}.wav", name=f"{i}.wav", where=f"/{i}.wav")
+        rows = np.full((1, 1), i, np.float32)
+        store.add(Result(recording, Place(0, 0, 0, 16000, True, 1.0), rows), [1, 2])
+    store.flush()
+    return store
+
+
+def calls(function) -> int:
+    """Python functions and generator steps that a call takes."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_twice_the_recordings_take_twice_the_work(tiny_model, tmp_path):
+    work = {}
+    for count in (200, 400):
+        store_of(count, tmp_path / str(count), tiny_model).close()
+        found: list[float] = []
+
+        def read(count=count, found=found):
+            store = store_of(0, tmp_path / str(count), tiny_model)
+            blocks = [block for _, block in store.table().indexed()]
+            found += [float(row) for block in blocks for row in block.rows[:, 0]]
+            store.close(remove=True)
+
+        work[count] = calls(read)
+        assert found == list(range(count))
+    assert work[400] / work[200] == pytest.approx(2, abs=0.2)
