@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..audio import count_channels
 from ..files import interrupts_held, printable
@@ -17,7 +21,7 @@ from .failures import rewrite, settled_name
 from .formats import Format, format_of
 from .pieces import Plan, Result, Resume, embed_recordings, make_plan
 from .progress import Progress
-from .remote import is_remote, local_copy
+from .remote import local_copy
 from .settings import Settings, require_same
 from .sources import Failure, Recording, find_recordings
 from .store import Store
@@ -83,6 +87,8 @@ def embed_to(
     """
     format_ = format_of(output)
     output = Path(output)
+    if output.name in ("", ".."):
+        raise ValueError(f"--output must be the name of a file or folder, got {str(output)!r}")
     format_.needs()
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     if embed is None:
@@ -99,8 +105,12 @@ def embed_to(
     base = None
     # What cannot be read again is made from the store alone.
     replaces = overwrite or (not format_.readable and not output.exists())
-    with _explained(output, folder, overwrite):
+    try:
         store = Store(folder, settings.stored(), width, plan.timeline, overwrite, replaces)
+    except OSError as error:
+        raise OSError(
+            f"{printable(folder)} cannot be written: {error.strerror or error}"
+        ) from error
     finished = begun = False
     try:
         require_same(folder, store.stored_settings(), settings.stored())
@@ -170,23 +180,17 @@ class _Job:
         self._output, self._format, self._store, self._base = output, format_, store, base
         self._recordings = recordings
         self._written = False
-        self._stamps: dict[str, Any] = {}
+        self._stamps: dict[tuple[Any, ...], Any] = {}
         self._in_base: dict[tuple[Any, ...], int] = {}
         if base is not None:
             self._in_base = {tuple(done.key): i for i, done in enumerate(base.recordings)}
 
     def stamp(self, recording: Recording) -> Any:
-        """Size and time of change of a file; they are asked once in a run."""
-        where = recording.where
-        if where not in self._stamps:
-            self._stamps[where] = None
-            if recording.item is None and not is_remote(where):
-                try:
-                    status = os.stat(where)
-                    self._stamps[where] = [status.st_size, status.st_mtime_ns]
-                except OSError:
-                    pass
-        return self._stamps[where]
+        """What tells versions of a recording apart; it is asked once in a run."""
+        key = recording.key
+        if key not in self._stamps:
+            self._stamps[key] = _stamp(recording)
+        return self._stamps[key]
 
     def rest(self) -> list[Recording]:
         """What is to be done, the recording that was begun first."""
@@ -234,6 +238,24 @@ class _Job:
         elif table.to_json() != self._base.to_json():
             self._format.write(self._output, table)
             self._base = self._format.read(self._output)  # its rows lie elsewhere now
+
+
+def _stamp(recording: Recording) -> Any:
+    """Size and time of change of a file, digest of audio in memory, None of a URL."""
+    item = recording.item
+    if item is None:
+        try:
+            status = os.stat(recording.where)
+            return [status.st_size, status.st_mtime_ns]
+        except OSError:  # also for a URL
+            return None
+    if hasattr(item, "get_all_samples"):
+        return secrets.token_hex(8)  # not decoded yet: never the same
+    digest = hashlib.sha256()
+    for part in item.values() if isinstance(item, Mapping) else item:
+        array = hasattr(part, "__array__")
+        digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
+    return digest.hexdigest()
 
 
 def _done(recording: Recording, stamp: Any) -> Done:

@@ -374,5 +374,7 @@ class Store:
     def close(self, remove: bool = False) -> None:
         """Let others write; optionally remove the folder."""
         if remove:  # while no other process can begin in it
+            # First what says that there is something to continue: this may be killed as well.
+            (self.folder / "settings.json").unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()

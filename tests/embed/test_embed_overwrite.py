@@ -120,3 +120,22 @@ def test_a_place_that_another_folder_has_taken(recordings, tiny_model, tmp_path,
             embed(output, other, tiny_model)
         embed(output, recordings, tiny_model)
     assert_same(table(output), expected_table(recordings, tiny_model))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", r"--output must be the name of a file or folder, got '\.'"),
+        ("..", "--output must be the name of a file or folder"),
+        ("s3://bucket/out.npz", "must be a local file or folder"),
+    ],
+)
+def test_outputs_without_a_place(recordings, tiny_model, output, message):
+    with pytest.raises(ValueError, match=message):
+        embed(output, recordings, tiny_model)
+
+
+def test_a_place_where_nothing_can_be_made(recordings, tiny_model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"out\.npz\.partial cannot be written: Not a directory$"):
+        embed(tmp_path / "file" / "out.npz", recordings, tiny_model)

@@ -66,6 +66,7 @@ DAMAGES = {
     "zeros behind the lines": add_nothing,
     "no sums": lambda folder: (folder / "open.npz").unlink(missing_ok=True),
     "torn sums": lambda folder: (folder / "open.npz").write_bytes(b"PK"),
+    "half of what is removed at the end": lambda folder: (folder / "settings.json").unlink(),
     "a hidden file": lambda folder: (folder / ".open-x1y2.npz").write_bytes(b"PK"),
 }
 OPTIONS = [{}, {"timestamps": True}, {"segment": 2.5, "overlap": 0.5}]
@@ -184,6 +185,20 @@ def test_a_file_that_changed_while_it_was_open(recordings, tiny_model, tmp_path,
         soundfile.write(source, samples[::-1], rate)
         embed(output, source, tiny_model, **options)
         assert_same(table(output), expected_table(source, tiny_model, **options))
+        output.unlink()
+
+
+def test_audio_in_memory_is_known_by_its_samples(tiny_model, tmp_path):
+    """Not by its place among the items."""
+    first, second = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 9000)).astype(np.float32)
+    for make in (lambda x: (x, 16000), lambda x: {"array": x, "sampling_rate": 16000, "path": "a"}):
+        output = tmp_path / "out.npz"
+        for items, earlier in (([first], 0), ([first, second], 1), ([second, first], 0)):
+            sources = [make(item) for item in items]
+            assert embed(output, sources, tiny_model).earlier == earlier
+            expected = expected_table(sources, tiny_model)
+            assert_same(table(output), expected)
+        assert embed(output, sources, tiny_model).earlier == 2
         output.unlink()
 
 
