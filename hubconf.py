@@ -3,7 +3,7 @@
 from typing import Any
 
 # Checked by torch.hub after this file is imported, so the package is imported later.
-dependencies = ["einops", "safetensors", "soundfile", "soxr", "timm", "torch", "torchaudio"]
+dependencies = ["einops", "safetensors", "soundfile", "soxr", "torch", "torchaudio"]
 
 
 def msm_mae(weights: str = "", **options: Any) -> Any:

@@ -9,8 +9,9 @@ The three functions of the HEAR 2021 common API:
 >>> frames, timestamps = hear_msm_mae.get_timestamp_embeddings(audio, model)  # (b, t, d), (b, t)
 """
 
-from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
-from .embed.records import embed_files
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -21,3 +22,27 @@ __all__ = [
     "get_timestamp_embeddings",
     "load_model",
 ]
+
+if TYPE_CHECKING:
+    from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
+    from .embed.records import embed_files
+else:
+    # Each function is imported when it is first used, as torch takes seconds to import (PEP 562).
+    _MODULES = {
+        "embed_files": "embed.records",
+        "get_scene_embeddings": "api",
+        "get_timestamp_embeddings": "api",
+        "load_model": "api",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value  # so that this function is not asked again
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoints.foreign import load_any
 from .checkpoints.hub import find_weights
 from .model import HearModel
 from .options import resolve_options
 
-logger = logging.getLogger(__name__)
 
-LOUD = 32.0  # values beyond this are surely not scaled to [-1, 1]
-TOO_LOUD = 1e12  # values far beyond any sample format, whose power may overflow float32
-
-FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
-    """Load a model, ready for use (eval mode, on the CPU).
+def load_model(
+    model_file_path: str | Path = "",
+    *,
+    device: str | torch.device | None = None,
+    timestamp_hop_ms: int | None = None,
+    normalization: Literal["stored", "batch"] | tuple[float, float] | None = None,
+    precision: Literal["float32", "bfloat16", "auto"] = "float32",
+    layer: int | Literal["last"] | Sequence[int] | None = None,
+    scene_pooling: Literal["mean", "mean+std"] | None = None,
+    mode: Literal["default", "paper"] = "default",
+    **unknown: Any,
+) -> HearModel:
+    """Load a model, ready for use (eval mode).
 
     Args:
         model_file_path: a `.safetensors` file of this package, a folder that
             `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, or a `.pth`
             checkpoint of another MSM-MAE implementation; by default the weights of the package.
-        options: `mode`, `timestamp_hop_ms`, `normalization`, `precision`, `layer`,
-            see `hear_msm_mae.options.resolve_options`.
+        device: where to compute; by default the CPU. `model.to(device)` moves it later.
+        timestamp_hop_ms: distance of timestamps, a multiple of 10 ms that divides the patch width;
+            by default 40, or the largest possible value below it.
+        normalization: statistics of the log-mel spectrogram: "stored" with the weights (the
+            default), of the "batch" (the default in paper mode), or a pair (mean, std).
+        precision: "float32", "bfloat16" (weights and activations of the encoder), or "auto":
+            bfloat16 where the device multiplies it natively.
+        layer: "last", the index of a block (negative: from the end), or a list of indices whose
+            embeddings are concatenated. By default what the weights say.
+        scene_pooling: "mean" of the frame embeddings over time, or "mean+std": their mean and
+            standard deviation, concatenated. By default what the weights say, and the mean in
+            paper mode.
+        mode: "default", or "paper", which repeats the published runtime: batch statistics,
+            whole-unit padding with the mean, timestamps that start at 0.
+        unknown: refused, with the list of the valid names.
 
     Raises:
         FileNotFoundError: no such file.
         ConnectionError: the Hub cannot be reached, and its repository is not in the local cache.
-        ValueError: the file is damaged or of another architecture, or an option is unknown.
+        ValueError: the file is damaged or of another architecture, an option is unknown or has an
+            impossible value, or there is no such device here.
 
     >>> model = load_model(timestamp_hop_ms=20)
     >>> model.sample_rate
@@ -46,18 +64,23 @@ def load_model(model_file_path: str | Path = "", **options: Any) -> HearModel:
         raise TypeError(
             f"model_file_path must be a str or Path, got {type(model_file_path).__name__}"
         )
+    given = {
+        "timestamp_hop_ms": timestamp_hop_ms,
+        "normalization": normalization,
+        "precision": precision,
+        "layer": layer,
+        "scene_pooling": scene_pooling,
+        "mode": mode,
+    }
+    place = _usable_device("cpu" if device is None else device)
     path = find_weights(model_file_path)
     checkpoint = load_any(path)
-    resolved = resolve_options(checkpoint.config, options)
-    model = HearModel(checkpoint.config, resolved)
+    options = resolve_options(checkpoint.config, given | unknown, place)
     try:
-        checkpoint.load_into(model.encoder)
+        model = HearModel(checkpoint, options)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if resolved.precision == "bfloat16":
-        model.encoder.to(torch.bfloat16)
-    model.decoder_tensors = checkpoint.decoder_tensors
-    return model.eval()
+    return model.to(place)
 
 
 # Not inference_mode: its tensors cannot enter a graph later, and people train probes on these.
@@ -67,7 +90,7 @@ def get_scene_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> Tensor
 
     Args:
         audio: (b, n) waveforms at 16 kHz in [-1, 1], any float type, tensor or NumPy array.
-        model: from `load_model`.
+        model: from `load_model`; torch.compile or DataParallel may be around it.
 
     Returns:
         (b, d) float32 on the model's device, d = model.scene_embedding_size.
@@ -78,8 +101,8 @@ def get_scene_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> Tensor
     >>> get_scene_embeddings(torch.zeros(2, 16000), load_model()).shape[0]
     2
     """
-    _check_model(model)
-    return model.scene_embeddings(_check_audio(audio))
+    embeddings: Tensor = unwrap(model)(audio)
+    return embeddings
 
 
 @torch.no_grad()
@@ -88,7 +111,7 @@ def get_timestamp_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> tu
 
     Args:
         audio: (b, n) waveforms at 16 kHz in [-1, 1], any float type, tensor or NumPy array.
-        model: from `load_model`.
+        model: from `load_model`; torch.compile or DataParallel may be around it.
 
     Returns:
         (b, t, d) float32 embeddings, d = model.timestamp_embedding_size, and
@@ -100,91 +123,33 @@ def get_timestamp_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> tu
     >>> get_timestamp_embeddings(torch.zeros(1, 3200), load_model())[1]
     tensor([[ 35.,  75., 115., 155., 195.]])
     """
-    _check_model(model)
-    return model.timestamp_embeddings(_check_audio(audio))
+    return unwrap(model).timestamp_embeddings(audio)
 
 
-def _check_model(model: object) -> None:
-    if not isinstance(model, HearModel):
+def unwrap(model: object) -> HearModel:
+    """The model inside torch.compile, DataParallel or DistributedDataParallel.
+
+    Raises:
+        TypeError: it is no model of `load_model`.
+    """
+    inner = model
+    while isinstance(inner, nn.Module) and not isinstance(inner, HearModel):
+        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if wrapped is None:
+            break
+        inner = wrapped
+    if not isinstance(inner, HearModel):
         raise TypeError(
             "model must come from hear_msm_mae.load_model, "
             f"got {type(model).__module__}.{type(model).__qualname__}"
         )
+    return inner
 
 
-def _check_audio(audio: object) -> Tensor:
-    """A (b, n) float tensor with finite values; float types are converted later, in pieces."""
-    if isinstance(audio, (list, tuple)):
-        raise _list_error(audio)
-    if isinstance(audio, np.ndarray):
-        if audio.dtype.kind not in "f":
-            raise TypeError(_dtype_message(audio.dtype))
-        if audio.dtype not in (np.float16, np.float32, np.float64):  # big-endian, long double
-            audio = audio.astype(np.float32)
-        if not audio.flags.writeable or any(
-            stride < 0 or stride % audio.itemsize for stride in audio.strides
-        ):
-            audio = audio.copy()  # torch takes none of these
-        audio = torch.from_numpy(audio)
-    if not isinstance(audio, Tensor):
-        raise TypeError(
-            "audio must be a torch.Tensor or numpy.ndarray of shape (b, n), "
-            f"got {type(audio).__name__}"
-        )
-    if audio.dtype not in FLOAT_TYPES:
-        raise TypeError(_dtype_message(audio.dtype))
-    _check_shape(tuple(audio.shape))
-    low, high = (value.item() for value in audio.detach().aminmax())  # both NaN if any value is
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        bad = [i for i, clip in enumerate(audio) if not bool(clip.detach().isfinite().all())]
-        raise ValueError(
-            f"audio contains NaN or Inf in clip(s) {bad[:10]}; expected finite values in [-1, 1]"
-        )
-    if max(-low, high) > TOO_LOUD:
-        raise ValueError(f"audio reaches {max(-low, high):.4g}; expected finite values in [-1, 1]")
-    if max(-low, high) > LOUD:
-        logger.warning(
-            "audio reaches %.4g; expected [-1, 1] (divide 16-bit samples by 32768)", max(-low, high)
-        )
-    return audio
-
-
-def _check_shape(shape: tuple[int, ...]) -> None:
-    expected = "audio must have shape (b, n): clips x samples"
-    if len(shape) == 1:
-        raise ValueError(f"{expected}; got 1-D {shape}, add a clip axis with audio[None, :]")
-    if len(shape) == 3:
-        raise ValueError(
-            f"{expected}; got 3-D {shape}, mix channels to mono, e.g. audio.mean(1) for (b, c, n)"
-        )
-    if len(shape) != 2:
-        raise ValueError(f"{expected}; got {len(shape)}-D {shape}")
-    if shape[0] == 0:
-        raise ValueError(f"audio is an empty batch of shape {shape}; expected at least one clip")
-    if shape[1] == 0:
-        raise ValueError(f"audio has zero samples, shape {shape}; expected at least one sample")
-
-
-def _dtype_message(dtype: object) -> str:
-    return (
-        f"audio must be float32 (or float16, bfloat16, float64) in [-1, 1], got {dtype}; "
-        "convert integer samples first, e.g. 16-bit: audio / 32768"
-    )
-
-
-def _list_error(audio: list[Any] | tuple[Any, ...]) -> Exception:
-    # The last axis is time: clips may be (n,) or (1, n). Plain numbers and 0-D arrays have none.
-    shapes = [
-        tuple(getattr(clip, "shape", (len(clip),) if isinstance(clip, list) else ()))
-        for clip in audio
-    ]
-    lengths = sorted({shape[-1] for shape in shapes if len(shape)})
-    if len(lengths) > 1:
-        return ValueError(
-            f"audio is a {type(audio).__name__} of clips of unequal lengths (from {lengths[0]} to "
-            f"{lengths[-1]} samples); embed them one at a time as (1, n), or batch equal lengths"
-        )
-    return TypeError(
-        f"audio must be a torch.Tensor or numpy.ndarray of shape (b, n), got a "
-        f"{type(audio).__name__}; use torch.stack or numpy.stack on clips of equal length"
-    )
+def _usable_device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(name)!r} is not usable here: {error}") from error
+    return device

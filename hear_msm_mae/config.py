@@ -20,6 +20,20 @@ LOG_EPS = 2.0**-23  # added to the power before the logarithm
 DEFAULT_NORM_MEAN = -7.1
 DEFAULT_NORM_STD = 4.2
 
+SCENE_POOLINGS = ("mean", "mean+std")
+
+# Bounds of what the weights' tensors do not tell (their shapes bound the other sizes, see
+# checkpoints/layout.py). They are far beyond any model of this family; a file that names more is
+# refused instead of filling the memory.
+MAX_MELS = 1024  # the spectrum that the bands add up has 201 bins
+MAX_PATCHES = 2**16  # of one unit: the sizes of position tables and of attention
+_RANGES = {
+    "mlp_ratio": (1e-3, 1e3),
+    "norm_mean": (-1e6, 1e6),  # log-mel values lie between -16 and 70
+    "norm_std": (1e-6, 1e6),
+    "embedding_scale": (1e-6, 1e6),
+}
+
 _NAME = re.compile(r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)")
 
 
@@ -75,6 +89,9 @@ class ModelConfig:
     embedding_scale: float = 1.0
     """Factor of the default embeddings: inner blocks have large values, and what float32 rounds off
     is in proportion."""
+    scene_pooling: str = "mean"
+    """What a scene embedding is by default: "mean" of the frame embeddings over time, or
+    "mean+std", followed by their standard deviation (twice as many values)."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -97,30 +114,32 @@ class ModelConfig:
             raise ValueError(
                 f"width must be a multiple of 4 (2-D sin-cos positions), got {self.width}"
             )
-        if self.decoder_positions not in ("1d", "2d"):
-            raise ValueError(
-                f"decoder_positions must be '1d' or '2d', got {self.decoder_positions!r}"
-            )
+        _require_one_of("decoder_positions", self.decoder_positions, ("1d", "2d"))
+        _require_one_of("scene_pooling", self.scene_pooling, SCENE_POOLINGS)
         divisor = 4 if self.decoder_positions == "2d" else 2
         if self.decoder_width % divisor:
             raise ValueError(
                 f"decoder_width must be a multiple of {divisor} for "
                 f"{self.decoder_positions} positions, got {self.decoder_width}"
             )
-        for name in ("mlp_ratio", "embedding_scale"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(
+                    f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)}"
+                )
+        if self.n_mels > MAX_MELS:
+            raise ValueError(f"n_mels must be at most {MAX_MELS}, got {self.n_mels}")
+        if self.rows * self.columns > MAX_PATCHES:
+            raise ValueError(
+                f"unit_frames ({self.unit_frames}) is too long: a unit of {self.name} has "
+                f"{self.rows * self.columns} patches, at most {MAX_PATCHES} are possible"
+            )
         if self.layer is not None and (
             type(self.layer) is not int or not -self.depth <= self.layer < self.depth
         ):
             raise ValueError(
                 f"layer must be null or an index from {-self.depth} to {self.depth - 1}, "
                 f"got {self.layer!r}"
-            )
-        if not (self.norm_std > 0 and abs(self.norm_mean) < float("inf") > self.norm_std):
-            raise ValueError(
-                "norm_mean must be finite and norm_std finite and positive, "
-                f"got {self.norm_mean} and {self.norm_std}"
             )
 
     @property
@@ -170,7 +189,7 @@ class ModelConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: brackets without end
             raise ValueError(f"the model configuration is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError("the model configuration is not a JSON object")
@@ -205,3 +224,8 @@ def parse_name(name: str) -> dict[str, int] | None:
 def _require_multiple(name: str, value: int, by_name: str, by: int) -> None:
     if value % by:
         raise ValueError(f"{name} ({value}) must be a multiple of {by_name} ({by})")
+
+
+def _require_one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"{name} must be one of {list(valid)}, got {value!r}")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from .config import ModelConfig
 
 NORM_EPS = 1e-6
+DTYPE = torch.float32  # of a new model, whatever torch's global default is
 
 
 # ---------------------------------------------------------------------------------------------
@@ -92,28 +94,78 @@ class QKVLinear(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(3 * width, width))
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.empty(3 * width, width, dtype=DTYPE))
+        self.q_bias = nn.Parameter(torch.zeros(width, dtype=DTYPE))
+        self.v_bias = nn.Parameter(torch.zeros(width, dtype=DTYPE))
 
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return F.linear(x, self.weight, bias)
 
 
+class Attention(nn.Module):
+    """Multi-head self-attention: (b, l, d) -> (b, l, d).
+
+    `fused_attn` chooses between torch's fused attention and plain matrix products, which compute
+    the same at different speeds.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fused_attn = True
+        self.qkv = QKVLinear(width)
+        self.proj = nn.Linear(width, width, dtype=DTYPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.split(x)
+        if self.fused_attn:
+            x = F.scaled_dot_product_attention(query, key, value)
+        else:
+            x = self.weights(query, key) @ value
+        return self.proj(x.transpose(1, 2).flatten(2))  # (b, h, l, d/h) -> (b, l, d)
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Query, key and value of each head, (b, h, l, d/h) each."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (b, l, 3, h, d/h)
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    @staticmethod
+    def weights(query: Tensor, key: Tensor) -> Tensor:
+        """How much each token takes from each token: (b, h, l, l), last axis of sum 1."""
+        return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with exact GELU: (b, l, d) -> (b, l, d)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = layer_norm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = layer_norm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(width, hidden, dtype=DTYPE),
+                gelu=nn.GELU(),
+                fc2=nn.Linear(hidden, width, dtype=DTYPE),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
 def make_blocks(width: int, depth: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
-    """Pre-norm transformer blocks (timm, fused attention) with `QKVLinear` projections."""
-    blocks = nn.ModuleList()
-    for _ in range(depth):
-        block = Block(width, heads, mlp_ratio, norm_layer=layer_norm)
-        block.attn.qkv = QKVLinear(width)
-        blocks.append(block)
-    return blocks
+    """Transformer blocks of an encoder or a decoder."""
+    return nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
 
 
-def layer_norm(width: int, **factory: object) -> nn.LayerNorm:
+def layer_norm(width: int) -> nn.LayerNorm:
     """LayerNorm with the epsilon of this model family."""
-    return nn.LayerNorm(width, eps=NORM_EPS, **factory)  # type: ignore[arg-type]
+    return nn.LayerNorm(width, eps=NORM_EPS, dtype=DTYPE)
 
 
 def initialize(module: nn.Module) -> None:
@@ -146,8 +198,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.patch_embed = nn.Linear(config.patch_area, width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.cls_token else None
+        self.patch_embed = nn.Linear(config.patch_area, width, dtype=DTYPE)
+        cls_token = nn.Parameter(torch.zeros(1, 1, width, dtype=DTYPE))
+        self.cls_token = cls_token if config.cls_token else None
         # Fixed, so a buffer that is not stored with the weights.
         table = sincos_2d(config.rows, config.columns, width)
         self.register_buffer("positions", table, persistent=False)
@@ -157,28 +210,41 @@ class Encoder(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
 
-    def forward(self, spectrogram: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Tokens after the last block and the final LayerNorm.
+    def forward(
+        self,
+        spectrogram: Tensor,
+        visible: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Tokens after the last block and the final LayerNorm, or after each of several blocks.
 
         Args:
             spectrogram: (b, f, t).
             visible: (b, k) indices of the patches to encode, all of them by default. Tokens are
                 dropped before the projection, so that masked patches cost nothing.
+            layers: indices of blocks, negative from the end. Blocks above the highest are not
+                run; the final LayerNorm is applied to the output of the last block alone.
 
         Returns:
-            (b, [1 +] k, d) tokens, patches in the order of `visible`.
+            (b, [1 +] k, d) tokens, patches in the order of `visible`; with `layers` a list with
+            such tokens for each of them.
+
+        Raises:
+            IndexError: no such block.
+            ValueError: the spectrogram does not divide into patches or is longer than a unit.
         """
+        last = len(self.blocks) - 1
+        wanted = [last] if layers is None else [range(last + 1)[i] for i in layers]
         x = self._embed(spectrogram, visible)
-        for block in self.blocks:
+        outputs: dict[int, Tensor] = {}
+        for i, block in enumerate(islice(self.blocks, max(wanted) + 1)):
             x = block(x)
-        return self.norm(x)
+            if i in wanted:
+                outputs[i] = self.norm(x) if i == last else x
+        return outputs[last] if layers is None else [outputs[i] for i in wanted]
 
     def layers(self, spectrogram: Tensor) -> Iterator[Tensor]:
-        """Output of each block in turn; the last one has the final LayerNorm applied.
-
-        Yields:
-            (b, [1 +] l, d) tokens, `config.depth` times.
-        """
+        """Output of each block in turn; the last one has the final LayerNorm applied."""
         x = self._embed(spectrogram, None)
         for i, block in enumerate(self.blocks, start=1):
             x = block(x)
@@ -200,12 +266,11 @@ class Encoder(nn.Module):
         """
         index = range(len(self.blocks))[block]
         x = self._embed(spectrogram, None)
-        for earlier in self.blocks[:index]:
+        for earlier in islice(self.blocks, index):
             x = earlier(x)
         chosen: Any = self.blocks[index]
-        qkv = chosen.attn.qkv(chosen.norm1(x))
-        query, key, _ = rearrange(qkv, "b l (qkv h d) -> qkv b h l d", qkv=3, h=self.config.heads)
-        return (query @ key.transpose(-2, -1) * chosen.attn.scale).softmax(-1)
+        query, key, _ = chosen.attn.split(chosen.norm1(x))
+        return chosen.attn.weights(query, key)
 
     def frame_embeddings(self, tokens: Tensor) -> Tensor:
         """Drop CLS and concatenate the frequency patches of each column, low to high.

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+# Control characters (ESC begins the commands of a terminal), characters that change the direction
+# of what follows them, other ends of lines, invisible spaces, and bytes that are not UTF-8.
+_ACTIVE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _ESCAPE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -71,6 +76,15 @@ def interrupts_held() -> Iterator[None]:
 def printable(path: str | Path) -> str:
     """The path as it can be printed: bytes that are not UTF-8 appear as backslash escapes."""
     return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def for_terminal(line: str) -> str:
+    r"""A line of text that names files, as it can be shown: whatever could act is escaped.
+
+    >>> print(for_terminal("a\x1b[2Jb\u202egnp.wav"))
+    a\x1b[2Jb\u202egnp.wav
+    """
+    return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
 
 
 def unescaped(path: str) -> str:

@@ -1,16 +1,15 @@
-"""Front end: waveform -> normalised log-mel spectrogram (DESIGN: numerics)."""
+"""Step 2: waveform -> normalised log-mel spectrogram, on the device of the model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from .config import (
     DEFAULT_NORM_MEAN,
@@ -24,8 +23,8 @@ from .config import (
     num_frames,
 )
 
-# Frames that are transformed at once: small enough to stay in the processor's cache.
-_CHUNK_FRAMES = 512
+# Frames that a CPU transforms at once: few enough to stay in its cache. Other devices take all.
+_CPU_FRAMES = 512
 
 # Frames of context kept while streaming. Two hide the edge; three also leave more than a window
 # behind the last whole one, as the reflection at the end of the recording needs.
@@ -68,8 +67,9 @@ class LogMel(nn.Module):
         # Not persistent: fixed by the configuration, so not part of the weights.
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("mel_basis", mel_filter_bank(n_mels).float(), persistent=False)
-        self.register_buffer("norm_mean", torch.tensor(float(mean)), persistent=False)
-        self.register_buffer("norm_std", torch.tensor(float(std)), persistent=False)
+        for name, value in (("norm_mean", mean), ("norm_std", std)):
+            scalar = torch.tensor(float(value), dtype=torch.float32)
+            self.register_buffer(name, scalar, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> LogMel:
         """Follow moves to a device but keep float32: model.bfloat16() must not round here."""
@@ -79,13 +79,30 @@ class LogMel(nn.Module):
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """(b, n) -> (b, f, t), normalised with the stored statistics."""
-        return self.normalize(self.log_mel(waveform))
+    def forward(
+        self,
+        waveform: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        statistics: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """Normalised log-mel spectrogram of a clip, or of a range of its frames.
 
-    def normalize(self, log_mel: Tensor) -> Tensor:
-        """Apply the stored statistics: (x - mean) / std."""
-        return (log_mel - self.norm_mean) / self.norm_std
+        Args:
+            waveform: (b, n).
+            start, stop: frames to compute, by default all of them; see `log_mel_range`.
+            statistics: mean and standard deviation to normalise with, by default the stored ones.
+
+        Returns:
+            (b, f, stop - start).
+        """
+        stop = num_frames(waveform.shape[-1]) if stop is None else stop
+        return self.normalize(self.log_mel_range(waveform, start, stop), statistics)
+
+    def normalize(self, log_mel: Tensor, statistics: tuple[float, float] | None = None) -> Tensor:
+        """(x - mean) / std, by default with the stored statistics."""
+        mean, std = statistics or (self.norm_mean, self.norm_std)
+        return (log_mel - mean) / std
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(b, n) -> (b, f, t), before normalisation."""
@@ -103,20 +120,23 @@ class LogMel(nn.Module):
         """
         total = num_frames(waveform.shape[-1])
         first, last = max(start, 0), min(stop, total)
-        silent_left = min(max(-start, 0), stop - start)
+        device = self.window.device
         if first >= last:
             shape = (waveform.shape[0], self.n_mels, stop - start)
-            return torch.full(shape, SILENCE, device=self.window.device)
-        with torch.autocast(self.window.device.type, enabled=False):
-            samples = _padded_samples(waveform, first, last).float().to(self.window.device)
+            return torch.full(shape, SILENCE, dtype=torch.float32, device=device)
+        with torch.autocast(device.type, enabled=False):
+            samples = _padded_samples(waveform, first, last).float().to(device)
             # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
-            # and the chunks keep float64 as fast as float32 in one piece. MPS has no float64.
-            samples = samples if samples.device.type == "mps" else samples.double()
+            # and on a CPU small chunks make it as fast as float32 in one go. MPS has no float64.
+            samples = samples if device.type == "mps" else samples.double()
             frames = samples.unfold(-1, WINDOW_LENGTH, HOP_LENGTH)  # (b, t, 400)
-            chunks = frames.split(max(1, _CHUNK_FRAMES // len(waveform)), dim=1)
+            at_once = _CPU_FRAMES // len(waveform) if device.type == "cpu" else last - first
+            chunks = frames.split(max(1, at_once), dim=1)
             log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
-            log_mel = log_mel.transpose(1, 2)
-        return F.pad(log_mel, (silent_left, stop - max(last, start)), value=SILENCE)
+        # The mel bands of a frame lie side by side in memory, as the encoder's patches are cut
+        # from columns of frames.
+        log_mel = F.pad(log_mel, (0, 0, first - start, stop - last), value=SILENCE)
+        return log_mel.transpose(1, 2)
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
         """(b, t, 400) -> (b, t, f)."""
@@ -175,30 +195,34 @@ class Statistics:
         self.squares += values.square().sum().item()
         self.count += values.numel()
 
-    def normalizer(self) -> Callable[[Tensor], Tensor]:
-        """Function that subtracts the mean and divides by the standard deviation."""
+    def mean_std(self) -> tuple[float, float]:
+        """Mean and standard deviation of everything that was added."""
         variance = (self.squares - self.total**2 / self.count) / max(self.count - 1, 1)
         mean = self.shift + self.total / self.count
-        std = max(math.sqrt(max(variance, 0.0)), MIN_STD)
-        return lambda log_mel: (log_mel - mean) / std
+        return mean, max(math.sqrt(max(variance, 0.0)), MIN_STD)
 
 
 def mel_filter_bank(n_mels: int) -> Tensor:
-    """Slaney mel filters with Slaney area normalisation, built in float64.
+    """Triangular mel filters, Slaney scale and Slaney area normalisation.
+
+    The scale is linear below 1000 Hz (3 mels per 200 Hz) and logarithmic above (27 mels per factor
+    of 6.4), as in Slaney's Auditory Toolbox (1998).
 
     Shape:
         - output: (201, n_mels) float64, FFT bins x mel bands
-
     """
-    default = torch.get_default_dtype()
-    try:  # torchaudio has no dtype argument; it computes in the default dtype
-        torch.set_default_dtype(torch.float64)
-        basis = melscale_fbanks(
-            WINDOW_LENGTH // 2 + 1, F_MIN, F_MAX, n_mels, SAMPLE_RATE, "slaney", "slaney"
-        )
-    finally:
-        torch.set_default_dtype(default)
-    return basis.double()
+    knee, step = 15.0, math.log(6.4) / 27  # mels at 1000 Hz; log of frequency per mel above
+
+    def to_mel(hertz: float) -> float:
+        return 3 * hertz / 200 if hertz < 1000 else knee + math.log(hertz / 1000) / step
+
+    mels = torch.linspace(to_mel(F_MIN), to_mel(F_MAX), n_mels + 2, dtype=torch.float64)
+    hertz = torch.where(mels < knee, 200 * mels / 3, 1000 * torch.exp(step * (mels - knee)))
+    bins = torch.linspace(0, SAMPLE_RATE / 2, WINDOW_LENGTH // 2 + 1, dtype=torch.float64)
+    left, centre, right = hertz[:-2], hertz[1:-1], hertz[2:]
+    rising = (bins[:, None] - left) / (centre - left)
+    falling = (right - bins[:, None]) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0) * 2 / (right - left)
 
 
 def _padded_samples(waveform: Tensor, first: int, last: int) -> Tensor:

@@ -1,31 +1,55 @@
-"""The HEAR model: clips -> units in micro-batches -> scene or timestamp embeddings."""
+"""Step 5: pieces of waveforms -> embeddings, in micro-batches that fit the device."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoints.hub import push_to_hub, save_folder
 from .checkpoints.native import Checkpoint, state_tensors
-from .config import SAMPLE_RATE, SAMPLES_PER_MS, ModelConfig, num_frames
+from .checks import check_waveforms
+from .config import HOP_LENGTH, SAMPLE_RATE
 from .encoder import Encoder
 from .log_mel import LogMel, Statistics
 from .options import Options
-from .timeline import Piece, Track, place, scene_track, scene_weights, split_units, timestamp_tracks
+from .timeline import Piece, Timeline
 
-# Tokens encoded at once. Bounds the working memory whatever the audio's length; larger
-# micro-batches were not faster (benchmarks/inference.py).
-MAX_TOKENS = 2048
+logger = logging.getLogger(__name__)
+
+# Tokens that a CPU encodes at once. More were not faster (benchmarks/inference.py).
+CPU_TOKENS = 2048
+# Tokens that a GPU encodes at once: as many as fit into half of its free memory, and not more.
+DEVICE_TOKENS = 2**17
+_VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, divided by the width
+# Log-mel frames that are computed before their units are encoded, so that units of many clips fill
+# the micro-batches.
+CPU_FRAMES = 24_000  # 4 minutes
+DEVICE_FRAMES = 120_000
 
 
-# Receives (clips, piece, embeddings of the kept columns (b, t, d)).
-_Sink = Callable[[slice, Piece, Tensor], None]
+class Sums(NamedTuple):
+    """What the scene embedding of a clip is made of; those of its pieces add up.
+
+    Attributes:
+        moments: (2, d) float64 sums over time of the weighted frame embeddings and their squares.
+        weight: sum of the weights.
+    """
+
+    moments: Tensor
+    weight: float
+
+    def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
+        return Sums(self.moments + other.moments, self.weight + other.weight)
 
 
 class HearModel(nn.Module):
@@ -34,87 +58,240 @@ class HearModel(nn.Module):
     Calling the model gives scene embeddings with gradients (for fine-tuning); the HEAR functions
     of this package track none.
 
+    Args:
+        checkpoint: configuration and tensors.
+        options: from `hear_msm_mae.options.resolve_options`.
+
     Attributes:
         sample_rate: 16000 Hz.
-        scene_embedding_size, timestamp_embedding_size: d, python ints.
+        scene_embedding_size, timestamp_embedding_size: python ints.
         config: sizes; options: how it was loaded.
+        frontend, encoder: its two modules.
         decoder_tensors: the pretraining decoder as it was loaded, only carried along so that
             saved models can still reconstruct; empty where the weights had none.
 
     Shape:
-        - input: (b, n) float32 waveforms at 16 kHz in [-1, 1]
+        - input: (b, n) float waveforms at 16 kHz in [-1, 1]
         - output: (b, d) scene embeddings, float32
+
+    Raises:
+        ValueError: the tensors do not fit the configuration.
     """
 
-    def __init__(self, config: ModelConfig, options: Options) -> None:
+    def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
         super().__init__()
-        self.config = config
+        config = self.config = checkpoint.config
         self.options = options
         self.sample_rate: int = SAMPLE_RATE
-        self.scene_embedding_size: int = config.frame_embedding_size * len(options.layers)
-        self.timestamp_embedding_size: int = self.scene_embedding_size
+        self.timestamp_embedding_size: int = config.frame_embedding_size * len(options.layers)
+        parts = len(options.scene_pooling.split("+"))
+        self.scene_embedding_size: int = self.timestamp_embedding_size * parts
         mean, std = config.norm_mean, config.norm_std
         if isinstance(options.normalization, tuple):
             mean, std = options.normalization
         self.frontend = LogMel(config.n_mels, mean, std)
-        self.encoder = Encoder(config)
-        self.decoder_tensors: dict[str, Tensor] = {}
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+            self.encoder = Encoder(config)
+        checkpoint.load_into(self.encoder)
+        if options.precision == "bfloat16":
+            self.encoder.to(torch.bfloat16)
+        self.decoder_tensors = checkpoint.decoder_tensors
+        self._most_tokens = DEVICE_TOKENS  # at once; lowered for good when memory is full
+        self.eval()
 
     @property
     def device(self) -> torch.device:
         """Where the model's tensors are."""
         return self.frontend.window.device
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Scene embeddings: (b, n) -> (b, d)."""
-        return self.scene_embeddings(audio)
+    def timeline(self, timestamps: bool) -> Timeline:
+        """Where scene or timestamp embeddings lie under the model's options."""
+        hop_ms = self.options.timestamp_hop_ms if timestamps else None
+        return Timeline(self.config, self.options.mode, hop_ms)
 
-    def scene_embeddings(self, audio: Tensor) -> Tensor:
-        """Mean of the frame embeddings over time: (b, n) -> (b, d) float32."""
-        n = audio.shape[1]
-        track = scene_track(n, self.config)
-        if self.options.mode == "paper":  # every patch counts alike, however little it holds
-            weights = torch.full((track.columns,), 1 / track.columns)
-        else:
-            weights = torch.from_numpy(scene_weights(n, self.config))
-        weights = weights.to(self.device)
-        output = torch.zeros(len(audio), self.scene_embedding_size, device=self.device)
+    # -----------------------------------------------------------------------------------------
+    # Clips in memory
+    # -----------------------------------------------------------------------------------------
+    def forward(self, audio: Tensor | NDArray[Any]) -> Tensor:
+        """Scene embeddings: (b, n) -> (b, d) float32."""
+        timeline = self.timeline(timestamps=False)
+        pieces, counts = self._pieces(check_waveforms(audio), timeline)
+        results = iter(self.encode(pieces))
+        scenes = []
+        for count in counts:
+            first, *others = itertools.islice(results, count)
+            assert isinstance(first, Sums)
+            scenes.append(self.pool(sum(others, start=first)))
+        return torch.stack(scenes)
 
-        def add(clips: slice, piece: Piece, embeddings: Tensor) -> None:
-            first, last = piece.unit.first, piece.unit.first + piece.unit.columns
-            weight = weights[first:last]
-            with torch.autocast(self.device.type, enabled=False):  # the mean stays in float32
-                output[clips] += torch.einsum("t,btd->bd", weight, embeddings)
-
-        self._encode(audio, [track], add)
-        return output
-
-    def timestamp_embeddings(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Frame embeddings and their centres.
 
         Shape:
             - audio: (b, n)
-            - output: (b, t, d) float32 embeddings, (b, t) float32 timestamps in ms
+            - output: (b, t, d) float32 embeddings, (b, t) float32 timestamps in ms; float32 holds
+              each of them exactly up to 4.6 hours
         """
-        n = audio.shape[1]
-        if self.options.mode == "paper":
-            tracks = [scene_track(n, self.config)]
-            count = tracks[0].columns
-            timestamps = torch.arange(count).double() * (n / SAMPLES_PER_MS / count)
-        else:
-            tracks, times = timestamp_tracks(n, self.config, self.options.timestamp_hop_ms)
-            timestamps = torch.from_numpy(times)
+        audio = check_waveforms(audio)
+        timeline = self.timeline(timestamps=True)
+        timestamps = torch.from_numpy(timeline.timestamps_ms(audio.shape[1])).float()
         shape = (len(audio), len(timestamps), self.timestamp_embedding_size)
-        output = torch.empty(shape, device=self.device)
+        output = torch.empty(shape, dtype=torch.float32, device=self.device)
+        pieces, counts = self._pieces(audio, timeline)
+        results = iter(self.encode(pieces))
+        for clip, count in enumerate(counts):
+            row = 0
+            for rows in itertools.islice(results, count):
+                assert isinstance(rows, Tensor)
+                output[clip, row : row + len(rows)] = rows
+                row += len(rows)
+        return output, timestamps.to(self.device).repeat(len(audio), 1)
 
-        def put(clips: slice, piece: Piece, embeddings: Tensor) -> None:
-            step = len(tracks)  # neighbouring timestamps come from neighbouring tracks
-            first = piece.track + step * piece.unit.first
-            last = piece.track + step * (piece.unit.first + piece.unit.columns)
-            output[clips, first:last:step] = embeddings
+    def pool(self, sums: Sums) -> Tensor:
+        """The scene embedding of a clip: mean over time and, if asked for, standard deviation.
 
-        self._encode(audio, tracks, put)
-        return output, timestamps.float().to(self.device).repeat(len(audio), 1)
+        Shape:
+            - output: (d,) float32, or (2 d,): mean, then standard deviation
+        """
+        mean, square = (sums.moments / sums.weight).unbind()
+        if self.options.scene_pooling == "mean":
+            return mean.float()
+        variance = square - mean.square()
+        # The root of zero has no gradient; rounding can make the variance of equal frames negative.
+        positive = variance > 0
+        std = torch.where(positive, variance, 1.0).sqrt() * positive
+        return torch.cat([mean, std]).float()
+
+    def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
+        """Mean and standard deviation of the log-mel values of pieces of scenes."""
+        statistics = Statistics(self.frontend.norm_mean.item())
+        for waveform, layout, *_ in pieces:  # in scenes no two pieces share a frame
+            statistics.add(self.frontend.log_mel_range(waveform[None], layout.first, layout.last))
+        return statistics.mean_std()
+
+    def _pieces(self, audio: Tensor, timeline: Timeline) -> tuple[Iterator[Piece], list[int]]:
+        """Pieces of a batch of clips, and how many there are of each."""
+        statistics = None
+        if self.options.normalization == "batch":  # in a first pass
+            scenes = self.timeline(timestamps=False)
+            statistics = self.statistics(p for clip in audio for p in scenes.cut([clip]))
+        pieces = (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
+        return pieces, [timeline.count_pieces(audio.shape[1])] * len(audio)
+
+    # -----------------------------------------------------------------------------------------
+    # The engine
+    # -----------------------------------------------------------------------------------------
+    def encode(self, pieces: Iterable[Piece]) -> Iterator[Tensor | Sums]:
+        """Embed pieces of any clips, in bounded memory.
+
+        Args:
+            pieces: from `Timeline.cut` of this model's timelines; waveforms on any device.
+
+        Yields:
+            For each piece, in order: (t, d) float32 embeddings over time, or `Sums` of scenes; on
+            the model's device.
+        """
+        most = CPU_FRAMES if self.device.type == "cpu" else DEVICE_FRAMES
+        batch: list[Piece] = []
+        frames = 0
+        for piece in pieces:
+            size = len(piece.waveform) // HOP_LENGTH
+            if batch and frames + size > most:
+                yield from self._encode_batch(batch)
+                batch, frames = [], 0
+            batch.append(piece)
+            frames += size
+        if batch:
+            yield from self._encode_batch(batch)
+
+    def _encode_batch(self, pieces: Sequence[Piece]) -> Iterable[Tensor | Sums]:
+        frames, bases = self._log_mel(pieces)
+        scene = pieces[0].layout.scene
+        rows = np.cumsum([0] + [1 if scene else piece.layout.rows for piece in pieces])
+        d = self.timestamp_embedding_size
+        if scene:
+            wide = torch.float32 if self.device.type == "mps" else torch.float64
+            output = torch.zeros(len(pieces), 2, d, dtype=wide, device=self.device)
+        else:
+            output = torch.empty(int(rows[-1]), d, dtype=torch.float32, device=self.device)
+        for columns, arrays in _units(pieces, bases, rows, self.config.patch_frames).items():
+            index, target, weights = (torch.from_numpy(x).to(self.device) for x in arrays)
+            done = 0
+            while done < len(index):
+                part = slice(done, done + self._units_at_once(columns))
+                try:
+                    spectrogram = frames[index[part]].transpose(1, 2)  # (u, f, t)
+                    embeddings = self.embed_units(spectrogram)[:, :columns]
+                    with torch.autocast(self.device.type, enabled=False):
+                        if scene:
+                            moments = _moments(embeddings, weights[part].to(output.dtype))
+                            output.index_add_(0, target[part, 0], moments)
+                        else:
+                            output[target[part]] = embeddings
+                except torch.OutOfMemoryError:
+                    if len(index[part]) == 1:
+                        raise
+                    self._most_tokens = self.config.rows * columns * len(index[part]) // 2
+                    torch.cuda.empty_cache()
+                    logger.warning("out of memory: encoding %d tokens at once", self._most_tokens)
+                    continue
+                done = part.stop
+        if not scene:
+            return output.split(np.diff(rows).tolist())
+        weight = [float(sum(u.weights.sum() for u in piece.layout.units)) for piece in pieces]
+        return map(Sums, output.unbind(), weight)
+
+    def _log_mel(self, pieces: Sequence[Piece]) -> tuple[Tensor, list[int]]:
+        """Normalised frames of all pieces, and for each piece the row of its first one.
+
+        In front of the frames of a piece, and behind them, there is one more row: what frames
+        outside the clip hold. That is silence, in paper mode the mean.
+
+        Shape:
+            - output: (rows, f)
+        """
+        alike: dict[Any, list[int]] = {}  # pieces that fit into one tensor
+        for i, piece in enumerate(pieces):
+            key = id(piece.layout), len(piece.waveform), piece.statistics
+            alike.setdefault(key, []).append(i)
+        parts, bases, row = [], [0] * len(pieces), 0
+        for indices in alike.values():
+            _, layout, _, statistics = pieces[indices[0]]
+            waveforms = torch.stack([pieces[i].waveform for i in indices])  # (b, n)
+            first, stop = layout.first - 1, layout.last + (not layout.unit_frames)
+            log_mel = self.frontend(waveforms, first, stop, statistics)  # (b, f, t)
+            if layout.unit_frames:
+                log_mel = F.pad(log_mel, (0, 1))
+            parts.append(log_mel.transpose(1, 2).flatten(0, 1))
+            for i in indices:
+                bases[i] = row
+                row += log_mel.shape[2]
+        return torch.cat(parts), bases
+
+    def embed_units(self, spectrogram: Tensor) -> Tensor:
+        """Encode units of equal length.
+
+        Shape:
+            - spectrogram: (b, f, t frames) normalised log-mel, at most one unit long
+            - output: (b, t columns, d) float32 frame embeddings
+        """
+        layers = self.options.layers
+        tokens = self.encoder(spectrogram, layers=layers)  # one (b, [1 +] l, d) for each layer
+        found = torch.cat([self.encoder.frame_embeddings(x) for x in tokens], dim=-1).float()
+        return found * self.options.scale if self.options.scale != 1.0 else found
+
+    def _units_at_once(self, columns: int) -> int:
+        tokens = self._most_tokens
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            free += torch.cuda.memory_reserved(self.device)
+            free -= torch.cuda.memory_allocated(self.device)
+            value = self.encoder.patch_embed.weight.element_size()
+            fits = free // 2 // (_VALUES_PER_TOKEN * self.config.width * value)
+            tokens = min(tokens, max(fits, CPU_TOKENS))
+        elif self.device.type == "cpu":
+            tokens = min(tokens, CPU_TOKENS)
+        return max(1, tokens // (self.config.rows * columns))
 
     # -----------------------------------------------------------------------------------------
     # Sharing
@@ -122,7 +299,7 @@ class HearModel(nn.Module):
     def checkpoint(self) -> Checkpoint:
         """The weights as they are now, e.g. after fine-tuning, in the form that files hold.
 
-        Own statistics (`normalization=(mean, std)`) become the stored ones. The other options
+        Statistics given as `normalization=(mean, std)` become the stored ones. The other options
         are no part of the weights and are given to `load_model` again.
         """
         config = self.config
@@ -132,7 +309,7 @@ class HearModel(nn.Module):
         return Checkpoint(config, state_tensors(self.encoder) | self.decoder_tensors)
 
     def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
-        """Write a folder that `load_model(folder)` takes; see `sharing.save_folder`."""
+        """Write a folder that `load_model(folder)` takes; see `checkpoints.hub.save_folder`."""
         return save_folder(folder, self.checkpoint(), half=half)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -140,99 +317,44 @@ class HearModel(nn.Module):
 
         Args:
             repo_id: "user/repo".
-            options: `private`, `token`, `half`, `message`; see `sharing.push_to_hub`, which also
-                says what errors there are.
+            options: `private`, `token`, `half`, `message`; see `checkpoints.hub.push_to_hub`, which
+                also says what errors there are.
 
         Returns:
             The address, "hf://user/repo".
         """
         return push_to_hub(repo_id, self.checkpoint(), **options)
 
-    # -----------------------------------------------------------------------------------------
-    # Units in micro-batches
-    # -----------------------------------------------------------------------------------------
-    def _encode(self, audio: Tensor, tracks: list[Track], sink: _Sink) -> None:
-        """Encode all tracks of all clips and hand every unit's embeddings to `sink`."""
-        normalize = self._normalizer(audio)
-        limit = max(1, MAX_TOKENS // (self.config.rows * self.config.columns))
-        clips_at_once = min(len(audio), limit)
-        for first in range(0, len(audio), clips_at_once):
-            clips = slice(first, min(first + clips_at_once, len(audio)))
-            size = clips.stop - clips.start
-            for pieces in _batched(self._pieces(tracks), max(1, limit // size)):
-                # One spectrogram for all shifted copies of this stretch of time.
-                low = min(piece.start for piece in pieces)
-                high = max(piece.stop for piece in pieces)
-                spectrogram = self._spectrogram(audio[clips], low, high, normalize)
-                for group in _by_length(pieces):
-                    units = [spectrogram[..., p.start - low : p.stop - low] for p in group]
-                    embeddings = self.embed_units(torch.cat(units))
-                    for piece, part in zip(group, embeddings.split(size), strict=True):
-                        sink(clips, piece, part)
 
-    def _pieces(self, tracks: list[Track]) -> Iterator[Piece]:
-        """Units of all tracks in order of time, so that neighbours share a spectrogram."""
-        pieces = [
-            place(index, track, unit, self.config)
-            for index, track in enumerate(tracks)
-            for unit in split_units(track.columns, self.config.columns)
-        ]
-        return iter(sorted(pieces, key=lambda piece: piece.start))
-
-    def _spectrogram(
-        self, audio: Tensor, start: int, stop: int, normalize: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Normalised frames start..stop; outside the clip silence, in paper mode the mean."""
-        if self.options.mode != "paper":
-            return normalize(self.frontend.log_mel_range(audio, start, stop))
-        end = min(stop, num_frames(audio.shape[1]))
-        return F.pad(normalize(self.frontend.log_mel_range(audio, start, end)), (0, stop - end))
-
-    def embed_units(self, spectrogram: Tensor) -> Tensor:
-        """Encode units of equal length.
-
-        Shape:
-            - spectrogram: (b, f, t frames) normalised log-mel, at most one unit long
-            - output: (b, t columns, d) float32 frame embeddings
-        """
-        columns = spectrogram.shape[-1] // self.config.patch_frames
-        if self.options.mode == "paper":  # whole units only, filled up with the mean (zero)
-            missing = self.config.unit_frames - spectrogram.shape[-1]
-            spectrogram = F.pad(spectrogram, (0, missing))
-        layers = self.options.layers
-        # Blocks above the highest one asked for are not run: zip ends before it draws them.
-        outputs = zip(range(max(layers) + 1), self.encoder.layers(spectrogram), strict=False)
-        kept = {i: self.encoder.frame_embeddings(x) for i, x in outputs if i in layers}
-        found = torch.cat([kept[i][:, :columns] for i in layers], dim=-1).float()
-        return found * self.options.scale
-
-    def _normalizer(self, audio: Tensor) -> Callable[[Tensor], Tensor]:
-        """Stored statistics, or those of the whole batch (unbiased std) in a first pass."""
-        if self.options.normalization != "batch":
-            return self.frontend.normalize
-        statistics = Statistics(self.frontend.norm_mean.item())
-        frames, step = num_frames(audio.shape[1]), 16 * self.config.unit_frames
-        for clip in audio.split(1):
-            for start in range(0, frames, step):
-                end = min(start + step, frames)
-                statistics.add(self.frontend.log_mel_range(clip, start, end))
-        return statistics.normalizer()
+def _moments(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums over time of values and squares: (u, t, d), (u, t) -> (u, 2, d)."""
+    values = embeddings.to(weights.dtype)
+    powers = torch.stack([values, values.square()], dim=1)  # (u, 2, t, d)
+    return torch.einsum("ut,uptd->upd", weights, powers)
 
 
-def _batched(pieces: Iterator[Piece], size: int) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    for piece in pieces:
-        batch.append(piece)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _units(
+    pieces: Sequence[Piece], bases: Sequence[int], rows: NDArray[np.int64], patch_frames: int
+) -> dict[int, list[NDArray[Any]]]:
+    """Units of all pieces by their length in columns.
 
+    Args:
+        bases: for each piece the row of its first log-mel frame; rows: of its first embedding.
 
-def _by_length(pieces: list[Piece]) -> list[list[Piece]]:
-    """Groups of pieces that fit into one tensor."""
-    groups: dict[int, list[Piece]] = {}
-    for piece in pieces:
-        groups.setdefault(piece.stop - piece.start, []).append(piece)
-    return list(groups.values())
+    Returns:
+        For each length three arrays: rows of the log-mel frames (u, t), rows of the output
+        (u, columns) and weights (u, columns) of each unit.
+    """
+    found: dict[int, list[tuple[NDArray[Any], ...]]] = {}
+    for piece, base, row in zip(pieces, bases, rows[:-1], strict=True):
+        layout = piece.layout
+        for units in layout.units:
+            frames = np.arange(layout.unit_frames or units.columns * patch_frames)
+            index = units.starts[:, None] - layout.first + 1 + frames
+            index = base + index.clip(0, layout.last - layout.first + 1)
+            target = row + (np.zeros_like(units.rows) if layout.scene else units.rows)
+            found.setdefault(units.columns, []).append((index, target, units.weights))
+    return {
+        columns: [np.concatenate(arrays) for arrays in zip(*found[columns], strict=True)]
+        for columns in sorted(found, reverse=True)
+    }

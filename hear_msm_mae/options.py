@@ -7,66 +7,82 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .config import ModelConfig
+import torch
+
+from .config import SCENE_POOLINGS, ModelConfig
 from .timeline import valid_hops_ms
 
 DEFAULT_HOP_MS = 40  # hear-validator warns above 50 ms
 MODES = ("default", "paper")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 NORMALIZATIONS = ("stored", "batch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Checked options of a loaded model; see `resolve_options` for their meaning."""
+    """Checked options of a loaded model; see `load_model` for their meaning."""
 
     mode: str
     precision: str
     normalization: str | tuple[float, float]
     timestamp_hop_ms: int
     layers: tuple[int, ...]
+    scene_pooling: str
     scale: float
     """Factor of the embeddings, the one of the weights where they choose the layer."""
 
 
-def resolve_options(config: ModelConfig, given: Mapping[str, Any]) -> Options:
+def resolve_options(
+    config: ModelConfig, given: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> Options:
     """Fill in defaults and check values.
 
     Args:
         config: the model's sizes.
-        given: any of
-
-            - mode: "default", or "paper" (batch statistics, whole-unit padding with the mean,
-              uncentred timestamps: the published runtime).
-            - timestamp_hop_ms: distance of timestamps; default 40, or the largest possible
-              value below it.
-            - normalization: "stored" statistics (the default), "batch" statistics (the default
-              in paper mode), or a pair (mean, std).
-            - precision: "float32" or "bfloat16" (weights and activations of the encoder).
-            - layer: "last", an index of a block (negative: from the end), or a list of indices
-              whose embeddings are concatenated. The default is what the configuration says, in
-              the scale that it says, and the last in paper mode.
+        given: keyword arguments of `hear_msm_mae.load_model`; None stands for the default.
+        device: what "auto" precision is chosen for.
 
     Raises:
         ValueError: an unknown option or value; the message lists the valid ones.
     """
-    known = ("timestamp_hop_ms", "normalization", "precision", "layer", "mode")
+    known = ("timestamp_hop_ms", "normalization", "precision", "layer", "scene_pooling", "mode")
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
+    given = {name: value for name, value in given.items() if value is not None}
     mode = _one_of("mode", given.get("mode", "default"), MODES)
     paper = mode == "paper"
     layer, scale = given.get("layer", "last"), 1.0
     if "layer" not in given and not paper:  # the weights choose
         layer = "last" if config.layer is None else config.layer
         scale = config.embedding_scale
+    poolings = SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS
+    pooling = given.get("scene_pooling", "mean" if paper else config.scene_pooling)
+    precision = _one_of("precision", given.get("precision", "float32"), PRECISIONS)
     return Options(
         mode=mode,
-        precision=_one_of("precision", given.get("precision", "float32"), PRECISIONS),
+        precision=native_precision(device) if precision == "auto" else precision,
         normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
         timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
         layers=_layers(layer, config.depth),
+        scene_pooling=_one_of("scene_pooling", pooling, poolings),
         scale=scale,
     )
+
+
+def native_precision(device: torch.device | str) -> str:
+    """ "bfloat16" where the hardware multiplies it natively, else "float32".
+
+    That is so on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        native = native and (
+            torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        )
+    return "bfloat16" if native else "float32"
 
 
 def _one_of(name: str, value: Any, valid: Sequence[str]) -> str:
@@ -101,9 +117,8 @@ def _hop(value: Any, config: ModelConfig, paper: bool) -> int:
 
 
 def _layers(value: Any, depth: int) -> tuple[int, ...]:
-    indices = (
-        [-1] if value == "last" else list(value) if isinstance(value, (list, tuple)) else [value]
-    )
+    last = isinstance(value, str) and value == "last"
+    indices = [-1] if last else list(value) if isinstance(value, (list, tuple)) else [value]
     valid = all(type(index) is int and -depth <= index < depth for index in indices)
     if not indices or not valid:
         raise ValueError(

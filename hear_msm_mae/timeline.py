@@ -1,64 +1,258 @@
-"""Where patches and units lie in time: integer arithmetic only, so nothing can drift.
+"""Step 4: which frames each embedding covers. Integer arithmetic only, so nothing can drift.
 
 A *track* is a run of neighbouring patches over a clip. Scene embeddings need one track, from
 frame 0. Timestamps closer than a patch width need several, each shifted by one timestamp hop;
-their embeddings are interleaved. Tracks are cut into *units*, the stretches that the encoder
-sees at once.
+their embeddings are interleaved. Tracks are cut into *units*, the stretches that the encoder sees
+at once, and clips into *pieces*: a few minutes of units with the samples that their frames need.
+A piece can be embedded alone, by anybody, in any order.
+
+This is the only file that knows the modes: "default" (last unit at its true length, centred
+timestamps) and "paper" (the published runtime: whole units filled up with the mean, every patch
+weighs the same, timestamps that begin at 0).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .config import MS_PER_FRAME, SAMPLES_PER_MS, ModelConfig, num_frames
+from .config import HOP_LENGTH, MS_PER_FRAME, SAMPLES_PER_MS, ModelConfig, num_frames
+
+# A piece is at most so long. Longer ones would lose more when a run is killed, shorter ones would
+# compute more log-mel frames twice.
+PIECE_FRAMES = 6000  # 60 s
+
+# Frames of context on both sides of a piece. Two hide the edge; three also leave more than a
+# window in front of the end of the clip, as the reflection there needs.
+CONTEXT_FRAMES = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Track:
+class Track(NamedTuple):
     """Patch k of the track starts at frame `start` + k * patch width; frames < 0 are silence."""
 
     start: int
     columns: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """Columns first..first + columns of a track."""
+class Units(NamedTuple):
+    """Units of one length in a piece.
 
-    first: int
-    columns: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A unit of one track, in frames of the clip."""
-
-    track: int
-    unit: Unit
-    start: int
-    stop: int
-
-
-def scene_track(num_samples: int, config: ModelConfig) -> Track:
-    """Patches from frame 0 until the last frame of the clip is covered."""
-    return Track(0, -(-num_frames(num_samples) // config.patch_frames))
-
-
-def scene_weights(num_samples: int, config: ModelConfig) -> np.ndarray:
-    """Weight of each frame embedding in the scene: the share of the clip's frames in its patch.
-
-    The mean over time of a clip whose last patch is part silence: that patch counts by the
-    frames that exist, so a single trailing frame does not weigh as much as a full patch.
-
-    Shape:
-        - output: (t,) float32, sum 1
+    Attributes:
+        columns: their length in patches.
+        starts: (u,) the first frame of each, counted from the piece's first sample.
+        rows: (u, columns) the row of each column among the piece's embeddings, in order of time.
+        weights: (u, columns) frames of the clip in each column: its weight in the scene.
     """
-    frames = num_frames(num_samples)
-    starts = np.arange(0, frames, config.patch_frames)
-    filled = np.minimum(frames - starts, config.patch_frames)
-    return (filled / frames).astype(np.float32)
+
+    columns: int
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+class Layout(NamedTuple):
+    """What is to be computed of a piece; equal for all clips of equal length.
+
+    Attributes:
+        scene: whether the embeddings are summed up rather than kept.
+        first, last: log-mel frames to compute, counted from the piece's first sample.
+        unit_frames: frames that the encoder gets for units of whole length only ("paper"), or 0.
+        units: by length.
+        rows: number of embeddings.
+    """
+
+    scene: bool
+    first: int
+    last: int
+    unit_frames: int
+    units: tuple[Units, ...]
+    rows: int
+
+
+class Piece(NamedTuple):
+    """A stretch of one clip that can be embedded alone.
+
+    Attributes:
+        waveform: (n,) float samples, context included.
+        layout: what is to be computed of it.
+        samples: length of the clip where it ends in this piece, else None.
+        statistics: mean and standard deviation that normalise it; None: those of the weights.
+    """
+
+    waveform: Tensor
+    layout: Layout
+    samples: int | None = None
+    statistics: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """Where the embeddings of one kind lie.
+
+    Attributes:
+        config: sizes of the model.
+        mode: "default" or "paper".
+        hop_ms: distance of timestamps; None: scene embeddings.
+    """
+
+    config: ModelConfig
+    mode: str = "default"
+    hop_ms: int | None = None
+
+    @property
+    def piece_units(self) -> int:
+        """Whole units in a piece."""
+        return max(1, PIECE_FRAMES // self.config.unit_frames)
+
+    def tracks(self, samples: int) -> tuple[Track, ...]:
+        """Tracks of a clip; embedding i of the clip is in track i % len(tracks)."""
+        width = self.config.patch_frames
+        if self.hop_ms is None or self.mode == "paper":
+            return (Track(0, -(-num_frames(samples) // width)),)
+        centre_ms = MS_PER_FRAME * (width - 1) // 2
+        first_ms, count = self._grid(samples)
+        if not count:
+            middle_ms = samples / SAMPLES_PER_MS / 2
+            return (Track(round((middle_ms - centre_ms) / MS_PER_FRAME), 1),)
+        shifts = min(self.config.native_hop_ms // self.hop_ms, count)
+        starts = [(first_ms - centre_ms + k * self.hop_ms) // MS_PER_FRAME for k in range(shifts)]
+        return tuple(Track(s, len(range(k, count, shifts))) for k, s in enumerate(starts))
+
+    def timestamps_ms(self, samples: int) -> NDArray[np.float64]:
+        """Timestamps of a clip in ms: the centres of the patches.
+
+        A patch from frame s is centred at 10 s + 5 (patch width - 1) ms. All centres on the grid of
+        `hop_ms` inside the clip are used; patches may reach beyond its ends, where they see
+        silence. A clip that is too short for any gets one timestamp at its middle. In paper mode
+        they are i * length / count.
+
+        Returns:
+            (t,)
+        """
+        assert self.hop_ms is not None
+        if self.mode == "paper":
+            count = self.tracks(samples)[0].columns
+            return np.arange(count, dtype=np.float64) * (samples / SAMPLES_PER_MS / count)
+        first_ms, count = self._grid(samples)
+        if not count:
+            return np.array([samples / SAMPLES_PER_MS / 2])
+        # int64 milliseconds are exact.
+        return (first_ms + self.hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
+
+    def count_pieces(self, samples: int) -> int:
+        """Pieces of a clip of so many samples; never fewer for a longer clip."""
+        columns = max(track.columns for track in self.tracks(samples))
+        return -(-columns // (self.piece_units * self.config.columns))
+
+    def first_sample(self, number: int) -> int:
+        """The first sample of a clip that its piece of this number needs."""
+        frame = number * self.piece_units * self.config.unit_frames
+        early = 0 if self.hop_ms is None else self.config.patch_frames  # of shifted tracks
+        return max(0, frame - early - CONTEXT_FRAMES) * HOP_LENGTH
+
+    def cut(
+        self,
+        blocks: Iterable[Tensor],
+        number: int = 0,
+        statistics: tuple[float, float] | None = None,
+    ) -> Iterator[Piece]:
+        """Cut a clip into pieces while its samples arrive.
+
+        Args:
+            blocks: (n,) stretches of the waveform, from `first_sample(number)` on; at least one
+                sample in all.
+            number: of the first piece that is wanted.
+            statistics: see `Piece`.
+
+        Yields:
+            The pieces from `number` on, each as soon as its samples are there.
+        """
+        start = self.first_sample(number)
+        buffer = torch.zeros(0, dtype=torch.float32)
+        for block in blocks:
+            buffer = torch.cat([buffer, block]) if len(buffer) else block
+            total = start + len(buffer)
+            while self.count_pieces(total) > number + 1 and total >= self._last_sample(number):
+                waveform = buffer[: self._last_sample(number) - start]
+                yield Piece(waveform, self.layout(number), None, statistics)
+                number += 1
+                buffer = buffer[self.first_sample(number) - start :]
+                start = self.first_sample(number)
+        samples = start + len(buffer)
+        yield Piece(buffer, self.layout(number, samples), samples, statistics)
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019  (the key is a small frozen dataclass)
+    def layout(self, number: int, samples: int | None = None) -> Layout:
+        """What is to be computed of a piece.
+
+        Args:
+            number: of the piece in its clip.
+            samples: length of the clip where this is its last piece, else None: whole units, and
+                samples up to `_last_sample`.
+        """
+        whole, width = self.config.columns, self.config.patch_frames
+        first_column = number * self.piece_units * whole
+        offset = self.first_sample(number) // HOP_LENGTH
+        if samples is None:  # longer by any amount: only whole units are here
+            samples_known = self._last_sample(number) + self.config.patch_frames * HOP_LENGTH
+            stop_column = first_column + self.piece_units * whole
+            tracks = [t._replace(columns=stop_column) for t in self.tracks(samples_known)]
+            end, frames = self._last_frame(number), None
+        else:
+            tracks = list(self.tracks(samples))
+            end = frames = num_frames(samples)
+        units: dict[int, list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]] = {}
+        for index, track in enumerate(tracks):
+            for column in range(first_column, track.columns, whole):
+                columns = np.arange(column, min(column + whole, track.columns))
+                rows = index + len(tracks) * (columns - first_column)
+                weights = self._weights(columns, frames)
+                start = track.start + column * width - offset
+                units.setdefault(len(columns), []).append((start, rows, weights))
+        lowest = min(start for group in units.values() for start, *_ in group)
+        grouped = tuple(
+            Units(columns, np.array(s), np.stack(r), np.stack(w))
+            for columns, group in sorted(units.items(), reverse=True)
+            for s, r, w in [zip(*group, strict=True)]
+        )
+        return Layout(
+            scene=self.hop_ms is None,
+            first=max(lowest, 0),
+            last=end - offset,
+            unit_frames=self.config.unit_frames if self.mode == "paper" else 0,
+            units=grouped,
+            rows=sum(group.rows.size for group in grouped),
+        )
+
+    def _weights(self, columns: NDArray[np.int64], frames: int | None) -> NDArray[np.float64]:
+        """Frames of the clip in each column; in paper mode every column weighs the same."""
+        width = self.config.patch_frames
+        if frames is None or self.mode == "paper":
+            return np.full(len(columns), float(width))
+        return np.minimum(frames - columns * width, width).astype(np.float64)
+
+    def _last_frame(self, number: int) -> int:
+        """The frame behind the last one of a piece of whole units, whatever the shift."""
+        late = 0 if self.hop_ms is None else self.config.patch_frames
+        return (number + 1) * self.piece_units * self.config.unit_frames + late
+
+    def _last_sample(self, number: int) -> int:
+        """The sample behind the last one that a piece of whole units needs."""
+        return (self._last_frame(number) + CONTEXT_FRAMES) * HOP_LENGTH
+
+    def _grid(self, samples: int) -> tuple[int, int]:
+        """First timestamp in ms, and their number."""
+        assert self.hop_ms is not None
+        first_ms = MS_PER_FRAME * (self.config.patch_frames - 1) // 2 % self.hop_ms
+        room = samples - first_ms * SAMPLES_PER_MS
+        return first_ms, 0 if room < 0 else 1 + room // (self.hop_ms * SAMPLES_PER_MS)
 
 
 def valid_hops_ms(config: ModelConfig) -> list[int]:
@@ -67,75 +261,10 @@ def valid_hops_ms(config: ModelConfig) -> list[int]:
     return [MS_PER_FRAME * hop for hop in range(1, width + 1) if width % hop == 0]
 
 
-def timestamp_tracks(
-    num_samples: int, config: ModelConfig, hop_ms: int
-) -> tuple[list[Track], np.ndarray]:
-    """Tracks for timestamps `hop_ms` apart, and the timestamps of `timestamp_grid`.
+def split_units(columns: int, unit_columns: int) -> list[tuple[int, int]]:
+    """First and one-behind-last column of each unit; the last one is as short as what is left.
 
-    Returns:
-        The tracks; track i holds timestamps i, i + len(tracks), ...
-        (t,) float32 timestamps in ms; float32 holds each of them exactly up to 4.6 hours.
+    >>> split_units(30, 13)
+    [(0, 13), (13, 26), (26, 30)]
     """
-    timestamps = timestamp_grid(num_samples, config, hop_ms).astype(np.float32)
-    return hop_tracks(num_samples, config, hop_ms), timestamps
-
-
-def timestamp_grid(num_samples: int, config: ModelConfig, hop_ms: int) -> np.ndarray:
-    """Timestamps of a clip, `hop_ms` apart.
-
-    Timestamps are the centres of the patches: a patch from frame s is centred at
-    10 s + 5 (patch width - 1) ms. All centres on that grid inside the clip are used; patches may
-    reach beyond its ends, where they see silence. A clip that is too short for any gets one
-    timestamp at its middle.
-
-    Returns:
-        (t,) float64 ms.
-    """
-    first_ms, count = _grid(num_samples, config, hop_ms)
-    if not count:
-        return np.array([num_samples / SAMPLES_PER_MS / 2])
-    # int64 milliseconds are exact.
-    return (first_ms + hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
-
-
-def hop_tracks(num_samples: int, config: ModelConfig, hop_ms: int) -> list[Track]:
-    """Tracks for the timestamps of `timestamp_grid`; track i holds i, i + len(tracks), ..."""
-    centre_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2
-    first_ms, count = _grid(num_samples, config, hop_ms)
-    if not count:
-        middle_ms = num_samples / SAMPLES_PER_MS / 2
-        return [Track(round((middle_ms - centre_ms) / MS_PER_FRAME), 1)]
-    shifts = min(config.native_hop_ms // hop_ms, count)
-    start = (first_ms - centre_ms) // MS_PER_FRAME
-    return [
-        Track(start + shift * hop_ms // MS_PER_FRAME, len(range(shift, count, shifts)))
-        for shift in range(shifts)
-    ]
-
-
-def _grid(num_samples: int, config: ModelConfig, hop_ms: int) -> tuple[int, int]:
-    """First timestamp in ms and their number."""
-    first_ms = MS_PER_FRAME * (config.patch_frames - 1) // 2 % hop_ms
-    room = num_samples - first_ms * SAMPLES_PER_MS
-    return first_ms, 0 if room < 0 else 1 + room // (hop_ms * SAMPLES_PER_MS)
-
-
-def split_units(columns: int, unit_columns: int) -> list[Unit]:
-    """Cut a track into units; the last one is as short as what is left.
-
-    Args:
-        columns: length of the track in patches.
-        unit_columns: longest unit in patches.
-
-    >>> [u.columns for u in split_units(30, 13)]
-    [13, 13, 4]
-    """
-    return [
-        Unit(first, min(unit_columns, columns - first)) for first in range(0, columns, unit_columns)
-    ]
-
-
-def place(index: int, track: Track, unit: Unit, config: ModelConfig) -> Piece:
-    """A unit of track number `index`, placed in the clip."""
-    start = track.start + unit.first * config.patch_frames
-    return Piece(index, unit, start, start + unit.columns * config.patch_frames)
+    return [(c, min(c + unit_columns, columns)) for c in range(0, columns, unit_columns)]

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hear_msm_mae import get_scene_embeddings, load_model
+from hear_msm_mae.checkpoints.native import Checkpoint, state_tensors
 from hear_msm_mae.config import ModelConfig
+from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
@@ -70,7 +72,8 @@ def untrained(config: ModelConfig, seed: int, options: Mapping[str, Any]) -> Con
     def prepare() -> Embed:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = HearModel(config, resolve_options(config, options)).eval()
+            checkpoint = Checkpoint(config, state_tensors(Encoder(config)))
+            model = HearModel(checkpoint, resolve_options(config, options))
         return lambda audio: get_scene_embeddings(audio, model)
 
     return Contestant("untrained", f"untrained-{digest}-{seed}", prepare)

@@ -2,18 +2,15 @@
 
 Understood: a dictionary with `model` (and anything beside it, such as `args`) or a bare state
 dictionary; with or without decoder, CLS token, position tables and `norm_stats`; query and value
-biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`. Of `args`, an `argparse.Namespace` or a
-dictionary, `norm_pix_loss` is read: Namespace is among the few classes that the restricted
-unpickler makes, and all it does is to fill in attributes.
+biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`; names with the prefixes of wrappers. Of
+`args`, an `argparse.Namespace` or a dictionary, `norm_pix_loss` is read.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
-import pathlib
-import pickle
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +18,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import DEFAULT_NORM_MEAN, DEFAULT_NORM_STD, ModelConfig, parse_name
-from ..encoder import Encoder, layer_norm, make_blocks
-from .foreign_sizes import count_blocks, decoder_positions_of, heads_of, infer_config
+from ..encoder import sincos_2d
+from ..mae import sinusoid_table
+from .layout import DECODER, ENCODER, check_dense, check_layout, check_weights
 from .native import Checkpoint, load_checkpoint
+from .pickles import is_pickle, read_state
 
 logger = logging.getLogger(__name__)
+
+HEAD_WIDTH = 64  # channels per attention head in this model family; tensors do not tell
+TABLE_TOLERANCE = 2e-3  # position tables may have been stored in float16
+
+# Names in other code -> names here, applied one after the other.
+_NAMES = (
+    (r"^decoder_pred\.", "decoder.predict."),
+    (r"^decoder_", "decoder."),
+    (r"^mask_token$", "decoder.mask_token"),
+    (r"^(?!decoder\.)", "encoder."),
+    (r"^encoder\.patch_embed\.proj\.", "encoder.patch_embed."),
+    (r"\.attn\.([qv]_bias)$", r".attn.qkv.\1"),
+)
 
 
 def load_any(
@@ -49,7 +61,7 @@ def load_any(
     if not path.is_file():
         kind = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"model_file_path {str(path)!r} {kind}")
-    if _is_pickle(path):
+    if is_pickle(path):
         return load_pickle(path, name, norm_pixels)
     checkpoint = load_checkpoint(path)
     if norm_pixels is not None and checkpoint.has_decoder:
@@ -75,26 +87,22 @@ def load_pickle(
         ValueError: unreadable, unsafe, or not an MSM-MAE checkpoint.
     """
     path = Path(path)
-    content = _safe_load(path)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dictionary")
-    state = content.get("model", content)
-    if not isinstance(state, Mapping):
-        raise ValueError(
-            f"{path}: 'model' is a {type(state).__name__}, expected a state dictionary"
-        )
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    stats = state.pop("norm_stats", content.get("norm_stats"))
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
-    if norm_pixels is None:
-        norm_pixels = _norm_pixels(content.get("args"))
+    state, stats, args = read_state(path)
+    # NumPy's booleans are none of Python's.
+    given = args.get("norm_pix_loss")
+    if norm_pixels is None and isinstance(given, (int, np.bool_)):
+        norm_pixels = bool(given)
     try:
-        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-        checkpoint = convert_state(tensors, name or _name_in_path(path), stats, norm_pixels)
-        _check_name(name, checkpoint.config)
+        checkpoint = convert_state(state, name or _name_in_path(path), stats, norm_pixels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    # A name that the user gave must fit; one that merely occurs in a path need not.
+    if name is not None and parse_name(name) != parse_name(checkpoint.config.name):
+        raise ValueError(
+            f"{path}: the name {name!r} contradicts the tensors, which are {checkpoint.config.name}"
+        )
     return checkpoint
 
 
@@ -112,136 +120,60 @@ def convert_state(
         stats: (mean, std) of the log-mel values, or None for the defaults.
         norm_pixels: whether the decoder predicts normalised patches, or None for false.
 
-    Raises:
-        ValueError: tensors are missing or unknown, or sizes stay ambiguous.
-    """
-    state = {key: tensor.float() for key, tensor in state.items()}
-    mean, std = _statistics(stats)
-    decoder = {k: v for k, v in state.items() if k.startswith(("decoder_", "mask_token"))}
-    state = {k: v for k, v in state.items() if k not in decoder}
-    config = infer_config(state, name, mean, std)
-    tensors = _rename_all(state)
-    with torch.device("meta"):  # shapes without memory
-        _check_complete(tensors, "encoder.", Encoder(config))
-    if decoder:
-        try:
-            config, decoder = _convert_decoder(decoder, config)
-        except ValueError as error:
-            logger.warning("the decoder is left out (embeddings do not need it): %s", error)
-        else:
-            tensors |= decoder
-            if norm_pixels is None:
-                logger.warning(
-                    "the checkpoint has no norm_pix_loss (whether its decoder predicts normalised "
-                    "patches); taken as false, which only reconstructions depend on; "
-                    "hear-msm-mae convert --norm-pixels or --no-norm-pixels says it"
-                )
-            config = dataclasses.replace(config, norm_pixels=bool(norm_pixels))
-    return Checkpoint(config, tensors)
-
-
-def _convert_decoder(
-    state: Mapping[str, Tensor], config: ModelConfig
-) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The configuration with the decoder's sizes, and the decoder's tensors.
+    Returns:
+        The checkpoint, with float32 tensors.
 
     Raises:
-        ValueError: the decoder is incomplete or of another architecture.
+        ValueError: tensors are missing, unknown or damaged, or sizes stay ambiguous.
     """
-    if state.get("decoder_embed.weight", torch.empty(0)).ndim != 2:
-        raise ValueError("decoder_embed.weight is missing or misshapen")
-    width = state["decoder_embed.weight"].shape[0]
-    config = dataclasses.replace(
-        config,
-        decoder_width=width,
-        decoder_depth=count_blocks(state, "decoder_blocks."),
-        decoder_heads=heads_of(width),
-        decoder_positions=decoder_positions_of(state, config, width),
-    )
-    tensors = _rename_all(state)
-    with torch.device("meta"):
-        expected = nn.Module()
-        expected.embed = nn.Linear(config.width, width)
-        expected.mask_token = nn.Parameter(torch.empty(1, 1, width))
-        expected.blocks = make_blocks(
-            width, config.decoder_depth, config.decoder_heads, config.mlp_ratio
-        )
-        expected.norm = layer_norm(width)
-        expected.predict = nn.Linear(width, config.patch_area)
-    _check_complete(tensors, "decoder.", expected)
-    return config, tensors
-
-
-# ---------------------------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------------------------
-def _is_pickle(path: Path) -> bool:
-    """Whether the file is a zip archive or a bare pickle stream, the two formats of torch.save."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[4:] == b"\0\0\0\0{":  # safetensors: size of the header (8 bytes), then JSON
-        return False
-    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
-
-
-def _safe_load(path: Path) -> Any:
-    multiarray = getattr(np, "_core", None) or np.core
-    reconstruct = multiarray.multiarray._reconstruct
-    scalar = multiarray.multiarray.scalar
-    allowed: list[Any] = [
-        argparse.Namespace,
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdU"),
-        # Paths of any system and Python version, as pure ones: they can be made on any system.
-        *(
-            (pure, f"{module}.{kind}{system}Path")
-            for pure, system in (
-                (pathlib.PurePosixPath, "Posix"),
-                (pathlib.PureWindowsPath, "Windows"),
-            )
-            for module in ("pathlib", "pathlib._local")
-            for kind in ("", "Pure")
-        ),
-        # NumPy 1 and 2 give these functions different homes.
-        *((reconstruct, f"numpy.{home}.multiarray._reconstruct") for home in ("core", "_core")),
-        *((scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")),
-    ]
+    check_weights(state)
+    config = _encoder_config(state, name, *_statistics(stats))
+    checkpoint = Checkpoint(config, _renamed(state))
+    check_layout(ENCODER, checkpoint.tensors, config)
+    if not checkpoint.has_decoder:
+        return checkpoint
     try:
-        # An open file: of a path that ends in .safetensors torch believes the ending.
-        with path.open("rb") as file, torch.serialization.safe_globals(allowed):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = (
-            f"wants to load {wanted[1]}, which could run code"
-            if wanted
-            else "is damaged or needs more than tensors and plain values"
+        config = _with_decoder(config, state)
+        check_layout(DECODER, checkpoint.tensors, config)
+    except ValueError as error:
+        logger.warning("the decoder is left out (embeddings do not need it): %s", error)
+        encoder = {k: v for k, v in checkpoint.tensors.items() if k.startswith(ENCODER)}
+        return Checkpoint(checkpoint.config, encoder)
+    if norm_pixels is None:
+        logger.warning(
+            "the checkpoint has no norm_pix_loss (whether its decoder predicts normalised "
+            "patches); taken as false, which only reconstructions depend on; "
+            "hear-msm-mae convert --norm-pixels or --no-norm-pixels says it"
         )
-        raise ValueError(f"{path} refused: the pickle {reason}") from error
-    except Exception as error:  # damaged pickles raise nearly anything
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise ValueError(f"{path} is truncated or not a PyTorch weights file ({reason})") from error
+    config = dataclasses.replace(config, norm_pixels=bool(norm_pixels))
+    return Checkpoint(config, checkpoint.tensors)
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors but the fixed position tables, in float32, under this package's names."""
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key in ("pos_embed", "decoder_pos_embed"):
+            continue
+        new = key
+        for pattern, replacement in _NAMES:
+            new = re.sub(pattern, replacement, new)
+        tensor = tensor.float()
+        if new == "encoder.patch_embed.weight":  # the kernel of a convolution
+            tensors[new] = tensor.flatten(1)
+        elif new.endswith(".attn.qkv.bias"):
+            # A key bias shifts all scores of a query alike, which the softmax cancels: drop it.
+            stem = new.removesuffix("bias")
+            tensors[f"{stem}q_bias"], _, tensors[f"{stem}v_bias"] = tensor.flatten().tensor_split(3)
+        else:
+            tensors[new] = tensor
+    return tensors
 
 
 def _name_in_path(path: Path) -> str | None:
     """The file's own name first, then its folder's."""
     path = path.absolute()
     return next((part for part in (path.stem, path.parent.name) if parse_name(part)), None)
-
-
-def _check_name(name: str | None, config: ModelConfig) -> None:
-    """A name that the user gave must fit; one that merely occurs in a path need not."""
-    if name is not None and parse_name(name) != parse_name(config.name):
-        raise ValueError(f"the name {name!r} contradicts the tensors, which are {config.name}")
-
-
-def _norm_pixels(args: Any) -> bool | None:
-    """`norm_pix_loss` of the training's arguments, None where it is missing or no truth value."""
-    if isinstance(args, argparse.Namespace):
-        args = vars(args)
-    value = args.get("norm_pix_loss") if isinstance(args, Mapping) else None
-    return bool(value) if isinstance(value, (int, np.bool_)) else None
 
 
 def _statistics(stats: Any) -> tuple[float, float]:
@@ -253,69 +185,133 @@ def _statistics(stats: Any) -> tuple[float, float]:
         )
         return DEFAULT_NORM_MEAN, DEFAULT_NORM_STD
     if isinstance(stats, Tensor):
-        stats = stats.detach().double()
+        check_dense("norm_stats", stats)
+    if isinstance(stats, (Tensor, np.ndarray)):
+        stats = stats.reshape(-1)[:3].tolist()
     try:
-        mean, std = np.asarray(stats, dtype=np.float64).reshape(-1).tolist()
+        mean, std = map(float, stats)
     except (TypeError, ValueError) as error:
         raise ValueError(f"norm_stats must be mean and std, got {stats!r}") from error
     return mean, std
 
 
 # ---------------------------------------------------------------------------------------------
-# Names
+# Sizes
 # ---------------------------------------------------------------------------------------------
-_RENAMED = {
-    "patch_embed.proj.weight": "encoder.patch_embed.weight",
-    "patch_embed.proj.bias": "encoder.patch_embed.bias",
-    "cls_token": "encoder.cls_token",
-    "norm.weight": "encoder.norm.weight",
-    "norm.bias": "encoder.norm.bias",
-    "mask_token": "decoder.mask_token",
-    "decoder_embed.weight": "decoder.embed.weight",
-    "decoder_embed.bias": "decoder.embed.bias",
-    "decoder_norm.weight": "decoder.norm.weight",
-    "decoder_norm.bias": "decoder.norm.bias",
-    "decoder_pred.weight": "decoder.predict.weight",
-    "decoder_pred.bias": "decoder.predict.bias",
-}
+def _encoder_config(
+    state: Mapping[str, Tensor], name: str | None, mean: float, std: float
+) -> ModelConfig:
+    """Configuration of the encoder in a state dictionary with the original names.
 
-
-def _rename_all(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors but the fixed position tables under this package's names."""
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if key not in ("pos_embed", "decoder_pos_embed"):
-            tensors |= _rename(key, tensor)
-    return tensors
-
-
-def _rename(key: str, tensor: Tensor) -> dict[str, Tensor]:
-    """One original tensor under this package's name; a joint bias becomes two."""
-    if key in _RENAMED:
-        return {_RENAMED[key]: tensor.flatten(1) if key.endswith("proj.weight") else tensor}
-    if not key.startswith(("blocks.", "decoder_blocks.")):
-        raise ValueError(f"unknown tensor {key!r}: not an MSM-MAE checkpoint")
-    new = key.replace("decoder_blocks.", "decoder.blocks.")
-    new = new if new.startswith("decoder.") else f"encoder.{new}"
-    if new.endswith(".attn.qkv.bias"):
-        # A key bias shifts all scores of a query alike, which the softmax cancels: drop it.
-        query, _, value = tensor.flatten().tensor_split(3)
-        stem = new.removesuffix("bias")
-        return {f"{stem}q_bias": query, f"{stem}v_bias": value}
-    return {re.sub(r"\.attn\.([qv]_bias)$", r".attn.qkv.\1", new): tensor}
-
-
-def _check_complete(tensors: Mapping[str, Tensor], prefix: str, module: nn.Module) -> None:
-    """Every tensor of the module is there, under the prefix, has its shape, and no other is."""
-    expected = {prefix + key: value.shape for key, value in module.state_dict().items()}
-    found = {key: value.shape for key, value in tensors.items()}
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
+    Raises:
+        ValueError: a tensor is missing or misshapen, or `name` is needed for the unit size.
+    """
+    try:
+        _, _, p_f, p_t = state["patch_embed.proj.weight"].shape
+        width = state["norm.weight"].shape[0]
+        hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
+    except KeyError as error:
+        raise ValueError(f"not an MSM-MAE checkpoint: {error} is missing") from error
+    except (IndexError, ValueError) as error:
+        raise ValueError(
+            "not an MSM-MAE checkpoint: patch_embed.proj.weight, norm.weight or "
+            "blocks.0.mlp.fc1.weight is misshapen"
+        ) from error
+    heads, cls_token = _heads(width), "cls_token" in state
+    if "pos_embed" in state:
+        rows, columns = _grid(state["pos_embed"], width, cls_token)
+        unit: dict[str, Any] = {"n_mels": rows * p_f, "unit_frames": columns * p_t}
+    else:
+        unit = (parse_name(name) if name else None) or {}
+        if (unit.pop("patch_mels", None), unit.pop("patch_frames", None)) != (p_f, p_t):
             raise ValueError(
-                f"not an MSM-MAE checkpoint: {key} should be {_shape(expected.get(key))}, "
-                f"is {_shape(found.get(key))}"
+                "the tensors leave the unit size open; give the model name, e.g. --name "
+                f"80x208p{p_f}x{p_t}"
             )
+    ratio = hidden / width
+    if int(width * ratio) != hidden:  # a hair below would lose a channel
+        ratio = math.nextafter(ratio, math.inf)
+    return ModelConfig(
+        **unit,
+        patch_mels=p_f,
+        patch_frames=p_t,
+        width=width,
+        depth=_count_blocks(state, "blocks"),
+        heads=heads,
+        mlp_ratio=ratio,
+        cls_token=cls_token,
+        norm_mean=mean,
+        norm_std=std,
+    )
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "absent" if shape is None else str(tuple(shape))
+def _with_decoder(config: ModelConfig, state: Mapping[str, Tensor]) -> ModelConfig:
+    """The configuration with the decoder's sizes.
+
+    Raises:
+        ValueError: they cannot be told, or its positions are none of the fixed tables.
+    """
+    embed = state.get("decoder_embed.weight")
+    if embed is None or embed.ndim != 2:
+        raise ValueError("decoder_embed.weight is missing or misshapen")
+    width = embed.shape[0]
+    heads, positions = _heads(width), "1d"
+    # Tables are recomputed, so others must not pass.
+    if (table := state.get("decoder_pos_embed")) is not None:
+        rows = _patch_positions(table, width, config.rows * config.columns)
+        if rows is None:
+            raise ValueError("decoder_pos_embed is not a fixed sinusoid table")
+        if not _close(rows, sinusoid_table(len(rows), width)):
+            if not _close(rows, sincos_2d(config.rows, config.columns, width).flatten(0, 1)):
+                raise ValueError("decoder_pos_embed is not a fixed sinusoid table")
+            positions = "2d"
+    return dataclasses.replace(
+        config,
+        decoder_width=width,
+        decoder_depth=_count_blocks(state, "decoder_blocks"),
+        decoder_heads=heads,
+        decoder_positions=positions,
+    )
+
+
+def _grid(table: Tensor, width: int, cls_token: bool) -> tuple[int, int]:
+    """Rows and columns of a 2-D sin-cos position table."""
+    patches = table.numel() // width - int(cls_token)
+    found = _patch_positions(table, width, patches)
+    if found is not None:
+        # The first half of the channels is the time: it begins anew with each row.
+        time = found[:, : width // 2].float()
+        again = ((time[1:] - time[0]).abs().amax(1) <= TABLE_TOLERANCE).nonzero()
+        columns = 1 + int(again[0]) if len(again) else patches
+        rows = patches // columns
+        if _close(found, sincos_2d(rows, columns, width).flatten(0, 1)):
+            return rows, columns
+    raise ValueError("pos_embed is not a fixed 2-D sin-cos table; trained tables are not supported")
+
+
+def _patch_positions(table: Tensor, width: int, patches: int) -> Tensor | None:
+    """The last rows of a table, without the one of CLS; None where it has another shape."""
+    if table.ndim not in (2, 3) or table.shape[-1] != width:
+        return None
+    rows = table.flatten(0, -2)
+    return rows[-patches:] if 0 < patches <= len(rows) else None
+
+
+def _close(table: Tensor, expected: Tensor) -> bool:
+    return table.shape == expected.shape and torch.allclose(
+        table.float(), expected, atol=TABLE_TOLERANCE
+    )
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of blocks that have tensors; gaps between them are found by `check_layout`."""
+    blocks = re.compile(rf"{prefix}\.([0-9]+)\.")
+    return max(1, len({found[1] for key in state if (found := blocks.match(key))}))
+
+
+def _heads(width: int) -> int:
+    if not width or width % HEAD_WIDTH:
+        raise ValueError(
+            f"cannot tell the number of heads: the width {width} is not a multiple of {HEAD_WIDTH}"
+        )
+    return width // HEAD_WIDTH

@@ -131,11 +131,9 @@ def _weights_of(folder: Path, name: str) -> Path:
             "a folder written by model.save_pretrained"
         )
     try:
-        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        config = ModelConfig.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return path
-    try:
-        config = ModelConfig.from_json(text)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     if config != read_config(path):
@@ -223,7 +221,8 @@ scene = hear_msm_mae.get_scene_embeddings(audio, model)  # audio: (clips, sample
 | unit | {config.n_mels} mel bins x {config.unit_frames} frames of {MS_PER_FRAME} ms |
 | patch | {config.patch_mels} mel bins x {config.patch_frames} frames |
 | encoder | {config.depth} blocks, {config.heads} heads, {config.width} channels |
-| embedding | output of {layer}, {config.frame_embedding_size} values |
+| frame embedding | output of {layer}, {config.frame_embedding_size} values |
+| scene embedding | {config.scene_pooling} of the frame embeddings over time |
 | statistics | mean {config.norm_mean:.4f}, std {config.norm_std:.4f} of the log-mel values |
 | pretraining decoder | {decoder} |
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..files import replacing
+from ..files import interrupts_held, replacing
+from .layout import DECODER, ENCODER, check_layout, check_weights
 
 FORMAT = "hear_msm_mae"
 FORMAT_VERSION = "1"
 BUNDLED_WEIGHTS = "hear_msm_mae-small-80x208p16x16.safetensors"
-
-_ENCODER, _DECODER = "encoder.", "decoder."
 
 
 @dataclasses.dataclass
@@ -43,9 +43,20 @@ class Checkpoint:
     @property
     def decoder_tensors(self) -> dict[str, Tensor]:
         """The tensors of the decoder, named and typed as they are."""
-        return {k: v for k, v in self.tensors.items() if k.startswith(_DECODER)}
+        return {k: v for k, v in self.tensors.items() if k.startswith(DECODER)}
 
-    def load_into(self, module: nn.Module, prefix: str = _ENCODER) -> None:
+    def check(self) -> None:
+        """The tensors fit the configuration and hold numbers to compute with.
+
+        Raises:
+            ValueError: they do not; the message names the first tensor at fault.
+        """
+        check_weights(self.tensors)
+        check_layout(ENCODER, self.tensors, self.config)
+        if self.has_decoder:
+            check_layout(DECODER, self.tensors, self.config)
+
+    def load_into(self, module: nn.Module, prefix: str = ENCODER) -> None:
         """Copy the tensors below `prefix` into a module built from the same configuration.
 
         Raises:
@@ -94,6 +105,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False
     }
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+        _sort_header(temporary)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -101,10 +113,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not safetensors, or not a model of this package.
+        ValueError: the file is damaged, not safetensors, or not a model of this package; or its
+            tensors do not fit its configuration, or hold NaN or absurd values.
     """
-    with _opened(Path(path)) as (file, config):
-        return Checkpoint(config, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    path = Path(path)
+    with _opened(path) as (file, config):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    checkpoint = Checkpoint(config, tensors)
+    try:
+        checkpoint.check()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return checkpoint
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -115,9 +135,9 @@ def read_config(path: str | Path) -> ModelConfig:
 
 def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[str, Tensor]:
     """Tensors of the modules under the names that checkpoints use."""
-    tensors = {_ENCODER + k: v for k, v in encoder.state_dict().items()}
+    tensors = {ENCODER + k: v for k, v in encoder.state_dict().items()}
     if decoder is not None:
-        tensors |= {_DECODER + k: v for k, v in decoder.state_dict().items()}
+        tensors |= {DECODER + k: v for k, v in decoder.state_dict().items()}
     return tensors
 
 
@@ -127,7 +147,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        # A Ctrl-C inside of safetensors would come out as one of its errors.
+        with interrupts_held(), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_format(path, metadata)
             try:
@@ -140,6 +161,20 @@ def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
             f"{path} is truncated or not a safetensors weights file ({error}); "
             "download or convert it again"
         ) from error
+
+
+def _sort_header(path: Path) -> None:
+    """Give the metadata a fixed order, so that equal models are equal files.
+
+    safetensors writes it in the order of a hash map, which is another one every time. Sorting
+    changes no lengths: the header's size and the places of the tensors stay as they are.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        text = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        file.seek(8)
+        file.write(text.encode().ljust(size))
 
 
 def _check_format(path: Path, metadata: Mapping[str, str]) -> None:

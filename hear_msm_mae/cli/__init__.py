@@ -1,35 +1,30 @@
-"""Command line: hear-msm-mae info | convert | validate (and see the other cli_ modules)."""
+"""The command line, `hear-msm-mae`: one module a command, put together here."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
+import functools
 import logging
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from .. import __version__
-from ..checkpoints.foreign import load_any
-from ..checkpoints.hub import find_weights
-from ..checkpoints.native import save_checkpoint
-from ..config import SAMPLE_RATE
-from ..timeline import valid_hops_ms
-from . import embed as cli_embed
-from . import pretrain as cli_pretrain
-from . import visual as cli_visual
-from .common import EXIT_BAD_INPUT, Weights, module_command
-
-VALIDATOR_INSTALL = (
-    "pip install --no-deps --ignore-requires-python hearvalidator==2021.0.6 "
-    "&& pip install tensorflow-cpu"
+from ..files import for_terminal
+from . import (
+    attention,
+    convert,
+    embed,
+    export,
+    info,
+    prepare,
+    pretrain,
+    reconstruct,
+    report,
+    validate,
 )
-
-# Extras of commands whose modules import what they need; the others say it themselves.
-EXTRAS = dict.fromkeys(("prepare", "pretrain", "export"), "pretrain")
+from .common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, complain, say
 
 app = typer.Typer(
     help="Audio embeddings from a masked-spectrogram-modeling Vision Transformer.",
@@ -38,30 +33,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (*cli_embed.COMMANDS, *cli_pretrain.COMMANDS, *cli_visual.COMMANDS):
-    app.command()(_command)
-
 
 def main() -> None:
     """Entry point of the console script: errors about the input are one line, no trace."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        app(cli_embed.with_ray_address(sys.argv[1:]))
+        app()
     except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)
     except ImportError as error:
-        if (error.name or "").startswith(__package__):  # a defect, not a missing package
+        if (error.name or "").startswith("hear_msm_mae"):  # a defect, not a missing package
             raise
-        extra = EXTRAS.get(sys.argv[1], "")
-        hint = f"; run: pip install 'hear_msm_mae[{extra}]'" if extra else ""
-        print(f"error: {error}{hint}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)
+
+
+class _OneLine(logging.Formatter):
+    """Messages name files, and a file's name may hold what acts on the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().formatMessage(record))
+
+
+def _command(work: Callable[..., None]) -> Callable[..., None]:
+    """The command with Ctrl-C as its exit status, whatever the version of typer makes of it."""
+
+    @functools.wraps(work)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            work(*arguments, **options)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return run
 
 
 def _version(value: bool) -> None:
     if value:
-        print(f"hear_msm_mae {__version__}")
+        say(f"hear_msm_mae {__version__}")
         raise typer.Exit
 
 
@@ -74,70 +87,16 @@ def _root(
     pass
 
 
-@app.command()
-def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> None:
-    """Show what a weights file holds."""
-    path = find_weights(weights)
-    checkpoint = load_any(path)
-    config = checkpoint.config
-    count = {
-        part: sum(tensor.numel() for tensor in checkpoint.part(f"{part}.").values())
-        for part in ("encoder", "decoder")
-    }
-    decoder = f"{count['decoder'] / 1e6:.1f} M parameters" if checkpoint.has_decoder else "none"
-    if checkpoint.has_decoder and config.norm_pixels:
-        decoder += ", predicts normalised patches"
-    rows = {
-        "file": f"{path} ({path.stat().st_size / 1e6:.1f} MB)",
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "name": config.name,
-        "input": f"{config.n_mels} mel bins x {config.unit_frames} frames, {SAMPLE_RATE} Hz",
-        "patch": f"{config.patch_mels} x {config.patch_frames} ({config.native_hop_ms} ms)",
-        "encoder": f"{config.width}-d, {config.depth} blocks, {config.heads} heads, "
-        f"{'CLS' if config.cls_token else 'no CLS'}, {count['encoder'] / 1e6:.1f} M parameters",
-        "decoder": decoder,
-        "layer": "last" if config.layer is None else f"{config.layer} of 0 to {config.depth - 1}",
-        "statistics": f"mean {config.norm_mean:.4f}, std {config.norm_std:.4f}",
-        "embedding size": config.frame_embedding_size,
-        "embedding scale": f"{config.embedding_scale:g}",
-        "timestamp hops": f"{', '.join(map(str, valid_hops_ms(config)))} ms",
-    }
-    for key, value in rows.items():
-        print(f"{key:16s} {value}")
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint to read, e.g. .pth.")],
-    output: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
-    name: Annotated[
-        str | None,
-        typer.Option(help="Model name such as 80x208p16x16, where the tensors leave it open."),
-    ] = None,
-    norm_pixels: Annotated[
-        bool | None,
-        typer.Option(
-            help="Whether the decoder predicts normalised patches; by default what the "
-            "checkpoint says (norm_pix_loss in its args).",
-            show_default=False,
-        ),
-    ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
-) -> None:
-    """Convert a PyTorch checkpoint of another MSM-MAE implementation, safely."""
-    if output.suffix != ".safetensors":
-        raise ValueError(f"the output must end in .safetensors, got {str(output)!r}")
-    checkpoint = load_any(source, name, norm_pixels)
-    save_checkpoint(output, checkpoint, half=half)
-    decoder = "with" if checkpoint.has_decoder else "without"
-    print(f"{checkpoint.config.name} {decoder} decoder -> {output}")
-
-
-@app.command()
-def validate(weights: Weights = "") -> None:
-    """Run hear-validator on this package."""
-    if importlib.util.find_spec("hearvalidator") is None:
-        raise ValueError(f"hear-validator is not installed; run: {VALIDATOR_INSTALL}")
-    path = str(find_weights(weights))
-    command = module_command("hearvalidator.validate", "hear_msm_mae", "--model", path)
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+for _work in (
+    embed.embed,
+    info.info,
+    convert.convert,
+    validate.validate,
+    report.report,
+    reconstruct.reconstruct,
+    attention.attention,
+    prepare.prepare,
+    pretrain.pretrain,
+    export.export,
+):
+    app.command()(_command(_work))

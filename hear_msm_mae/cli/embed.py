@@ -1,25 +1,28 @@
-"""Command line of embedding: hear-msm-mae embed."""
+"""hear-msm-mae embed."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..api import load_model
-from ..checkpoints.native import BUNDLED_WEIGHTS
-from ..embed.inputs import Failure
-from ..embed.run import Summary, embed_to
-from ..embed.settings import settings_of
-from ..files import printable
-from .common import EXIT_SOME_FAILED, Weights, usable_device
+from .common import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    Device,
+    Weights,
+    complain,
+    load,
+    say,
+    starting,
+)
 
-EXIT_INTERRUPTED = 130
+if TYPE_CHECKING:
+    from ..embed.inputs import Failure
+    from ..embed.run import Summary
+
+RAY_AUTO = "auto"
 _SHOWN_FAILURES = 20
-_RAY_ADDRESS = re.compile(r"^(auto|local|ray://\S+|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)$")
 
 
 def embed(
@@ -53,7 +56,7 @@ def embed(
         str, typer.Option(help="Of the encoder: float32 or bfloat16.")
     ] = "float32",
     mode: Annotated[str, typer.Option(help="default or paper.")] = "default",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
+    device: Device = "cpu",
     batch_seconds: Annotated[
         float | None,
         typer.Option(help="Seconds of audio encoded between two writes; chosen by the device."),
@@ -65,14 +68,20 @@ def embed(
         bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
     ] = False,
     ray: Annotated[
-        str | None,
+        bool,
         typer.Option(
             "--ray",
-            metavar="[ADDRESS]",
-            help="Work on a Ray cluster; without an address on the one that is running, else on "
-            "this machine. OUT is then a Parquet file, or a folder or URL of Parquet files.",
+            help="Work on a Ray cluster. OUT is then a Parquet file, or a folder or URL of Parquet "
+            "files.",
         ),
-    ] = None,
+    ] = False,
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            help="Cluster to use with --ray, such as HOST:6379 or ray://HOST:10001; auto is the "
+            "one that is running, else this machine.",
+        ),
+    ] = RAY_AUTO,
 ) -> None:
     """Embed recordings of any number, length, format and sample rate into a table.
 
@@ -85,70 +94,51 @@ def embed(
 
     Exit status 3: some files could not be read; they are in OUT.errors.csv, the others in OUT.
     """
+    if ray_address != RAY_AUTO and not ray:
+        raise ValueError("--ray-address is the address of the cluster for --ray; give both")
     options: dict[str, Any] = {"precision": precision, "mode": mode}
     if hop_ms is not None:
         options["timestamp_hop_ms"] = hop_ms
-    model = load_model(weights, **options)
-    if ray is None:  # the device of the workers is not ours to judge
-        model = model.to(usable_device(device))
-    name = weights or BUNDLED_WEIGHTS
-    settings = settings_of(model, name, timestamps, segment, overlap, dtype)
-    try:
-        if ray is None:
-            summary = embed_to(output, sources, model, settings, batch_seconds, workers, overwrite)
-        else:
-            from ..embed.cluster import embed_on_ray
+    with starting():
+        from ..checkpoints.native import BUNDLED_WEIGHTS
+        from ..embed.cluster import embed_on_ray
+        from ..embed.run import embed_to
+        from ..embed.settings import settings_of
 
+        # With --ray the device is that of the workers, which this machine need not have.
+        model = load(weights, None if ray else device, **options)
+        name = weights or BUNDLED_WEIGHTS
+        settings = settings_of(model, name, timestamps, segment, overlap, dtype)
+    try:
+        if ray:
             summary = embed_on_ray(
-                output, sources, model, settings, ray, batch_seconds, device, overwrite
+                output, sources, model, settings, ray_address, batch_seconds, device, overwrite
             )
+        else:
+            summary = embed_to(output, sources, model, settings, batch_seconds, workers, overwrite)
     except KeyboardInterrupt:
         how = " without --overwrite" if overwrite else ""
-        print(f"interrupted; repeat the command{how} to go on", file=sys.stderr)
+        complain(f"interrupted; repeat the command{how} to go on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _report(output, summary)
 
 
 def _report(output: str, summary: Summary) -> None:
     for failure in summary.failures[:_SHOWN_FAILURES]:
-        print(_line(failure), file=sys.stderr)
+        complain(_line(failure))
     if summary.failures:
         more = len(summary.failures) - _SHOWN_FAILURES
         rest = f"{more} more and these are" if more > 0 else "listed"
-        print(f"{rest} in {printable(str(summary.failures_file))}", file=sys.stderr)
-    where = printable(output) if summary.done else "nothing was written"
+        complain(f"{rest} in {summary.failures_file}")
+    where = output if summary.done else "nothing was written"
     earlier = f", {summary.earlier} of them done before" if summary.earlier else ""
-    print(f"{summary.done} of {summary.files} files -> {where}{earlier}")
+    say(f"{summary.done} of {summary.files} files -> {where}{earlier}")
     if summary.seconds:
-        print(f"{summary.seconds / 3600:.2f} hours of audio, {summary.speed:.0f} x real time")
+        say(f"{summary.seconds / 3600:.2f} hours of audio, {summary.speed:.0f} x real time")
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _line(failure: Failure) -> str:
     reason = failure.reason.splitlines()[0] if failure.reason else "unknown"
-    return f"could not read {printable(failure.path)}: {reason}"
-
-
-def with_ray_address(arguments: Sequence[str]) -> list[str]:
-    """Give a bare `--ray` its value, as options whose value may be left out are not known.
-
-    >>> with_ray_address(["embed", "a.wav", "--ray", "-o", "x.parquet"])
-    ['embed', 'a.wav', '--ray=auto', '-o', 'x.parquet']
-    >>> with_ray_address(["embed", "--ray", "head:6379", "a.wav"])
-    ['embed', '--ray=head:6379', 'a.wav']
-    """
-    found: list[str] = []
-    rest = iter(range(len(arguments)))
-    for i in rest:
-        if arguments[i] == "--ray":
-            after = arguments[i + 1] if i + 1 < len(arguments) else ""
-            if _RAY_ADDRESS.match(after):
-                next(rest)
-            found.append(f"--ray={after if _RAY_ADDRESS.match(after) else 'auto'}")
-        else:
-            found.append(arguments[i])
-    return found
-
-
-COMMANDS = (embed,)
+    return f"could not read {failure.path}: {reason}"

@@ -1,7 +1,7 @@
-"""Embedding of any number of recordings: inputs -> cut -> pipeline -> journal -> outputs.
+"""Embedding of any number of recordings: sources -> pieces -> the engine -> store -> output.
 
-`inputs` finds the recordings, `cut` turns each of them into units of log-mel frames (in reader
-threads), `pipeline` encodes the units of many recordings in batches, `records` is the iterator
-for Python, `run` writes a table and can be interrupted at any time (`journal`), `outputs` and
-`tables` are the file formats, `cluster` does the same on Ray.
+`sources` finds the recordings (`lists` reads tables of them), `pieces` cuts them in reader threads,
+passes the pieces to the model's engine and yields results, `store` keeps what is done, `run` puts
+it together and can be interrupted at any time, `table` and `formats` are the outputs, `records` is
+the iterator for Python, `ray` does the same on a cluster.
 """

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..config import SAMPLE_RATE
+from ..audio import count_channels
 from ..files import interrupts_held, printable
 from ..model import HearModel
-from .cut import Plan, make_plan
-from .inputs import Failure, Task, find_tasks
-from .outputs import NpyFolder, check_names, format_of
-from .pipeline import Resume, embed_batches
+from .failures import rewrite, settled_name
+from .formats import Format, format_of
+from .pieces import Plan, Result, Resume, embed_recordings, make_plan
 from .progress import Progress
-from .remote import remove_remote, replacing_remote
-from .settings import Settings
-from .target import Target
+from .remote import is_remote, local_copy
+from .settings import Settings, require_same
+from .sources import Failure, Recording, find_recordings
+from .store import Store
+from .table import Done, Table, combined
+
+Events = Iterator[Result | tuple[Recording, Failure]]
+Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
 
 
 @dataclasses.dataclass
@@ -30,6 +35,7 @@ class Summary:
         files: recordings that were asked for; done: those that are in the output now.
         earlier: those of `done` that earlier runs embedded.
         failures: what could not be read; failures_file: where that is listed, if there is any.
+        left_out: files that a search in folders left out.
         seconds: audio read by this run; speed: times real time.
     """
 
@@ -37,90 +43,239 @@ class Summary:
     done: int
     earlier: int
     failures: list[Failure]
-    failures_file: str | None
+    failures_file: Path | None
+    left_out: list[str]
     seconds: float
     speed: float
 
 
 def embed_to(
     output: str | Path,
-    sources: Sequence[str | Path | Task],
+    sources: Any,
     model: HearModel,
     settings: Settings,
-    batch_seconds: float | None = None,
+    *,
+    channel: str | int = "mix",
     workers: int | None = None,
     overwrite: bool = False,
+    flush_minutes: float | None = None,
+    embed: Embed | None = None,
 ) -> Summary:
     """Embed recordings into a file or folder.
 
     Args:
-        output: what to write; its ending says the format (see `format_of`).
-        sources: see `hear_msm_mae.embed.inputs.find_tasks`.
+        output: what to write; its ending says the format (see `formats.format_of`).
+        sources: see `hear_msm_mae.embed.sources.find_recordings`.
         model: loaded as the settings say, on any device.
         settings: stored with the output.
-        batch_seconds, workers: see `embed_batches`.
-        overwrite: start from scratch whatever is there.
+        channel: "mix", "left", "right", a number, or "each" for an embedding of every channel.
+        workers: threads that read.
+        overwrite: start from scratch; an output that is there is replaced at the end.
+        flush_minutes: bring the output up to date so often; by default at the end only.
+        embed: another way to embed, e.g. on a cluster; the rows are the same.
 
-    Files that cannot be read go to `OUT.errors.csv`. Whatever happens, what was computed up to
-    the last batch is in the output or in `OUT.partial`, and the same call goes on from there.
+    What could not be read is listed in `OUT.errors.csv`. Whatever happens, results up to the last
+    second are in `OUT.partial`, and the same call goes on from there.
 
     Raises:
         ValueError: bad options or sources; an output with other settings, or of somebody else.
         OSError: the output cannot be written.
     """
+    output = Path(output)
     format_ = format_of(output)
-    format_.check()
-    problems: list[Failure] = []
-    tasks = find_tasks(sources, problems)
-    if isinstance(format_, NpyFolder):  # the stretches of a file one behind the other
-        order = {path: i for i, path in enumerate(dict.fromkeys(task.path for task in tasks))}
-        tasks.sort(key=lambda task: order[task.path])
-        check_names(tasks)
+    format_.needs()
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
-    target = Target(Path(output), format_, plan, settings.stored(tasks), model)
-    target.open(tasks, overwrite)
+    if embed is None:
+
+        def embed(recordings: Sequence[Recording], plan: Plan, resume: Resume | None) -> Events:
+            return embed_recordings(recordings, plan, settings.dtype, workers, resume)
+
+    failures: list[Failure] = []
+    left_out: list[str] = []
+    recordings = find_recordings(sources, failures, left_out, channel)
+    recordings = _each_channel(recordings, failures)
+    folder = output.with_name(f"{output.name}.partial")
+    width = model.timestamp_embedding_size if settings.timestamps else model.scene_embedding_size
+    base = None
+    with _explained(output, folder, overwrite):
+        store = Store(folder, settings.stored(), width, plan.timeline, overwrite)
+    finished = False
     try:
-        rest, earlier = target.missing(tasks)
-        resume = target.resume(rest)
-        progress = Progress(rest, earlier, _seconds(resume, rest, plan))
+        require_same(folder, store.stored_settings(), settings.stored())
+        if not store.replaces:
+            base = _existing(output, format_)
+            if base is not None:
+                require_same(output, base.settings, settings.stored())
+        elif output.is_dir():
+            _existing(output, format_)  # a folder of somebody else is never replaced
+        names = format_.check_names(output, recordings, base.recordings if base else ())
+        failures += [_failure(recordings[i], reason) for i, reason in names.items()]
+        recordings = [r for i, r in enumerate(recordings) if i not in names]
+        job = _Job(output, format_, store, base, recordings)
+        rest = job.rest()
+        earlier = len(recordings) - len(rest)
+        progress = Progress(rest, earlier)
+        resume = job.resume(rest[0]) if rest else None
+        flushed = time.monotonic()
         try:
-            batches = embed_batches(
-                rest, model, plan, settings.dtype, batch_seconds, workers, resume
-            )
-            for batch in batches:
-                with interrupts_held():
-                    target.append(rest, batch)
-                progress.update(batch)
-        finally:
+            with closing(embed(rest, plan, resume)) as events:
+                for event in events:
+                    with interrupts_held(), _explained(output, folder, overwrite):
+                        if isinstance(event, Result):
+                            store.add(event, job.stamp(event.recording))
+                        else:
+                            store.drop(event[0])
+                            failures.append(event[1])
+                        progress.update(event)
+                        if flush_minutes and time.monotonic() - flushed > 60 * flush_minutes:
+                            job.write()
+                            flushed = time.monotonic()
+        finally:  # on Ctrl-C too: the output holds all that is complete
             progress.close()
-        failures = problems + target.finish(tasks)
-        listed = write_failures(output, failures)
+            with _explained(output, folder, overwrite):
+                job.write()
+        settled = {settled_name(recording.where) for recording in recordings}
+        listed = rewrite(output, failures, settled)
+        finished = True
     finally:
-        target.close()
-    done = len(tasks) - (len(failures) - len(problems))
-    return Summary(len(tasks), done, earlier, failures, listed, progress.seconds, progress.speed)
+        store.close(remove=finished)
+    done = earlier + progress.done
+    return Summary(
+        len(recordings) + len(names),
+        done,
+        earlier,
+        failures,
+        listed,
+        left_out,
+        progress.seconds,
+        progress.speed,
+    )
 
 
-def write_failures(output: str | Path, failures: Sequence[Failure]) -> str | None:
-    """Write `OUT.errors.csv`, local or remote, or remove an earlier one when there are none."""
-    path = f"{os.fspath(output).rstrip('/')}.errors.csv"
-    if not failures:
-        remove_remote(path)
+class _Job:
+    """The output of a run: what is in it, what is missing, and how it is written."""
+
+    def __init__(
+        self,
+        output: Path,
+        format_: Format,
+        store: Store,
+        base: Table | None,
+        recordings: Sequence[Recording],
+    ) -> None:
+        self._output, self._format, self._store, self._base = output, format_, store, base
+        self._recordings = recordings
+        self._stamps: dict[str, Any] = {}
+        self._in_base: dict[tuple[Any, ...], int] = {}
+        if base is not None:
+            self._in_base = {tuple(done.key): i for i, done in enumerate(base.recordings)}
+
+    def stamp(self, recording: Recording) -> Any:
+        """Size and time of change of a file; they are asked once in a run."""
+        where = recording.where
+        if where not in self._stamps:
+            self._stamps[where] = None
+            if recording.item is None and not is_remote(where):
+                try:
+                    status = os.stat(where)
+                    self._stamps[where] = [status.st_size, status.st_mtime_ns]
+                except OSError:
+                    pass
+        return self._stamps[where]
+
+    def rest(self) -> list[Recording]:
+        """What is to be done, the recording that was begun first."""
+        rest = [recording for recording in self._recordings if not self._is_done(recording)]
+        return sorted(rest, key=lambda recording: self.resume(recording) is None)
+
+    def resume(self, recording: Recording) -> Resume | None:
+        """Where a recording goes on."""
+        return self._store.resume(recording.key, self.stamp(recording))
+
+    def _is_done(self, recording: Recording) -> bool:
+        stamp = self.stamp(recording)
+        if self._store.is_done(recording.key, stamp):
+            return True
+        index = self._in_base.get(recording.key)
+        return index is not None and self._base is not None and (
+            self._base.recordings[index].stamp == stamp
+        )
+
+    def write(self) -> None:
+        """Bring the output up to date: what earlier runs embedded, then the input in its order."""
+        new = self._store.table()
+        tables = [new] if self._base is None else [self._base, new]
+        places: dict[tuple[Any, ...], tuple[int, int]] = {}
+        for number, table in enumerate(tables):
+            for i, done in enumerate(table.recordings):
+                places[tuple(done.key)] = number, i
+        asked = {recording.key: recording for recording in self._recordings}
+        order = [key for key in places if key not in asked]
+        order += [key for key in asked if key in places]
+        if not order:
+            return
+        table = combined(tables, [places[key] for key in order])
+        for i, key in enumerate(order):
+            if key in asked:
+                table.recordings[i] = _done(asked[key], table.recordings[i].stamp)
+        if self._base is None or table.to_json() != self._base.to_json():
+            self._format.write(self._output, table)
+
+
+def _done(recording: Recording, stamp: Any) -> Done:
+    columns = dict(recording.columns)
+    return Done(list(recording.key), printable(recording.path), recording.name, stamp, columns)
+
+
+def _existing(output: Path, format_: Format) -> Table | None:
+    """The output that is there; an empty folder is none.
+
+    Raises:
+        ValueError: it is of somebody else, or damaged.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
-    with replacing_remote(path) as raw:
-        file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(file)
-        writer.writerow(Failure._fields)
-        for failure in failures:
-            end = "" if failure.end is None else failure.end
-            writer.writerow((printable(failure.path), failure.start, end, failure.reason))
-        file.detach()
-    return path
+    try:
+        return format_.read(output)
+    except ValueError as error:
+        # A folder that is not an output may hold anything: it is never cleared.
+        way = "" if output.is_dir() else ", or pass --overwrite"
+        raise ValueError(
+            f"{printable(output)} exists and cannot be continued: {error}; choose another "
+            f"output{way}"
+        ) from error
 
 
-def _seconds(resume: Resume | None, tasks: list[Task], plan: Plan) -> float:
-    """How far the first task is, for the progress bar."""
-    if resume is None or not tasks:
-        return 0.0
-    frames = resume.group * plan.config.unit_frames
-    return tasks[0].start + (resume.clip * (plan.step or 0)) / SAMPLE_RATE + frames / 100
+def _each_channel(recordings: Iterable[Recording], failures: list[Failure]) -> list[Recording]:
+    """One recording for each channel, where that is asked for."""
+    found: list[Recording] = []
+    for recording in recordings:
+        if recording.channel != "each":
+            found.append(recording)
+            continue
+        try:
+            with local_copy(recording.path) as path:
+                channels = count_channels(path)
+        except (OSError, ValueError) as error:
+            failures.append(_failure(recording, str(error)))
+            continue
+        found += [dataclasses.replace(recording, channel=c) for c in range(channels)]
+    return found
+
+
+def _failure(recording: Recording, reason: str) -> Failure:
+    reason = reason.removeprefix(f"{printable(recording.path)}: ")
+    return Failure(recording.path, recording.start, recording.end, reason)
+
+
+@contextmanager
+def _explained(output: Path, folder: Path, overwrite: bool) -> Iterator[None]:
+    """Say where everything is when something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        again = "repeat the command without --overwrite" if overwrite else "repeat the command"
+        raise OSError(
+            f"{printable(output)} cannot be written: {error.strerror or error}; what was computed "
+            f"so far is kept in {printable(folder)}, make room and {again}"
+        ) from error

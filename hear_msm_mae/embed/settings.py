@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ import torch
 
 from ..files import printable
 from ..model import HearModel
-from .inputs import Task
-from .records import DTYPES
+
+DTYPES = ("float32", "float16")
 
 # Settings that must be the same for a run to go on, and the option of `embed` behind each.
 COMPARED = {
     "weights": "--weights",
     "mode": "--mode",
     "precision": "--precision",
+    "layers": "--layer",
+    "normalization": "--normalization",
+    "scene_pooling": "--scene-pooling",
     "timestamps": "--timestamps",
     "hop_ms": "--hop-ms",
     "segment": "--segment",
     "overlap": "--overlap",
     "dtype": "--dtype",
-    "options": "load_model",
 }
 
 
@@ -34,28 +36,31 @@ class Settings:
     """How recordings become rows; made by `settings_of`.
 
     Attributes:
-        weights: fingerprint of the model; weights_name: for people.
-        mode, precision: of the model; options: the others that change embeddings.
+        model: name of the model; weights: its fingerprint; weights_name: for people.
+        mode, precision, layers, normalization, scene_pooling: options of the model that change
+            embeddings; scene_pooling is None with timestamps.
         timestamps: embeddings over time, not one per clip; hop_ms: their distance.
         segment, overlap: windows, in seconds.
         dtype: of the stored embeddings.
     """
 
+    model: str
     weights: str
     weights_name: str
     mode: str
     precision: str
-    options: str
+    layers: str
+    normalization: str
+    scene_pooling: str | None
     timestamps: bool
     hop_ms: int | None
     segment: float | None
     overlap: float
     dtype: str
 
-    def stored(self, tasks: Sequence[Task]) -> dict[str, Any]:
+    def stored(self) -> dict[str, Any]:
         """What is written into outputs."""
-        stretches = any(task.start > 0 or task.end is not None for task in tasks)
-        return dataclasses.asdict(self) | {"format_version": 1, "stretches": stretches}
+        return dataclasses.asdict(self)
 
 
 def settings_of(
@@ -75,11 +80,14 @@ def settings_of(
         raise ValueError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}")
     options = model.options
     return Settings(
+        model=model.config.name,
         weights=fingerprint(model),
         weights_name=weights_name,
         mode=options.mode,
         precision=options.precision,
-        options=f"layers {options.layers} x {options.scale}, normalization {options.normalization}",
+        layers=f"{', '.join(map(str, options.layers))} x {options.scale:g}",
+        normalization=str(options.normalization),
+        scene_pooling=None if timestamps else options.scene_pooling,
         timestamps=timestamps,
         hop_ms=options.timestamp_hop_ms if timestamps else None,
         segment=None if segment is None else float(segment),
@@ -97,21 +105,15 @@ def fingerprint(model: HearModel) -> str:
     return digest.hexdigest()
 
 
-def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first setting that is another one, with both values; empty when all are the same."""
+def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the name of the setting and both values, when one differs."""
     for name, option in COMPARED.items():
         if old.get(name) != new[name]:
-            return f"{option}: {_shown(name, old)}, now {_shown(name, new)}"
-    return ""
-
-
-def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the name of the setting, when one differs."""
-    if difference := differs(old, new):
-        raise ValueError(
-            f"{printable(where)} was made with another setting of {difference}; repeat the old "
-            "one, choose another output, or pass --overwrite"
-        )
+            was, now = (_shown(name, settings) for settings in (old, new))
+            raise ValueError(
+                f"{printable(where)} was made with another setting of {option}: {was}, now {now}; "
+                "repeat the old one, choose another output, or pass --overwrite"
+            )
 
 
 def _shown(name: str, settings: Mapping[str, Any]) -> str:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..config import ModelConfig
+from ..config import ModelConfig, num_frames
 from ..log_mel import SILENCE
 from ..mae import Decoder, Mask, MaskedAutoencoder, random_mask
 from ..model import HearModel
-from ..timeline import scene_track, split_units
+from ..timeline import split_units
 
 QUERIES = ("patches", "cls")
 
@@ -32,9 +32,10 @@ def spectrogram(model: HearModel, waveform: Tensor) -> Tensor:
 
     t is a multiple of the patch width: `num_frames(n)` frames of the clip, then silence.
     """
-    frames = scene_track(len(waveform), model.config).columns * model.config.patch_frames
-    log_mel = model.frontend.log_mel_range(waveform[None], 0, frames)
-    return model.frontend.normalize(log_mel)[0]
+    width = model.config.patch_frames
+    frames = -(-num_frames(len(waveform)) // width) * width
+    log_mel: Tensor = model.frontend(waveform[None], 0, frames)[0]
+    return log_mel
 
 
 def masked_autoencoder(model: HearModel) -> MaskedAutoencoder:
@@ -69,12 +70,12 @@ def random_patches(config: ModelConfig, columns: int, mask_ratio: float, seed: i
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for unit in split_units(columns, config.columns):
-        patches = config.rows * unit.columns
+    for first, last in split_units(columns, config.columns):
+        patches = config.rows * (last - first)
         mask = random_mask(1, patches, mask_ratio, generator)
         hidden = torch.zeros(patches, dtype=torch.bool)
         hidden[mask.masked[0]] = True
-        parts.append(hidden.view(config.rows, unit.columns))
+        parts.append(hidden.view(config.rows, last - first))
     return torch.cat(parts, dim=1)
 
 
@@ -102,12 +103,12 @@ def reconstruct(
     hidden = random_patches(config, padded, mask_ratio, seed)
     clip = _with_silence(clip, padded * config.patch_frames, config)
     output = clip.clone()
-    for unit in split_units(padded, config.columns):
-        first = min(unit.first, padded - config.columns)
+    for begin, _ in split_units(padded, config.columns):
+        first = min(begin, padded - config.columns)
         window = slice(first * config.patch_frames, (first + config.columns) * config.patch_frames)
         mask = Mask.from_bool(hidden[:, first : first + config.columns].reshape(1, -1))
         mask = Mask(*(index.to(clip.device) for index in mask))
-        new = slice(unit.first * config.patch_frames, window.stop)
+        new = slice(begin * config.patch_frames, window.stop)
         predicted = autoencoder.reconstruct(clip[None, :, window], mask)[0]
         output[:, new] = predicted[:, new.start - window.start :]
     return Reconstruction(hidden[:, :columns], output[:, : columns * config.patch_frames].cpu())
@@ -148,8 +149,7 @@ def attention_map(
     first = int(config.cls_token)  # of the patch tokens
     parts = []
     for unit in split_units(clip.shape[1] // config.patch_frames, config.columns):
-        start = unit.first * config.patch_frames
-        stop = start + unit.columns * config.patch_frames
+        start, stop = (column * config.patch_frames for column in unit)
         weights = model.encoder.attention(clip[None, :, start:stop], block)[0].float()  # (h, q, k)
         asking = weights[:, :1] if queries == "cls" else weights[:, first:]
         received = asking[:, :, first:].mean(1)  # (h, l)

@@ -114,7 +114,7 @@ def write_report(
             failed.append((name, str(error).removeprefix(f"{name}: ")))
             continue
         with torch.no_grad():
-            embeddings.append(model.scene_embeddings(waveform[None])[0].cpu())
+            embeddings.append(model(waveform[None])[0].cpu())
         name, folder = names[path]
         clip = {"name": name, "folder": folder} | _look(waveform, model, autoencoder, settings)
         clips.append(clip)

@@ -86,6 +86,9 @@ def test_a_folder_may_lack_the_configuration_but_not_contradict_it(tiny_model, t
     config.write_text(json.dumps(changed))
     with pytest.raises(ValueError, match=r"config\.json differs from .* inside model\.safetensors"):
         load_model(folder)
+    config.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"config\.json: .*utf-8"):
+        load_model(folder)
     config.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: .* is not JSON"):
         load_model(folder)

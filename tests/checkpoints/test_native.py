@@ -1,15 +1,18 @@
 """Weights files of this package: round trips, atomic writing, and files that are none."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hear_msm_mae import get_scene_embeddings, load_model
 from hear_msm_mae.checkpoints import native as checkpoint_module
@@ -82,16 +85,47 @@ def test_one_file_without_decoder_is_a_complete_model(tiny_checkpoint, tiny_mode
     )
 
 
-def test_views_of_one_storage_can_be_saved(tmp_path, tiny_config):
+def test_views_of_one_storage_can_be_saved(tmp_path, tiny_checkpoint):
     """Converted joint biases are parts of one tensor."""
     joint = torch.randn(96)
     query, _, value = joint.chunk(3)
+    names = [f"encoder.blocks.0.attn.qkv.{kind}_bias" for kind in "qv"]
+    views = dict(zip(names, (query, value), strict=True))
     path = tmp_path / "views.safetensors"
-    save_checkpoint(path, Checkpoint(tiny_config, {"encoder.q": query, "encoder.v": value}))
+    save_checkpoint(path, Checkpoint(tiny_checkpoint.config, tiny_checkpoint.tensors | views))
     loaded = load_checkpoint(path).tensors
     assert torch.equal(
-        torch.cat([loaded["encoder.q"], loaded["encoder.v"]]), joint[[*range(32), *range(64, 96)]]
+        torch.cat([loaded[name] for name in names]), joint[[*range(32), *range(64, 96)]]
     )
+
+
+SAVE = """
+import hashlib, sys
+from hear_msm_mae.checkpoints.native import load_checkpoint, save_checkpoint
+
+source, target = sys.argv[1:]
+save_checkpoint(target, load_checkpoint(source))
+print(hashlib.sha256(open(target, "rb").read()).hexdigest())
+"""
+
+
+def test_equal_models_are_equal_files(tiny_file, tmp_path):
+    """safetensors writes its metadata in a random order."""
+    expected = hashlib.sha256(tiny_file.read_bytes()).hexdigest()
+    for i in range(8):
+        save_checkpoint(tmp_path / f"{i}.safetensors", load_checkpoint(tiny_file))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    command = [sys.executable, "-c", SAVE, str(tiny_file), str(tmp_path / "fresh.safetensors")]
+    assert subprocess.check_output(command, text=True).strip() == expected
+
+
+def test_files_stay_readable_by_safetensors(tiny_checkpoint, tiny_file):
+    loaded = load_file(tiny_file)
+    assert loaded.keys() == tiny_checkpoint.tensors.keys()
+    assert all(torch.equal(t, tiny_checkpoint.tensors[name]) for name, t in loaded.items())
+    header_size = int.from_bytes(tiny_file.read_bytes()[:8], "little")
+    assert header_size % 8 == 0  # the tensors are aligned
+    assert set(metadata_of(tiny_file)) == {"format", "format_version", "config"}
 
 
 @pytest.mark.parametrize("size", [0x4B50, 0x10280, 0x10380, 0x10480, 0x10580])

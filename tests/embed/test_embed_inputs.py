@@ -279,7 +279,7 @@ def test_a_folder_that_cannot_be_listed(tree, tiny_model, tmp_path, monkeypatch)
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(audio.os, "scandir", failing)
+    monkeypatch.setattr(os, "scandir", failing)
     summary = embed_to(tmp_path / "out.npz", [tree], tiny_model, settings_of(tiny_model, "tiny"))
     assert (summary.done, summary.files) == (2, 2)
     ((path, _, _, reason),) = summary.failures

@@ -60,6 +60,7 @@ def test_json_round_trip():
         norm_std=3.25,
         layer=-3,
         embedding_scale=0.5,
+        scene_pooling="mean+std",
     )
     assert ModelConfig.from_json(config.to_json()) == config
     assert json.loads(config.to_json()) == dataclasses.asdict(config)
@@ -80,7 +81,7 @@ def test_json_may_leave_fields_out():
         ('{"width": "768"}', "width must be a positive int"),
         ('{"width": 768.0}', "width must be a positive int"),
         ('{"cls_token": 1}', "cls_token must be true or false"),
-        ('{"mlp_ratio": Infinity}', "mlp_ratio must be positive and finite"),
+        ('{"mlp_ratio": Infinity}', "mlp_ratio must be between 0.001 and 1000"),
         ('{"norm_mean": NaN}', "norm_mean"),
     ],
 )
@@ -115,6 +116,15 @@ def test_json_that_is_no_configuration(text, reason):
         ("norm_std", 0.0),
         ("norm_std", -4.2),
         ("norm_std", float("nan")),
+        ("norm_std", 1e-40),  # zero in float32
+        ("norm_std", 1e39),
+        ("norm_mean", -(10**400)),
+        ("mlp_ratio", 1e300),
+        ("n_mels", 1040),
+        ("unit_frames", 16 * 2**14),
+        ("scene_pooling", "max"),
+        ("scene_pooling", None),
+        ("scene_pooling", ["mean"]),
         ("layer", 12),
         ("layer", -13),
         ("layer", 1.0),
@@ -123,6 +133,7 @@ def test_json_that_is_no_configuration(text, reason):
         ("embedding_scale", 0),
         ("embedding_scale", float("inf")),
         ("embedding_scale", "1"),
+        ("embedding_scale", 1e308),
     ],
 )
 def test_impossible_values_are_refused_by_name(field, value):
@@ -144,6 +155,12 @@ def test_impossible_values_are_refused_by_name(field, value):
 def test_widths_that_position_tables_cannot_have(sizes, field):
     with pytest.raises(ValueError, match=field):
         ModelConfig(**sizes)
+
+
+def test_an_unknown_pooling_is_refused_with_the_list():
+    with pytest.raises(ValueError, match=r"scene_pooling .*\['mean', 'mean\+std'\], got 'max'"):
+        ModelConfig(scene_pooling="max")
+    assert ModelConfig().scene_pooling == "mean"
 
 
 def test_a_configuration_cannot_change():

@@ -1,5 +1,8 @@
 """Encoder against recorded numbers and the geometry that DESIGN.md states."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -85,11 +88,61 @@ def test_frame_embeddings_concatenate_low_to_high():
 def test_layers_end_with_the_normalised_output():
     encoder = Encoder(small(depth=3)).eval()
     spectrogram = torch.randn(2, 80, 208)
-    outputs = list(encoder.layers(spectrogram))
+    outputs = encoder(spectrogram, layers=range(3))
     assert len(outputs) == 3
     torch.testing.assert_close(outputs[-1], encoder(spectrogram))
     torch.testing.assert_close(outputs[-1].mean(-1), torch.zeros(2, 66), atol=1e-5, rtol=0)
     assert outputs[0].mean(-1).abs().max() > 1e-3
+
+
+def test_layers_come_in_the_order_asked_for_and_are_the_blocks_outputs():
+    encoder = Encoder(small(depth=3)).eval()
+    seen = {}
+    for i, block in enumerate(encoder.blocks):
+        block.register_forward_hook(lambda m, x, output, i=i: seen.update({i: output}))
+    one, zero, again = encoder(torch.randn(2, 80, 208), layers=(1, 0, -2))
+    assert torch.equal(zero, seen[0])
+    assert torch.equal(one, seen[1])
+    assert torch.equal(again, seen[1])
+    assert 2 not in seen  # nobody asked for the last block
+    with pytest.raises(IndexError):
+        encoder(torch.randn(2, 80, 208), layers=(3,))
+
+
+@pytest.mark.parametrize("layers", [None, (0, 1), (-1,)])
+def test_hooks_fire(layers):
+    encoder = Encoder(small()).eval()
+    calls = []
+    names = ("", "patch_embed", "blocks.0", "blocks.0.attn.qkv", "blocks.1.mlp", "norm")
+    for name in names:
+        module = encoder.get_submodule(name)
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    with torch.no_grad():
+        encoder(torch.randn(1, 80, 208), layers=layers)
+    assert sorted(calls) == sorted(names)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_global_default_dtype_does_not_matter(dtype):
+    spectrogram = torch.randn(1, 80, 208)
+    try:
+        torch.set_default_dtype(dtype)
+        torch.manual_seed(3)
+        encoder = Encoder(small())
+        with torch.no_grad():
+            found = encoder(spectrogram)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {x.dtype for x in [*encoder.parameters(), *encoder.buffers(), found]} == {torch.float32}
+    torch.manual_seed(3)
+    with torch.no_grad():
+        assert torch.equal(found, Encoder(small())(spectrogram))
+
+
+def test_import_needs_neither_timm_nor_torchvision():
+    code = "import sys, hear_msm_mae.encoder; print({'timm', 'torchvision'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "set()\n"
 
 
 @settings(max_examples=10, deadline=None)
@@ -137,6 +190,32 @@ def test_attention_equals_the_textbook_formula():
     gelu = hidden * 0.5 * (1 + torch.erf(hidden / np.sqrt(2)))
     expected = x1 + gelu @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
     torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls_token", [True, False])
+@pytest.mark.parametrize("block", [0, 1, -1])
+def test_attention_weights_are_those_that_the_block_uses(cls_token, block):
+    encoder = Encoder(small(depth=3, cls_token=cls_token)).eval()
+    attention, seen = encoder.blocks[block].attn, []
+    attention.register_forward_hook(lambda module, x, output: seen.extend([x[0], output]))
+    units = torch.randn(2, 80, 96) * 2
+    with torch.no_grad():
+        encoder(units)  # fused attention, which does not form the weights
+        weights = encoder.attention(units, block)
+        value = attention.qkv(seen[0])[..., 2 * 48 :].unflatten(-1, (3, 16))
+        expected = attention.proj(torch.einsum("bhqk,bkhd->bqhd", weights, value).flatten(2))
+    assert weights.shape == (2, 3, 30 + cls_token, 30 + cls_token)
+    torch.testing.assert_close(seen[1], expected)
+
+
+def test_fused_and_plain_attention_agree():
+    encoder = Encoder(small()).eval()
+    spectrogram = torch.randn(2, 80, 208)
+    with torch.no_grad():
+        fused = encoder(spectrogram)
+        for block in encoder.blocks:
+            block.attn.fused_attn = False
+        torch.testing.assert_close(encoder(spectrogram), fused)
 
 
 @pytest.mark.parametrize("shape", [(80, 208), (1, 64, 208), (1, 80, 200), (1, 1, 80, 208)])

@@ -6,21 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import audio
+from small_models import SIZES, small_model
 
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.log_mel import SILENCE, LogMel
-from hear_msm_mae.model import HearModel
-from hear_msm_mae.options import resolve_options
-
-SIZES = {"width": 48, "depth": 2, "heads": 3}
-
-
-def small_model(config: ModelConfig | None = None, **options) -> HearModel:
-    """Seeded, so that two calls differ in their options alone."""
-    config = config or ModelConfig(**SIZES)
-    torch.manual_seed(0)
-    return HearModel(config, resolve_options(config, options)).eval()
 
 
 def noise(clips: int, samples: int, seed: int = 0) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ def test_defaults():
         normalization="stored",
         timestamp_hop_ms=40,
         layers=(11,),
+        scene_pooling="mean",
         scale=1.0,
     )
 
@@ -109,18 +111,18 @@ def test_weights_may_say_which_layer_is_the_default():
 @pytest.mark.parametrize(
     ("name", "values", "valid"),
     [
-        ("mode", ["Paper", "", None, 1, ["paper"]], ["default", "paper"]),
-        ("precision", ["float16", "bf16", None, torch.bfloat16], ["float32", "bfloat16"]),
+        ("mode", ["Paper", "", 1, ["paper"]], ["default", "paper"]),
+        ("precision", ["float16", "bf16", torch.bfloat16], ["float32", "bfloat16", "auto"]),
         (
             "normalization",
-            ["none", None, 4.2, [], [1], [1, 2, 3], [0, 0], [0, -1], ["0", "1"], [True, True]],
+            ["none", 4.2, [], [1], [1, 2, 3], [0, 0], [0, -1], ["0", "1"], [True, True]],
             ["stored", "batch", "(mean, std)"],
         ),
         ("normalization", [[float("nan"), 1], [0, float("inf")]], ["finite", "std > 0"]),
         ("timestamp_hop_ms", [0, -40, 30, 15, 320, 40.5, "40", True], ["10, 20, 40, 80, 160"]),
         (
             "layer",
-            [12, -13, 1.0, "first", "11", None, True, [], [12], ["last"], [[1]]],
+            [12, -13, 1.0, "first", "11", True, [], [12], ["last"], [[1]], np.array([1.0, 2.0])],
             ["'last'", "-12 to 11", "list"],
         ),
     ],
@@ -148,6 +150,7 @@ def test_unknown_options_are_refused_with_the_valid_ones(tiny_file):
         "mode",
         "normalization",
         "precision",
+        "scene_pooling",
         "timestamp_hop_ms",
     ):
         assert name in str(error.value)
@@ -158,7 +161,7 @@ def test_options_arrive_as_json(tiny_file):
     text = """{"mode": "default", "timestamp_hop_ms": 20, "normalization": [-6, 4],
                "precision": "float32", "layer": [0, -1]}"""
     options = load_model(str(tiny_file), **json.loads(text)).options
-    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1), 1.0)
+    assert options == Options("default", "float32", (-6.0, 4.0), 20, (0, 1), "mean", 1.0)
     assert json.loads('{"timestamp_hop_ms": null}')["timestamp_hop_ms"] is None
     assert load_model(tiny_file, timestamp_hop_ms=None).options.timestamp_hop_ms == 40
 

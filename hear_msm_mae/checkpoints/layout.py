@@ -1,0 +1,122 @@
+"""What a checkpoint's tensors must be like, by arithmetic: nothing is built before it is checked.
+
+A configuration of a few bytes can name a model of any size. So the tensors that are really there
+are compared with it first, one name after the other, up to the first that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..checks import FLOAT_TYPES
+from ..config import ModelConfig
+
+ENCODER, DECODER = "encoder.", "decoder."
+
+# Trained weights are below a few hundred. From 1e4 on, three matrices in a row and the square of
+# the result (LayerNorm) may leave the range of float32, and embeddings would be NaN.
+MAX_WEIGHT = 1e4
+
+_Shapes = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def check_weights(tensors: Mapping[str, Tensor]) -> None:
+    """Every tensor is dense, in memory, of a float type, finite and of a usable size.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name, tensor in tensors.items():
+        check_dense(name, tensor)
+        if tensor.dtype not in FLOAT_TYPES:
+            raise ValueError(f"tensor {name!r} is {tensor.dtype}, expected floating-point numbers")
+        if not tensor.numel():
+            continue
+        low, high = torch.stack(tensor.detach().aminmax()).tolist()  # NaN if any value is
+        if not (low >= -MAX_WEIGHT and high <= MAX_WEIGHT):
+            raise ValueError(
+                f"tensor {name!r} has values from {low:.4g} to {high:.4g}, expected finite values "
+                f"within {MAX_WEIGHT:g}: the weights are damaged, or their training diverged"
+            )
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """The tensor has all its values in memory.
+
+    Raises:
+        ValueError: it is sparse, nested or quantised, has no values (meta), or repeats the few
+            that it has by a stride of zero, so that a copy could be of any size.
+    """
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"tensor {name!r} is sparse, nested or quantised, expected a dense one")
+    if tensor.device.type == "meta":
+        raise ValueError(f"tensor {name!r} is on the meta device, where tensors have no values")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(
+            f"tensor {name!r} of shape {tuple(tensor.shape)} has fewer values than that (it was "
+            "saved as an expanded view)"
+        )
+
+
+def check_layout(part: str, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """The tensors below a prefix are those of the configuration: no more, no fewer, no others.
+
+    Args:
+        part: "encoder." or "decoder.".
+        tensors: named as in `Checkpoint`; the ones below other prefixes are left alone.
+        config: sizes, of any size.
+
+    Raises:
+        ValueError: a tensor is missing, unknown or of another shape; the message names it.
+    """
+    left: dict[str, object] = {
+        name: tuple(t.shape) for name, t in tensors.items() if name.startswith(part)
+    }
+    problem = f"the tensors do not fit the configuration {config.name}"
+    for name, shape in expected_shapes(part, config):
+        found = left.pop(part + name, "absent")
+        if found != shape:
+            raise ValueError(f"{problem}: {part}{name} should be {shape}, is {found}")
+    for name, found in left.items():
+        raise ValueError(f"{problem}: {name} should be absent, is {found}")
+
+
+def expected_shapes(part: str, config: ModelConfig) -> _Shapes:
+    """Names (without the prefix) and shapes of the tensors of "encoder." or "decoder."."""
+    if part == ENCODER:
+        width, depth = config.width, config.depth
+        yield "patch_embed.weight", (width, config.patch_area)
+        yield "patch_embed.bias", (width,)
+        if config.cls_token:
+            yield "cls_token", (1, 1, width)
+    else:
+        width, depth = config.decoder_width, config.decoder_depth
+        yield "embed.weight", (width, config.width)
+        yield "embed.bias", (width,)
+        yield "mask_token", (1, 1, width)
+        yield "predict.weight", (config.patch_area, width)
+        yield "predict.bias", (config.patch_area,)
+    yield "norm.weight", (width,)
+    yield "norm.bias", (width,)
+    for block in range(depth):
+        for name, shape in _block(width, int(width * config.mlp_ratio)):
+            yield f"blocks.{block}.{name}", shape
+
+
+def _block(width: int, hidden: int) -> _Shapes:
+    for norm in ("norm1", "norm2"):
+        yield f"{norm}.weight", (width,)
+        yield f"{norm}.bias", (width,)
+    yield "attn.qkv.weight", (3 * width, width)
+    yield "attn.qkv.q_bias", (width,)
+    yield "attn.qkv.v_bias", (width,)
+    for layer, outputs, inputs in (
+        ("attn.proj", width, width),
+        ("mlp.fc1", hidden, width),
+        ("mlp.fc2", width, hidden),
+    ):
+        yield f"{layer}.weight", (outputs, inputs)
+        yield f"{layer}.bias", (outputs,)

@@ -1,0 +1,55 @@
+"""hear-msm-mae attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import (
+    CLIP_SECONDS,
+    Device,
+    Picture,
+    Seconds,
+    Start,
+    Weights,
+    load_clip,
+    require_suffix,
+    say,
+)
+
+
+def attention(
+    audio: Annotated[Path, typer.Argument(help="Audio file.")],
+    output: Picture,
+    weights: Weights = "",
+    block: Annotated[int, typer.Option(help="Which block; negative from the end.")] = -1,
+    queries: Annotated[
+        str,
+        typer.Option(help="Who attends: patches (mean over all of them) or cls (the CLS token)."),
+    ] = "patches",
+    start: Start = 0.0,
+    seconds: Seconds = CLIP_SECONDS,
+    device: Device = "cpu",
+) -> None:
+    """Draw how much attention each patch of a recording gets, in all heads and in each."""
+    require_suffix("--output", output, ".png")
+    model, waveform, clip = load_clip(audio, start, seconds, weights, device)
+
+    import numpy as np
+
+    from ..config import SAMPLE_RATE, num_frames
+    from ..visualize.clip import attention_map
+    from ..visualize.plots import Panel, draw
+
+    heads = attention_map(model, clip, block, queries)  # (h, rows, columns)
+    frames = num_frames(len(waveform))
+    top = max(1.0, float(np.quantile(heads.numpy(), 0.99)))
+    panels = [
+        Panel("input", clip, float(clip[:, :frames].min()), float(clip[:, :frames].max())),
+        Panel("attention, mean of the heads (1 is an even share)", heads.mean(0), 0, top),
+    ]
+    panels += [Panel(f"head {i}", head, 0, top) for i, head in enumerate(heads)]
+    draw(output, [[panel] for panel in panels], model.config.n_mels, frames, clip.shape[1])
+    say(f"{len(waveform) / SAMPLE_RATE:.2f} s of {audio} -> {output}")

@@ -1,0 +1,43 @@
+"""hear-msm-mae export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..extras import need
+from .common import say, starting
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    output: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="Leave out the decoder.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Block that load_model reads by default.", show_default="the last"),
+    ] = None,
+    embedding_scale: Annotated[
+        float, typer.Option(help="Factor of the embeddings that load_model gives by default.")
+    ] = 1.0,
+) -> None:
+    """Write the weights of a run as a file for load_model."""
+    with starting():
+        for package in ("yaml", "lightning.fabric", "tensorboard"):
+            need(package, "pretrain", "training runs")
+        from ..pretrain.train import export as run
+
+    written = run(
+        run_dir,
+        output,
+        encoder_only=encoder_only,
+        half=half,
+        layer=layer,
+        embedding_scale=embedding_scale,
+    )
+    say(str(written))

@@ -1,0 +1,282 @@
+"""Files -> samples as they are stored: libsndfile reads most formats, PyAV the others."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from .bytes_of import Bytes, Link, Unreadable, View
+from .containers import CHUNKED, chunk_links, flac_links, ogg_links
+from .extras import need
+from .files import printable
+from .mpeg import mpeg_links
+from .recognise import PYAV_FORMATS, has_pyav, sniff
+
+if TYPE_CHECKING:
+    import av
+
+_log = logging.getLogger(__name__)
+
+# Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
+_MAX_DECODED_VALUES = 2**22
+# What PyAV may decode less than the container says before that is worth a word: codecs add and
+# take away some frames at both ends.
+_PYAV_TOLERANCE = 0.2  # s
+_PYAV_BLOCK = 2**16  # frames
+# Containers that write the duration; for others it is estimated.
+_SAY_DURATION = frozenset(("asf", "matroska", "mp4", "ogg", "wavpack"))
+_UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
+
+Block = NDArray[np.float32]  # (frames, channels)
+
+
+class Part(NamedTuple):
+    """A stretch of a file at one rate, with one number of channels.
+
+    Attributes:
+        rate: samples per second and channel.
+        channels: how many.
+        seekable: whether `read` may begin at another frame than 0.
+        read: from a frame on, so many frames or all of them: blocks (frames, channels).
+    """
+
+    rate: int
+    channels: int
+    seekable: bool
+    read: Callable[[int, int | None], Iterator[Block]]
+
+
+def open_parts(path: str | Path) -> Iterator[Part]:
+    """The parts of a file, one behind the other; most files are one part.
+
+    A part has to be read before the next one is asked for.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded; the message names the file and the reason.
+    """
+    name = printable(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such file: {name}")
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: not a regular file")
+    with _errors_named(path), open(path, "rb") as file:
+        state = os.fstat(file.fileno())
+        if not state.st_size:
+            raise Unreadable("the file is empty")
+        kind, links = _inspect(os.fspath(path), state.st_size, state.st_mtime_ns)
+        for link in links:
+            yield from _open_link(path, file, kind, link)
+
+
+@functools.lru_cache(maxsize=256)
+def _inspect(path: str, size: int, mtime_ns: int) -> tuple[str | None, tuple[Link, ...]]:
+    """The format of a file and how it is to be read.
+
+    A recording that is read in many stretches is looked at once, and warned of once.
+    """
+
+    def warn(what: str) -> None:
+        _log.warning("%s: %s", printable(path), what)
+
+    kind = sniff(path)
+    by_ending = kind is None and path.lower().endswith(".mp3")
+    if by_ending:  # there may be something else before its first frame
+        kind = "mp3"
+    with open(path, "rb") as file:
+        data = Bytes(file)
+        if kind == "mp3":
+            links = mpeg_links(data, warn)
+        elif kind == "flac":
+            links = flac_links(data, warn)
+        elif kind == "ogg":
+            links = ogg_links(data, warn)
+        elif kind in CHUNKED:
+            links = chunk_links(kind, data, warn)
+        else:
+            links = (Link(seekable=True, sndfile=kind not in PYAV_FORMATS),)
+    if not links and kind == "mp3" and by_ending:
+        kind = None
+    return kind, links or (Link(sndfile=kind != "mp3"),)
+
+
+def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -> Iterator[Part]:
+    view = View(file, link.pieces or ((0, os.path.getsize(path)),))
+    try:
+        if not link.sndfile:
+            raise soundfile.SoundFileRuntimeError(f"libsndfile does not read {kind}")
+        sound = _Sequential(view if link.pieces else _file_name(path))
+    except (soundfile.SoundFileError, RuntimeError):
+        # PyAV takes many files for audio that are none, so it is asked for known formats only.
+        if kind is None or not (has_pyav() or not link.sndfile):
+            raise
+        sound = None
+    if sound is not None:
+        with sound:
+            if sound.format == "RAW":  # taken for telephone sound because of its ending alone
+                raise Unreadable("it has no header")
+            counted = kind == "mp3" or sound.format != "MP3"
+            if counted and sound.frames >= link.frames:
+                read = functools.partial(_read_sndfile, path, sound, link.seekable)
+                yield Part(sound.samplerate, sound.channels, link.seekable, read)
+                return
+    need("av", "formats", f"{printable(path)}: files in this format ({kind})")
+    yield from _open_pyav(path, view, kind)
+
+
+# ---------------------------------------------------------------------------------------------
+# libsndfile
+# ---------------------------------------------------------------------------------------------
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read from one end to the other.
+
+    soundfile seeks after each read. That fails where the length is unknown, and hides holes.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _file_name(path: str | Path) -> str | bytes:
+    # Bytes: a name that is not valid UTF-8 cannot be passed on as text.
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+
+
+def _read_sndfile(
+    path: str | Path, sound: soundfile.SoundFile, seekable: bool, start: int, count: int | None
+) -> Iterator[Block]:
+    declared, rate = sound.frames, sound.samplerate
+    if start >= declared > 0:
+        return
+    position = sound.seek(start) if start else 0
+    stop = None if count is None else start + count
+    size = max(1, _MAX_DECODED_VALUES // sound.channels)
+    while stop is None or position < stop:
+        wanted = size if stop is None else min(size, stop - position)
+        with _errors_named(path, f"after {position / rate:.2f} s"):
+            block = sound.read(wanted, np.float32, always_2d=True)
+            if not len(block) and position < declared < _UNKNOWN:
+                what = f"{position / rate:.2f} of {declared / rate:.2f} s can be decoded"
+                if not seekable:
+                    raise Unreadable(f"damaged: {what}")
+                _log.warning("%s: is cut off: %s", printable(path), what)
+        if not len(block):
+            return
+        position += len(block)
+        yield block
+
+
+# ---------------------------------------------------------------------------------------------
+# PyAV
+# ---------------------------------------------------------------------------------------------
+def _open_pyav(path: str | Path, source: View, kind: str | None) -> Iterator[Part]:
+    import av
+
+    source.seek(0)
+    with _errors_named(path), av.open(source, metadata_errors="replace") as container:
+        if not container.streams.audio:
+            raise Unreadable("it has no sound")
+        stream = container.streams.audio[0]
+        seconds = [0.0]
+        frames = _frames(path, container, stream)
+        for (rate, channels), group in itertools.groupby(frames, _shape):
+            read = functools.partial(_read_pyav, path, group, rate, seconds)
+            yield Part(rate, channels, False, read)
+        said = container.duration / av.time_base if container.duration else 0.0
+        if stream.duration and stream.time_base:
+            said = float(stream.duration * stream.time_base)
+        if kind in _SAY_DURATION and seconds[0] < said - _PYAV_TOLERANCE:
+            _log.warning(
+                "%s: %.2f s can be decoded where it says %.2f s", printable(path), seconds[0], said
+            )
+
+
+def _shape(frame: av.AudioFrame) -> tuple[int, int]:
+    return frame.sample_rate, frame.layout.nb_channels
+
+
+def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
+    """Decoded frames. Packets that cannot be decoded are damage, but not at the very end."""
+    import av
+
+    failed = None
+    for packet in container.demux(stream):
+        if failed is not None and packet.size:
+            raise failed
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError as error:
+            failed = error
+    if failed is not None:
+        _log.warning("%s: is cut off in its last frame", printable(path))
+
+
+def _read_pyav(
+    path: str | Path,
+    frames: Iterator[av.AudioFrame],
+    rate: int,
+    seconds: list[float],
+    start: int,
+    count: int | None,
+) -> Iterator[Block]:
+    assert not start
+    position = 0
+    waiting: list[Block] = []
+    while count is None or position < count:
+        with _errors_named(path, f"after {seconds[0]:.2f} s"):
+            frame = next(frames, None)
+        if frame is None:
+            break
+        block = _float(frame)
+        seconds[0] += len(block) / rate
+        position += len(block)
+        waiting.append(block)
+        # Codecs have some thousand samples in a frame; blocks that small take long to resample.
+        if sum(map(len, waiting)) >= _PYAV_BLOCK:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _float(frame: av.AudioFrame) -> Block:
+    """Samples of a frame, (frames, channels) in [-1, 1]."""
+    values = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if values.dtype.kind == "i":
+        return values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+    return values.astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------
+@contextmanager
+def _errors_named(path: str | Path, where: str = "") -> Iterator[None]:
+    """Errors of the decoders become ValueErrors that name the file."""
+    try:
+        yield
+    except (soundfile.SoundFileError, RuntimeError, Unreadable) as error:
+        raise _unreadable(path, error, where) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "av":
+            raise
+        raise _unreadable(path, error, where) from error
+
+
+def _unreadable(path: str | Path, error: Exception, where: str) -> ValueError:
+    reason = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error)
+    if reason.startswith("File does not exist"):  # of MP3 files without sound
+        reason = "Format not recognised."
+    reason = f"{where}: {reason}" if where else reason
+    return ValueError(f"{printable(path)}: cannot be read as audio ({reason})")

@@ -1,0 +1,49 @@
+"""Formats of the output, and what they are chosen by."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...files import printable
+from ..remote import is_remote
+from .common import Format
+from .csv import Csv
+from .duckdb import DuckDb
+from .hdf5 import Hdf5
+from .npy import NpyFolder
+from .npz import Npz
+from .parquet import Parquet
+
+__all__ = ["Format", "format_of"]
+
+_FORMATS: dict[str, type[Format]] = {
+    ".parquet": Parquet,
+    ".npz": Npz,
+    ".h5": Hdf5,
+    ".hdf5": Hdf5,
+    ".csv": Csv,
+    ".duckdb": DuckDb,
+}
+
+
+def format_of(output: str | Path) -> Format:
+    """The format that an output's ending asks for; a folder of NPY files without one.
+
+    Raises:
+        ValueError: an unknown ending; the message lists the known ones. A URL.
+    """
+    text = os.fspath(output)
+    if is_remote(text):
+        raise ValueError(
+            f"a URL as output needs --ray; write a local file or folder, got {printable(text)!r}"
+        )
+    suffix = Path(text).suffix.lower()
+    if text.endswith(("/", os.sep)) or not suffix or os.path.isdir(text):
+        return NpyFolder()
+    if suffix not in _FORMATS:
+        raise ValueError(
+            f"--output must end in one of {', '.join(_FORMATS)}, or be a folder for .npy files "
+            f"(no ending, or a slash behind it), got {printable(text)!r}"
+        )
+    return _FORMATS[suffix]()

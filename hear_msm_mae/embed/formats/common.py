@@ -1,0 +1,174 @@
+"""What the formats of the output share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...files import printable
+from ..sources import Recording
+from ..table import Done, Table
+
+TEMPORARY = ".hear-msm-mae-"
+FORMULA = ("=", "+", "-", "@")  # how cells begin that spreadsheets compute
+# Control characters, and those that change the direction or the lines of the text around them.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class Format:
+    """A kind of output. Reading and writing take memory for a block of rows, not for all."""
+
+    def needs(self) -> None:
+        """Raise ValueError that names the extra when a package is missing."""
+
+    def read(self, path: Path) -> Table:
+        """What is there; ValueError when this command did not write it, or it is damaged."""
+        raise NotImplementedError
+
+    def write(self, path: Path, table: Table) -> None:
+        """Replace what is there; OSError, and the old state, when that fails. Only one process
+        may write to an output at a time: temporary files of killed ones are removed."""
+        raise NotImplementedError
+
+    def clear(self, path: Path) -> None:
+        """Delete the embeddings of an earlier run."""
+        path.unlink(missing_ok=True)
+
+    def check_names(
+        self, path: Path, items: Sequence[Recording | Done], earlier: Iterable[Done] = ()
+    ) -> dict[int, str]:
+        """Items that can have no place in the output, by index, and why.
+
+        Raises:
+            ValueError: two recordings would have the same place.
+        """
+        return {}
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------
+def remove_stale(output: Path) -> None:
+    """Remove the temporary files that killed runs have left of an output."""
+    for file in output.parent.glob(f"{_temporary(output)}*"):
+        with suppress(OSError):
+            file.unlink()
+
+
+@contextmanager
+def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
+    """A temporary path that replaces `path` when the block succeeds.
+
+    Nothing is left, and the old file stays, when the block fails. What a killed run leaves, the
+    next one removes; so there must not be two at a time.
+
+    Args:
+        within: put it into this folder, for outputs of many files; then the caller removes.
+    """
+    output = path if within is None else within / "file"
+    if within is None:
+        remove_stale(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f"{_temporary(output)}{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(output: Path) -> str:
+    """How the names of its temporary files begin; short, however long its name is."""
+    digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()
+    return f"{TEMPORARY}{digest[:12]}-"
+
+
+def array_reader(
+    path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Callable[[int, int], NDArray[Any]]:
+    """Reads rows of an array that lies in a file in C order.
+
+    Raises:
+        ValueError: the file is too short.
+    """
+    size = math.prod(shape[1:])
+    if offset < 0 or offset + shape[0] * size * dtype.itemsize > path.stat().st_size:
+        raise ValueError(f"{printable(path)} is too short; the output is damaged")
+
+    def read(first: int, count: int) -> NDArray[Any]:
+        with path.open("rb") as file:
+            file.seek(offset + first * size * dtype.itemsize)
+            return np.fromfile(file, dtype, count * size).reshape(count, *shape[1:])
+
+    return read
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns and text
+# ---------------------------------------------------------------------------------------------
+def clip_columns(table: Table) -> dict[str, list[Any]]:
+    """Values for each clip: path, start, end, channel if there is one, columns of lists."""
+    owners = [clip.recording for clip in table.clips]
+    paths = table.paths()
+    columns: dict[str, list[Any]] = {
+        "path": [paths[owner] for owner in owners],
+        "start": [clip.start for clip in table.clips],
+        "end": [clip.end for clip in table.clips],
+    }
+    if any(clip.channel is not None for clip in table.clips):
+        columns["channel"] = [clip.channel for clip in table.clips]
+    for name, values in table.columns().items():
+        columns[name] = [values[owner] for owner in owners]
+    return columns
+
+
+def arrays(table: Table) -> dict[str, NDArray[Any]]:
+    """The same for files of arrays; and `recordings`, the JSON that `table.from_json` reads."""
+    columns = clip_columns(table)
+    paths, start, end = (columns.pop(name) for name in ("path", "start", "end"))
+    found = {
+        "paths": np.array(paths, str),
+        "start": np.array(start, float),
+        "seconds": np.array(end, float) - np.array(start, float),
+    }
+    for name, values in columns.items():
+        if any(isinstance(value, str) for value in values):
+            array = np.array(["" if value is None else value for value in values])
+        else:
+            array = np.array([math.nan if value is None else value for value in values])
+        known = name if name == "channel" else "column_" + re.sub(r"[/\\]", "_", name)
+        found[known] = array
+    found["recordings"] = np.frombuffer(table.to_json().encode(), np.uint8)
+    return found
+
+
+def csv_text(text: str) -> str:
+    """Text as it is safe in a CSV file, for spreadsheets and terminals.
+
+    Characters that control a terminal or the direction of text are escaped, and a quote stands
+    before what a spreadsheet would take for a formula.
+
+    >>> csv_text("=1+1"), csv_text("a\\x1b[2J")
+    ("'=1+1", 'a\\\\x1b[2J')
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+    text = _CONTROL.sub(escaped, printable(text))
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def csv_cell(value: Any) -> Any:
+    """A value for a CSV file: nothing for None, text as `csv_text` makes it."""
+    return csv_text(value) if isinstance(value, str) else "" if value is None else value

@@ -1,0 +1,46 @@
+"""CSV files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from ..table import Table
+from .common import Format, clip_columns, csv_cell, csv_text, replaced
+
+
+class Csv(Format):
+    """One .csv file, a row per embedding: the columns of `Parquet`, where `e0`, `e1`, ... are the
+    values of the embedding.
+
+    Text is written so that no spreadsheet takes it for a formula.
+    """
+
+    def read(self, path: Path) -> Table:
+        """It cannot be continued: a row does not say which recording it is of."""
+        raise ValueError("a CSV file cannot be continued")
+
+    def write(self, path: Path, table: Table) -> None:
+        """See `Format`."""
+        clips = clip_columns(table)
+        names = [csv_text(name) for name in clips]
+        times = ["timestamp_ms"] if table.timestamps else []
+        # Enough digits to read the same values again.
+        line = f",%.{5 if table.dtype == np.float16 else 9}g" * table.width + "\n"
+        cells = [list(map(csv_cell, values)) for values in clips.values()]
+        with (
+            replaced(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="")
+            writer.writerow([*names[:3], *times, *names[3:]])
+            file.write("".join(f",e{i}" for i in range(table.width)) + "\n")
+            for index, block in table.indexed():
+                for i, (clip, row) in enumerate(zip(index, block.rows, strict=True)):
+                    values = [column[clip] for column in cells]
+                    if block.times_ms is not None:
+                        values.insert(3, float(block.times_ms[i]))
+                    writer.writerow(values)
+                    file.write(line % tuple(row.tolist()))

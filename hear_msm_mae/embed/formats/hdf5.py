@@ -1,0 +1,79 @@
+"""HDF5 files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...extras import need
+from ..table import Block, Table, from_json
+from .common import Format, array_reader, arrays, replaced
+
+
+class Hdf5(Format):
+    """One HDF5 file with the arrays of an NPZ file as datasets (see `Npz`)."""
+
+    def needs(self) -> None:
+        """Needs h5py."""
+        need("h5py", "embed", "HDF5 files")
+
+    def read(self, path: Path) -> Table:
+        """See `Format`."""
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                table, _ = from_json(_dataset(file, "recordings")[:].tobytes())
+                rows = _reader(path, file, "embeddings", (table.total_rows, table.width))
+                times = None
+                if table.timestamps:
+                    times = _reader(path, file, "timestamps", (table.total_rows,))
+                if file["embeddings"].dtype != table.dtype:
+                    raise ValueError("embeddings are of another type")
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"it is not a file of this command ({error})") from error
+        table.rows_of = lambda first, n: Block(rows(first, n), times and times(first, n))
+        return table
+
+    def write(self, path: Path, table: Table) -> None:
+        """See `Format`."""
+        import h5py
+
+        rows = table.total_rows
+        with replaced(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, array in arrays(table).items():
+                text = h5py.string_dtype("utf-8") if array.dtype.kind == "U" else None
+                file.create_dataset(name, data=array.astype(object) if text else array, dtype=text)
+            embeddings = file.create_dataset("embeddings", (rows, table.width), table.dtype)
+            if table.timestamps:
+                timestamps = file.create_dataset("timestamps", (rows,), np.float64)
+                clip_of = file.create_dataset("clip", (rows,), np.int64)
+            row = 0
+            for index, block in table.indexed():
+                part = slice(row, row + len(block.rows))
+                embeddings[part] = block.rows
+                if block.times_ms is not None:
+                    timestamps[part], clip_of[part] = block.times_ms, index
+                row = part.stop
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """A dataset that lies in the file itself: no link, and no storage elsewhere."""
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link")
+    dataset = file[name]
+    layout = dataset.id.get_create_plist()
+    if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
+        raise ValueError(f"{name} is stored in another way")
+    return dataset
+
+
+def _reader(path: Path, file: Any, name: str, shape: tuple[int, ...]) -> Any:
+    dataset = _dataset(file, name)
+    if dataset.shape != shape:
+        raise ValueError(f"{name} is of another shape")
+    return array_reader(path, dataset.id.get_offset() or 0, shape, dataset.dtype)

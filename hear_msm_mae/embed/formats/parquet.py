@@ -1,0 +1,151 @@
+"""Parquet files."""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...extras import need
+from ..table import Block, Table, from_json
+from .common import Format, clip_columns, replaced
+
+_KEY = b"hear_msm_mae"
+# Recordings are stored compressed, as readers refuse metadata above 100 MB; so is what they need.
+_MAX_JSON = 2**30
+_LIMITS = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
+
+
+class Parquet(Format):
+    """One .parquet file, a row per embedding: `path`, `start` and `end` of the clip in seconds,
+    `timestamp_ms` (timestamps only), `channel` (where one was chosen), columns of lists, and
+    `embedding`, a fixed-size list of float32 or float16.
+
+    The metadata of the schema hold each setting under "hear_msm_mae.NAME", as text.
+    """
+
+    def needs(self) -> None:
+        """Needs pyarrow."""
+        need("pyarrow.parquet", "embed", "Parquet files")
+
+    def read(self, path: Path) -> Table:
+        """See `Format`."""
+        return read_parquet(lambda: path.open("rb"))
+
+    def write(self, path: Path, table: Table) -> None:
+        """See `Format`."""
+        with replaced(path) as temporary, temporary.open("wb") as file:
+            write_parquet(file, table)
+
+
+def read_parquet(open_: Callable[[], Any]) -> Table:
+    """What a file holds that `write_parquet` has written.
+
+    Args:
+        open_: opens the file for binary reading, as often as it is called.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_() as source, pq.ParquetFile(source, **_LIMITS) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        packed = base64.b64decode((schema.metadata or {})[_KEY])
+        table, _ = from_json(zlib.decompressobj().decompress(packed, _MAX_JSON))
+        field = schema.field("embedding").type
+        kind = np.dtype(field.value_type.to_pandas_dtype())
+        if (metadata.num_rows, field.list_size, kind) != (
+            *(table.total_rows, table.width, table.dtype),
+        ):
+            raise ValueError("its rows are not those that were written")
+    except (pa.ArrowException, zlib.error, AttributeError, ValueError, KeyError) as error:
+        raise ValueError(f"it is not a file of this command ({error})") from error
+    columns = ["embedding", *(["timestamp_ms"] if table.timestamps else [])]
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    ends = list(itertools.accumulate(sizes))
+    read = (-1, Block(np.empty((0, table.width)), None))  # the last group, and its rows
+
+    def rows_of(first: int, count: int) -> Block:
+        nonlocal read
+        rows, times = [], []
+        while count > 0:
+            group = bisect.bisect_right(ends, first)
+            if read[0] != group:
+                with open_() as source, pq.ParquetFile(source, metadata=metadata) as file:
+                    read = group, _block(file.read_row_group(group, columns), table)
+            start = first - (ends[group] - sizes[group])
+            part = slice(start, start + count)
+            rows.append(read[1].rows[part])
+            if read[1].times_ms is not None:
+                times.append(read[1].times_ms[part])
+            first, count = first + len(rows[-1]), count - len(rows[-1])
+        return Block(np.concatenate(rows), np.concatenate(times) if times else None)
+
+    table.rows_of = rows_of
+    return table
+
+
+def _block(group: Any, table: Table) -> Block:
+    rows = group["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    times = group["timestamp_ms"].to_numpy() if table.timestamps else None
+    return Block(rows.reshape(-1, table.width), times)
+
+
+def write_parquet(file: Any, table: Table) -> None:
+    """Write a table into an open binary file."""
+    import pyarrow.parquet as pq
+
+    batches = arrow_batches(table)
+    first = next(batches)
+    # Dictionaries are for names; floating-point noise only costs time there.
+    text = [field.name for field in first.schema if field.type == "string"]
+    with pq.ParquetWriter(file, first.schema, use_dictionary=text) as writer:
+        for batch in itertools.chain([first], batches):
+            writer.write_table(batch)
+
+
+def arrow_batches(table: Table, plain: bool = False) -> Iterator[Any]:
+    """Arrow tables of about `BLOCK_BYTES` of embeddings with the columns of `Parquet`; at least
+    one, which may be empty.
+
+    Args:
+        plain: without metadata, and without half precision.
+    """
+    import pyarrow as pa
+
+    clips = {name: pa.array(values) for name, values in clip_columns(table).items()}
+    for name, array in clips.items():
+        if array.type == pa.null():  # without any value
+            clips[name] = array.cast(pa.string())
+    dtype = np.dtype(np.float32) if plain else table.dtype
+    values = pa.from_numpy_dtype(dtype)
+    types = {"path": pa.string(), "start": pa.float64(), "end": pa.float64()}
+    fields = [(name, types.get(name, array.type)) for name, array in clips.items()]
+    if table.timestamps:
+        fields.insert(3, ("timestamp_ms", pa.float64()))
+    fields.append(("embedding", pa.list_(values, table.width)))
+    schema = pa.schema(fields, metadata=None if plain else _metadata(table))
+    if not table.total_rows:
+        yield schema.empty_table()
+    for index, block in table.indexed():
+        columns = {name: array.take(pa.array(index)) for name, array in clips.items()}
+        if block.times_ms is not None:
+            columns["timestamp_ms"] = pa.array(block.times_ms)
+        flat = pa.array(np.ascontiguousarray(block.rows, dtype).ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, table.width)
+        yield pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _metadata(table: Table) -> dict[bytes, bytes]:
+    packed = base64.b64encode(zlib.compress(table.to_json().encode(), 1))
+    settings = {f"hear_msm_mae.{k}".encode(): str(v).encode() for k, v in table.settings.items()}
+    return {**settings, _KEY: packed}

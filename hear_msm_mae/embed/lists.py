@@ -1,0 +1,268 @@
+"""Lists of recordings: CSV, TSV and Parquet files with a row per recording or stretch."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ..extras import need
+from ..files import printable
+from .remote import is_remote
+
+logger = logging.getLogger(__name__)
+
+LIST_SUFFIXES = (".csv", ".tsv", ".parquet")
+KNOWN = ("path", "start", "offset", "end", "duration", "channel")
+# Other names for these columns. `offset` is no end here, though some event lists use it so.
+_OTHER_NAMES = {
+    **dict.fromkeys(("begin", "onset", "from", "tmin", "xmin"), "start"),
+    **dict.fromkeys(("stop", "finish", "to", "until", "tmax", "xmax"), "end"),
+    **dict.fromkeys(("length", "dur", "len"), "duration"),
+}
+_PATH_NAMES = re.compile(r"file|audio|wav|path|ur[il]|name|recording")
+# Columns that outputs have themselves, so that an output can be used as a list.
+_OUTPUT_COLUMNS = re.compile(r"timestamp_ms|embedding|e\d+|__index_level_\d+__|")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+_TOLERANCE = 1e-6  # s, between an end and a start with a duration
+
+
+class Row(NamedTuple):
+    """A row of a list: file or URL, stretch in seconds, channel, and all other columns."""
+
+    path: str
+    start: float
+    end: float | None
+    channel: str | int | None
+    columns: dict[str, Any]
+
+
+def read_list(source: str) -> list[Row]:
+    """Read a list of recordings.
+
+    Column names are matched without case and surrounding spaces: `path`; `start` or `offset`, and
+    `end` or `duration`, in seconds; `channel`. Other columns are kept, as numbers where every cell
+    comes back as it was written. Relative paths count from the current folder or else from the
+    folder of the list.
+
+    Raises:
+        ValueError: no path, a column that is nearly one of these, values that make no sense or
+            contradict each other, or a relative path that both folders have. The message names
+            the column or the row.
+    """
+    parquet = source.lower().endswith(".parquet")
+    names, rows = _read_parquet(source) if parquet else _read_csv(source)
+    roles, others = _roles(printable(source), names)
+    columns = {name: [row[i] for row in rows] for i, name in others.items()}
+    if not parquet:
+        columns = {name: _typed(values) for name, values in columns.items()}
+    found = []
+    for number, row in enumerate(rows):
+        where = f"{printable(source)}, row {number + 1}"
+        cells = {role: row[i] for role, i in roles.items()}
+        path = cells["path"]
+        if not isinstance(path, str) or not path.strip():
+            raise ValueError(f"{where}: no path")
+        more = {name: values[number] for name, values in columns.items()}
+        found.append(
+            Row(_resolved(path, source, where), *_stretch(cells, where), _channel(cells), more)
+        )
+    return found
+
+
+# ---------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------
+def _read_csv(source: str) -> tuple[list[str], list[list[Any]]]:
+    """Names of the columns, and cells; the delimiter is the one that separates the header best."""
+
+    def records(delimiter: str) -> Iterator[list[str]]:
+        # utf-8-sig: spreadsheets write a byte order mark. Other bytes survive as in file names.
+        with open(source, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            yield from csv.reader(file, delimiter=delimiter)
+
+    def fit(delimiter: str) -> tuple[bool, int]:
+        names = next(records(delimiter), [])
+        return "path" in map(_folded, names), len(names)
+
+    try:
+        lines = records(max("\t,;" if source.lower().endswith(".tsv") else ",;\t", key=fit))
+        names = next(lines, [])
+        rows: list[list[Any]] = []
+        for cells in filter(None, lines):
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise ValueError(
+                    f"{printable(source)}, row {len(rows) + 1}: {len(cells)} cells for "
+                    f"{len(names)} columns; put cells that hold the delimiter into quotes"
+                )
+            cells += [""] * (len(names) - len(cells))
+            rows.append([cell if cell.strip() else None for cell in cells])
+    except csv.Error as error:
+        raise ValueError(f"{printable(source)} is not a table of text: {error}") from error
+    return names, rows
+
+
+def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
+    need("pyarrow.parquet", "embed", "Parquet files")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(source) as file:
+            fields = [x for x in file.schema_arrow if not pa.types.is_nested(x.type)]
+            names = [field.name for field in fields]
+            rows: list[list[Any]] = []
+            if names:
+                for batch in file.iter_batches(columns=names):
+                    columns = (map(_plain, batch[name].to_pylist()) for name in names)
+                    rows.extend(map(list, zip(*columns, strict=True)))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{printable(source)} is not a Parquet file: {error}") from error
+    return names, rows
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; dates and the like as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def _typed(values: Sequence[str | None]) -> list[Any]:
+    """Trimmed cells of a column; as numbers if all of them look the same when written again."""
+    cells = [value and value.strip() for value in values]
+    for kind in (int, float):
+        try:
+            numbers = [None if cell is None else kind(cell) for cell in cells]
+        except ValueError:
+            continue
+        pairs = zip(cells, numbers, strict=True)
+        if all(cell == str(x) and abs(x) < 2**63 for cell, x in pairs if x is not None):
+            return numbers
+    return cells
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns and cells
+# ---------------------------------------------------------------------------------------------
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _roles(source: str, names: Sequence[str]) -> tuple[dict[str, int], dict[int, str]]:
+    """Index of each known column, and index and name of the others."""
+    roles: dict[str, int] = {}
+    others: dict[int, str] = {}
+    for i, name in enumerate(names):
+        folded = _folded(name)
+        if folded in roles or name.strip() in others.values():
+            raise ValueError(f"{source} has two columns {name.strip()!r}")
+        if folded in KNOWN:
+            roles[folded] = i
+        elif not _OUTPUT_COLUMNS.fullmatch(folded):
+            others[i] = name.strip()
+        elif re.fullmatch(r"e\d+", folded):
+            logger.warning("%s: column %r is left out, outputs have one", source, name)
+    if "path" not in roles:
+        near = [name for name in others.values() if _PATH_NAMES.search(_folded(name))]
+        hint = f"; rename {near[0]!r} if it holds the paths" if near else ""
+        raise ValueError(
+            f"{source} has no column 'path'; a list of recordings needs it (and may have 'start' "
+            f"and 'end' in seconds), but its columns are {list(names)}{hint}"
+        )
+    for name in others.values():
+        near_to = _near(name)
+        taken = {"offset": "start", "duration": "end"}.get(near_to, near_to) in roles
+        if near_to and not taken and not (near_to == "end" and "duration" in roles):
+            raise ValueError(
+                f"{source}: column {name!r} is nearly {near_to!r}; rename it to {near_to!r} (times "
+                "in seconds) if that is meant, otherwise to something else"
+            )
+    return roles, others
+
+
+def _near(name: str) -> str:
+    """The known column that a name resembles, or nothing."""
+    stem = re.sub(r"[^a-z]", "", _folded(name))
+    stem = re.sub(r"(time|seconds?|secs?|ms|s)+$", "", stem)
+    if stem in _OTHER_NAMES:
+        return _OTHER_NAMES[stem]
+    for known in KNOWN[1:]:
+        ratio = difflib.SequenceMatcher(None, stem, known).ratio()
+        if sorted(stem) == sorted(known) or (ratio > 0.8 and abs(len(stem) - len(known)) < 2):
+            return known
+    return ""
+
+
+def _stretch(cells: dict[str, Any], where: str) -> tuple[float, float | None]:
+    start, offset, end, duration = (
+        _seconds(cells.get(name), name, where) for name in ("start", "offset", "end", "duration")
+    )
+    first = _agreed(start, offset, f"{where}: start {start} and offset {offset}") or 0.0
+    stop = None if duration is None else first + duration
+    last = _agreed(end, stop, f"{where}: end {end} and duration {duration} from {first} on")
+    if first < 0 or (last is not None and last <= first):
+        raise ValueError(f"{where}: expected 0 <= start < end, got {first} and {last}")
+    return first, last
+
+
+def _agreed(one: float | None, other: float | None, what: str) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    if abs(one - other) > _TOLERANCE:
+        raise ValueError(f"{what} contradict each other")
+    return one
+
+
+def _seconds(value: Any, name: str, where: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {name} must be a number of seconds, got {value!r}") from None
+    if math.isnan(seconds):
+        return None  # how pandas writes a missing value
+    if math.isinf(seconds):
+        raise ValueError(f"{where}: {name} must be finite, got {value!r}")
+    return seconds
+
+
+def _channel(cells: dict[str, Any]) -> str | int | None:
+    value = cells.get("channel")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # how pandas writes whole numbers where some are missing
+    return None if value is None else str(value)
+
+
+def _resolved(path: str, source: str, where: str) -> str:
+    """The file that a list means; outputs escape names, and spreadsheets add spaces."""
+    plain = path.strip()
+    if is_remote(plain):
+        return plain
+    for text in _unique((path, plain, _unescaped(plain))):
+        here, beside = text, os.path.join(os.path.dirname(source), text)
+        found = [candidate for candidate in (here, beside) if os.path.exists(candidate)]
+        if len(found) == 2 and not os.path.samefile(here, beside):
+            raise ValueError(
+                f"{where}: {printable(plain)} is in the current folder and in that of the list; "
+                "write which one is meant as an absolute path"
+            )
+        if found:
+            return found[0]
+    return plain
+
+
+def _unescaped(text: str) -> str:
+    """Inverse of `hear_msm_mae.files.printable` and of the quotes that CSV outputs need."""
+    text = re.sub(r"^'(?=[=+@-])", "", text)
+    return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+
+
+def _unique(texts: Iterable[str]) -> Iterable[str]:
+    return dict.fromkeys(texts)

@@ -1,0 +1,116 @@
+"""Embedding on a Ray cluster: Ray Data spreads groups of recordings over actors with the model.
+
+The results come back to the store of `run`, so outputs, resuming and rows are those of a local run.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..extras import need
+from ..model import HearModel
+from .pieces import Plan, Resume, embed_recordings, make_plan
+from .remote import is_remote
+from .run import Embed, Events
+from .settings import Settings
+from .sources import Recording
+
+RECORDINGS_PER_GROUP = 32  # small enough to lose little, large enough to fill batches
+
+
+def on_ray(
+    model: HearModel, settings: Settings, address: str = "auto", device: str = "cpu"
+) -> Embed:
+    """The `embed` argument of `run.embed_to` for a cluster.
+
+    All nodes must see the recordings under the same names; relative names count from the current
+    folder on all of them.
+
+    Args:
+        model: on the CPU; it is sent to the workers.
+        address: of the cluster; "auto": the one that is running, else one on this machine.
+        device: of the actors; each takes one processor, and with "cuda" a GPU of its own.
+
+    Raises:
+        ValueError: ray is not installed.
+        ConnectionError: no cluster at that address; raised when embedding begins.
+    """
+    need("ray.data", "ray", "clusters")
+
+    def embed(recordings: Sequence[Recording], plan: Plan, resume: Resume | None) -> Events:
+        if recordings:
+            yield from _spread(recordings, resume, (model, settings, device), address)
+
+    return embed
+
+
+def _spread(
+    recordings: Sequence[Recording], resume: Resume | None, worker: tuple[Any, ...], address: str
+) -> Events:
+    import ray
+
+    model, settings, device = worker
+    began_here = not ray.is_initialized()
+    if began_here:
+        ray.init(None if address == "auto" else address, log_to_driver=False)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        groups = _groups(recordings, int(ray.cluster_resources().get("CPU", 1)))
+        items = [(group, None if i else resume) for i, group in enumerate(groups)]
+        relative = not all(is_remote(r.path) or os.path.isabs(r.path) for r in recordings)
+        here = os.getcwd() if relative else None
+        results = ray.data.from_items(
+            [{"group": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
+        ).map_batches(
+            Worker,
+            fn_constructor_args=(ray.put(model), settings, device, here),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1),  # grows with the cluster
+            num_cpus=1,
+            num_gpus=1 if device.startswith("cuda") else 0,
+        )
+        for row in results.iter_rows():
+            yield pickle.loads(row["event"])
+    finally:
+        if began_here:
+            ray.shutdown()
+
+
+def _groups(recordings: Sequence[Recording], cpus: int) -> list[Sequence[Recording]]:
+    """Neighbours; several groups for each processor, as some take longer."""
+    size = max(1, min(RECORDINGS_PER_GROUP, len(recordings) // (4 * cpus)))
+    return [recordings[i : i + size] for i in range(0, len(recordings), size)]
+
+
+class Worker:
+    """An actor that holds the model and embeds groups of recordings."""
+
+    def __init__(self, model: Any, settings: Settings, device: str, here: str | None) -> None:
+        import ray
+
+        if here is not None:  # actors begin in the folder where their node was started
+            os.chdir(here)
+        torch.set_num_threads(1)  # an actor per processor
+        # What Ray shares is read-only, and a module that cannot be written is not moved.
+        self.model = _writable(ray.get(model)).to(device)
+        self.plan = make_plan(self.model, settings.timestamps, settings.segment, settings.overlap)
+        self.dtype = settings.dtype
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        """Embed groups; each result is handed over at once, so memory does not grow."""
+        for group in batch["group"]:
+            recordings, resume = pickle.loads(group)
+            for event in embed_recordings(recordings, self.plan, self.dtype, 1, resume):
+                yield {"event": [pickle.dumps(event)]}
+
+
+def _writable(model: HearModel) -> HearModel:
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model

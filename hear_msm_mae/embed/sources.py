@@ -1,0 +1,296 @@
+"""What to embed: files, folders, globs, URLs, lists, and audio in memory -> recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..audio import AUDIO_SUFFIXES, find_audio
+from ..files import printable
+from .lists import LIST_SUFFIXES, read_list
+from .remote import find_remote, is_remote
+
+CHANNELS = ("mix", "left", "right", "each")
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A recording, or a stretch of one, that is to be embedded: a row of the input.
+
+    Attributes:
+        path: file or URL as it was given or found; a label for audio in memory. Bytes that are
+            not UTF-8 are surrogates, as Python has them.
+        start, end: of the stretch in seconds; end None: the end of the file.
+        name: path below the given folder, for outputs that mirror it.
+        row: place in the input, from 0.
+        where: absolute path or URL: what tells recordings apart.
+        occurrence: how many equal stretches of the same channel came before.
+        columns: other columns of the list, which outputs keep.
+        channel: None for the mix of all, "left", "right", "each", or a number.
+        item: audio in memory.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+    name: str = ""
+    row: int = 0
+    where: str = ""
+    occurrence: int = 0
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    channel: str | int | None = None
+    item: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[str, float, float | None, str | int | None, int]:
+        """What tells recordings apart, in values that JSON has."""
+        return self.where, self.start, self.end, self.channel, self.occurrence
+
+
+class Failure(NamedTuple):
+    """Something that could not be read, and why."""
+
+    path: str
+    start: float
+    end: float | None
+    reason: str
+
+
+def find_recordings(
+    sources: Any,
+    problems: list[Failure] | None = None,
+    left_out: list[str] | None = None,
+    channel: str | int | None = "mix",
+) -> list[Recording]:
+    """Find the recordings that are meant.
+
+    Args:
+        sources: one or any mix of
+
+            - files, whatever their ending;
+            - folders: searched as `hear_msm_mae.audio.find_audio` does;
+            - globs, where no file has that name (`**` matches folders): folders as above, and
+              files that have an audio ending or the one in the glob;
+            - lists: `.csv`, `.tsv` or `.parquet` files, see `hear_msm_mae.embed.lists.read_list`.
+              A file that does not exist is found out when it is read;
+            - URLs of a file, a folder or a glob that fsspec can open, e.g. s3://bucket/folder;
+            - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
+              {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
+            - `Recording`s.
+        problems: gets the folders below that could not be listed.
+        left_out: gets the files that a search in folders leaves out.
+        channel: of recordings that name none: "mix", "left", "right", "each", or a number.
+
+    Returns:
+        Recordings in the order of the sources, those of a folder sorted. Every row of a list and
+        every file, item or `Recording` that is named is one, also if it is named twice. What a
+        search finds is left out where it is there already.
+
+    Raises:
+        FileNotFoundError: a source does not exist.
+        ValueError: no recordings at all, or a list that makes no sense; the message names the row.
+        TypeError: a source of another kind.
+    """
+    sources = list(_several(sources))
+    found = list(iter_recordings(sources, problems, left_out, channel))
+    if not found:
+        names = ", ".join(printable(str(x)) for x in sources)
+        raise ValueError(f"no audio files in {names or 'an empty list of sources'}")
+    return found
+
+
+def iter_recordings(
+    sources: Any,
+    problems: list[Failure] | None = None,
+    left_out: list[str] | None = None,
+    channel: str | int | None = "mix",
+    lenient: bool = False,
+) -> Iterator[Recording]:
+    """Yield recordings one by one, while the sources come, e.g. from a generator.
+
+    Args:
+        sources, problems, left_out, channel: as for `find_recordings`.
+        lenient: note a source that makes no sense in `problems`, and go on with the next one.
+    """
+    default = parse_channel(channel)
+    counts: Counter[Any] = Counter()  # by all that tells recordings apart, except the occurrence
+    searched: set[Any] = set()
+    row = 0
+    for number, source in enumerate(_several(sources)):
+        try:
+            kind, found = _recordings_of(source, number, problems, left_out)
+        except (OSError, TypeError, ValueError) as error:
+            if not lenient or problems is None:
+                raise
+            problems.append(Failure(_label(source, number), 0.0, None, str(error)))
+            continue
+        for recording in found:
+            recording = _completed(recording, default)
+            identity = recording.key[:4]
+            if kind == "search":
+                if counts[identity]:
+                    continue
+                searched.add(identity)
+            elif kind == "file" and identity in searched:
+                continue
+            yield dataclasses.replace(recording, row=row, occurrence=counts[identity])
+            counts[identity] += 1
+            row += 1
+
+
+def parse_channel(value: str | int | None) -> str | int | None:
+    """A channel as a `Recording` has it.
+
+    Raises:
+        ValueError: no channel.
+
+    >>> parse_channel("mix"), parse_channel(" Left "), parse_channel("2")
+    (None, 'left', 2)
+    """
+    text = str(value).strip().casefold()
+    if value is None or text in ("", "mix"):
+        return None
+    if text in CHANNELS:
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"channel must be one of {list(CHANNELS)} or a number, got {value!r}")
+    return int(text)
+
+
+def _completed(recording: Recording, channel: str | int | None) -> Recording:
+    """With everything that is known from the path."""
+    path = recording.path
+    known = recording.item is not None or is_remote(path)
+    return dataclasses.replace(
+        recording,
+        start=float(recording.start),
+        end=None if recording.end is None else float(recording.end),
+        name=recording.name or _base(path),
+        where=recording.where or (path if known else os.path.abspath(path)),
+        channel=channel if recording.channel is None else parse_channel(recording.channel),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# Kinds of sources
+# ---------------------------------------------------------------------------------------------
+def _several(sources: Any) -> Iterable[Any]:
+    single = isinstance(sources, (str, os.PathLike, Recording)) or _in_memory(sources)
+    return [sources] if single else sources
+
+
+def _in_memory(source: Any) -> bool:
+    """Whether a source is audio, and not the name of some."""
+    if isinstance(source, Mapping):
+        return True
+    if isinstance(source, tuple) and len(source) == 2:
+        return isinstance(source[1], Real) and not isinstance(source[0], (str, os.PathLike))
+    return hasattr(source, "get_all_samples")
+
+
+def _recordings_of(
+    source: Any, number: int, problems: list[Failure] | None, left_out: list[str] | None
+) -> tuple[str, list[Recording]]:
+    """What a source names, and how: it is a "row" or a "file", or was found in a "search"."""
+    if isinstance(source, Recording):
+        return "row", [source]
+    if _in_memory(source):
+        held = not isinstance(source, Mapping) or {"array", "bytes"} & {
+            name for name, value in source.items() if value is not None
+        }
+        if not held and not source.get("path"):
+            raise TypeError(f"source {number} has neither 'array', 'bytes' nor 'path'")
+        return "row", [Recording(_label(source, number), item=source if held else None)]
+    if not isinstance(source, (str, os.PathLike)):
+        kind = "an array without a rate" if hasattr(source, "__array__") else repr(type(source))
+        raise TypeError(f"source {number} is {kind}; pass paths, or (array, rate) for audio")
+    path = os.fspath(source)
+    if is_remote(path):
+        return _remote(path)
+    if path.lower().endswith(LIST_SUFFIXES) and os.path.isfile(path):
+        return "row", _listed(path)
+    if os.path.isdir(path):
+        return "search", _folder(path, path, problems, left_out)
+    if os.path.exists(path):
+        return "file", [Recording(path)]
+    if not glob.has_magic(path) or os.path.lexists(path):
+        raise FileNotFoundError(f"no such file or folder: {printable(path)}")
+    return "search", list(_glob(path, problems, left_out))
+
+
+def _label(source: Any, number: int) -> str:
+    """What failures and outputs call a source."""
+    name = source.get("path") if isinstance(source, Mapping) else source
+    if isinstance(name, (str, os.PathLike)):
+        return os.fspath(name)
+    return f"item {number}"
+
+
+def _remote(url: str) -> tuple[str, list[Recording]]:
+    root = _MAGIC.split(url)[0]
+    paths = find_remote(url)
+    below = [path.removeprefix(root).lstrip("/") if path.startswith(root) else "" for path in paths]
+    kind = "file" if list(map(_base, paths)) == [_base(url)] else "search"
+    return kind, [Recording(path, name=name) for path, name in zip(paths, below, strict=True)]
+
+
+def _listed(path: str) -> list[Recording]:
+    rows = read_list(path)
+    here = [os.path.abspath(row.path) for row in rows if not is_remote(row.path)]
+    root = os.path.commonpath(map(os.path.dirname, here)) if here else ""
+    return [
+        Recording(
+            row.path,
+            row.start,
+            row.end,
+            "" if is_remote(row.path) else _below(os.path.abspath(row.path), root),
+            columns=row.columns,
+            channel=row.channel,
+        )
+        for row in rows
+    ]
+
+
+def _glob(pattern: str, problems: Any, left_out: list[str] | None) -> Iterator[Recording]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise FileNotFoundError(f"no file matches {printable(pattern)}")
+    root = os.path.dirname(_MAGIC.split(pattern)[0])
+    any_ending = not glob.has_magic(os.path.splitext(pattern)[1] or "*")
+    for match in matches:
+        if os.path.isfile(match):
+            if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
+                yield Recording(match, name=_below(match, root))
+            elif left_out is not None:
+                left_out.append(match)
+        elif "**" not in pattern:  # which has named the files in the folders already
+            yield from _folder(match, root, problems, left_out)
+
+
+def _folder(
+    folder: str, root: str, problems: list[Failure] | None, left_out: list[str] | None
+) -> list[Recording]:
+    def note(error: OSError) -> None:
+        if problems is not None:
+            reason = error.strerror or str(error)
+            problems.append(Failure(str(error.filename), 0.0, None, f"folder not listed: {reason}"))
+
+    found = find_audio([folder], on_error=note)
+    return [Recording(str(path), name=_below(str(path), root)) for path in found]
+
+
+def _below(path: str, root: str) -> str:
+    relative = os.path.relpath(path, root or ".")
+    return _base(path) if relative.startswith("..") else Path(relative).as_posix()
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1] if is_remote(path) else os.path.basename(path)

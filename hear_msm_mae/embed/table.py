@@ -1,0 +1,267 @@
+"""What an output holds: recordings, their clips, and the embeddings as a stream of blocks."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import printable
+
+BLOCK_BYTES = 2**24  # of embeddings that are held at once
+_DTYPES = ("float32", "float16")
+
+
+class Block(NamedTuple):
+    """Consecutive rows: (r, d) embeddings and, for timestamps, (r,) ms in the file."""
+
+    rows: NDArray[np.floating]
+    times_ms: NDArray[np.float64] | None
+
+
+Reader = Callable[[int, int], Block]  # (first row, number of rows) -> those rows
+
+
+@dataclasses.dataclass(slots=True)
+class Clip:
+    """A clip: index of its recording, start and end in the file in seconds, number of rows."""
+
+    recording: int
+    start: float
+    end: float
+    rows: int
+    channel: int | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class Done:
+    """A recording that is complete in the output.
+
+    Attributes:
+        key: `Recording.key` as a list; it begins with the absolute path or URL.
+        path, name, columns: as in `Recording`; the path as it can be printed.
+        stamp: what tells versions of the file apart, in values that JSON has.
+    """
+
+    key: list[Any]
+    path: str
+    name: str
+    stamp: Any = None
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Table:
+    """Recordings, their clips in the same order, and their rows in the order of the clips.
+
+    Attributes:
+        settings: how the rows were made, in values that JSON has.
+        width, dtype: of the embeddings; timestamps: whether rows have times.
+        blocks: makes an iterator over all rows; rows_of: reads any of them. One is enough: without
+            `rows_of`, `blocks` is called again where an order goes back.
+    """
+
+    recordings: list[Done]
+    clips: list[Clip]
+    settings: dict[str, Any]
+    width: int
+    dtype: np.dtype[Any]
+    timestamps: bool
+    blocks: Callable[[], Iterator[Block]] = None  # type: ignore[assignment]
+    rows_of: Reader = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.rows_of is None and self.blocks is not None:
+            self.rows_of = _Sequential(self.blocks)
+        if self.blocks is None:
+            self.blocks = lambda: (block for _, block in self.indexed())
+
+    @functools.cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """(clips,) the row behind the last one of each clip."""
+        return np.cumsum([clip.rows for clip in self.clips], dtype=np.int64)
+
+    @functools.cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """First clip of each recording, and the one behind its last."""
+        owners = [clip.recording for clip in self.clips]
+        numbers = range(len(self.recordings))
+        return [(bisect.bisect_left(owners, r), bisect.bisect_right(owners, r)) for r in numbers]
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all clips."""
+        return int(self.ends[-1]) if self.clips else 0
+
+    def indexed(self) -> Iterator[tuple[NDArray[np.int64], Block]]:
+        """Blocks of about `BLOCK_BYTES` with the index of the clip of each row.
+
+        Raises:
+            ValueError: there are fewer rows than the clips have.
+        """
+        step = max(1, BLOCK_BYTES // (self.width * self.dtype.itemsize))
+        for first in range(0, self.total_rows, step):
+            numbers = np.arange(first, min(first + step, self.total_rows))
+            block = self.rows_of(first, len(numbers))
+            yield np.searchsorted(self.ends, numbers, side="right"), block
+
+    def select(self, order: Sequence[int]) -> Table:
+        """Some of the recordings, in a new order."""
+        return combined([self], [(0, recording) for recording in order])
+
+    def paths(self) -> list[str]:
+        """What recordings are called in outputs: the path as given, or all of it where several
+        recordings share it."""
+        owners: dict[str, set[Any]] = {}
+        for done in self.recordings:
+            owners.setdefault(done.path, set()).add(done.key[0])
+        return [
+            x.path if len(owners[x.path]) == 1 else printable(x.key[0]) for x in self.recordings
+        ]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Columns of lists, a value or None for each recording, those of a column of one type."""
+        names = dict.fromkeys(itertools.chain.from_iterable(x.columns for x in self.recordings))
+        return {name: _alike([x.columns.get(name) for x in self.recordings]) for name in names}
+
+    def to_json(self, **more: Any) -> str:
+        """All but the rows, for `from_json`; a line for each part."""
+        parts = {
+            "settings": self.settings,
+            "width": self.width,
+            "dtype": self.dtype.name,
+            "timestamps": self.timestamps,
+            **more,
+            "recordings": [[x.key, x.path, x.name, x.stamp, x.columns] for x in self.recordings],
+            "clips": [[x.recording, x.start, x.end, x.rows, x.channel] for x in self.clips],
+        }
+        lines = ",\n".join(f'"{name}": {json.dumps(value)}' for name, value in parts.items())
+        return f"{{\n{lines}\n}}\n"
+
+
+def from_json(text: str | bytes) -> tuple[Table, dict[str, Any]]:
+    """What `Table.to_json` wrote, and all of its parts; the reader of the rows has to be set.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        parts = json.loads(text)
+        recordings = [
+            Done(list(key), str(path), str(name), stamp, dict(columns))
+            for key, path, name, stamp, columns in parts["recordings"]
+        ]
+        clips = [Clip(int(r), float(a), float(b), int(n), c) for r, a, b, n, c in parts["clips"]]
+        dtype, width = np.dtype(_DTYPES[_DTYPES.index(parts["dtype"])]), int(parts["width"])
+        owners = [clip.recording for clip in clips]
+        if not all(str(x.key[0]) for x in recordings) or width < 1:
+            raise ValueError("a recording without a place, or embeddings without a width")
+        if owners != sorted(owners) or (
+            owners and not 0 <= owners[0] <= owners[-1] < len(recordings)
+        ):
+            raise ValueError("clips without a recording")
+        if min((clip.rows for clip in clips), default=0) < 0:
+            raise ValueError("clips with a negative number of rows")
+        times = bool(parts["timestamps"])
+        table = Table(recordings, clips, dict(parts["settings"]), width, dtype, times)
+    except (LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"it was not written by this command ({error!r})") from error
+    return table, parts
+
+
+def combined(tables: Sequence[Table], order: Sequence[tuple[int, int]]) -> Table:
+    """Recordings of several tables of the same settings, in any order.
+
+    Rows are read when they are asked for, so it takes no more memory than a block.
+
+    Args:
+        tables: the settings are those of the last one.
+        order: indices of the table, and of the recording in it.
+    """
+    recordings: list[Done] = []
+    clips: list[Clip] = []
+    runs: list[tuple[Reader, int, int]] = []
+    for number, (t, r) in enumerate(order):
+        table = tables[t]
+        first, last = table.spans[r]
+        recordings.append(table.recordings[r])
+        clips += [dataclasses.replace(clip, recording=number) for clip in table.clips[first:last]]
+        row = int(table.ends[first - 1]) if first else 0
+        rows = (int(table.ends[last - 1]) if last else 0) - row
+        if runs and runs[-1][0] is table.rows_of and sum(runs[-1][1:]) == row:
+            row, rows = runs[-1][1], runs.pop()[2] + rows
+        runs.append((table.rows_of, row, rows))
+    newest = tables[-1]
+    how = newest.settings, newest.width, newest.dtype, newest.timestamps
+    return Table(recordings, clips, *how, rows_of=Runs(runs))
+
+
+class Runs:
+    """A reader of rows that lie in several places: (reader, first row there, rows) of each."""
+
+    def __init__(self, runs: Sequence[tuple[Reader, int, int]]) -> None:
+        self._runs = [run for run in runs if run[2]]
+        self._ends = list(itertools.accumulate(run[2] for run in self._runs))
+
+    def __call__(self, first: int, count: int) -> Block:
+        blocks = []
+        for i in range(bisect.bisect_right(self._ends, first), len(self._runs)):
+            if count <= 0:
+                break
+            reader, start, rows = self._runs[i]
+            skip = first - (self._ends[i] - rows)
+            part = min(count, rows - skip)
+            blocks.append(reader(start + skip, part))
+            first, count = first + part, count - part
+        return _joined(blocks)
+
+
+class _Sequential:
+    """A reader that goes through blocks, and begins again where it is asked for earlier rows."""
+
+    def __init__(self, blocks: Callable[[], Iterator[Block]]) -> None:
+        self._blocks, self._rest, self._row = blocks, blocks(), 0
+        self._block = Block(np.empty((0, 0)), None)  # which begins at row `_row`
+
+    def __call__(self, first: int, count: int) -> Block:
+        if first < self._row:
+            self.__init__(self._blocks)  # type: ignore[misc]
+        found = []
+        while count > 0:
+            part = slice(first - self._row, first - self._row + count)
+            rows, times = self._block
+            if len(rows[part]):
+                found.append(Block(rows[part], None if times is None else times[part]))
+                first, count = first + len(rows[part]), count - len(rows[part])
+                continue
+            self._row += len(rows)
+            block = next(self._rest, None)
+            if block is None:
+                raise ValueError(f"found {self._row} rows instead of more; the output is damaged")
+            self._block = block
+        return _joined(found)
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    times = [block.times_ms for block in blocks if block.times_ms is not None]
+    rows = np.concatenate([block.rows for block in blocks])
+    return Block(rows, np.concatenate(times) if times else None)
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    """Values of one type: bool, int, float, or text when they differ."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and all(abs(value) < 2**63 for value in values if value is not None):
+        kind: type = float if float in kinds else int
+    else:
+        kind = bool if kinds == {bool} else str
+    return [None if value is None else kind(value) for value in values]

@@ -1,0 +1,214 @@
+"""MPEG audio (MP3, MP2): which bytes of a file are its frames, whatever its header claims.
+
+libsndfile takes the length of an MP3 file from the tag in its first frame, or estimates it from
+the first frame's bit rate, and stops there; it also stops at bytes that are no frames. Here the
+frames are counted, and libsndfile is given a file of nothing but frames with a tag that counts
+them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .bytes_of import Bytes, Link, Piece, Warn
+
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz
+# kbit/s of the 14 bit rate indices, by (version 1, layer).
+_HIGH = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
+_LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_BITRATES = {
+    (True, 1): _HIGH,
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): _LOW,
+    (False, 3): _LOW,
+}
+_HEAD = 40  # bytes of a frame that are looked at: up to the end of the tag's name
+_TRIMMED = 2 * 4096  # samples that a tag may take away at the ends
+_DECODER_DELAY = 529  # samples
+
+
+class _Header(NamedTuple):
+    """A frame's header: what must be equal in a stream, then what may differ."""
+
+    kind: tuple[int, int, int, bool]  # version, layer, rate in Hz, mono
+    size: int  # bytes of the frame
+    samples: int  # per channel
+    tag: int  # where a Xing tag would begin in the frame
+
+
+@dataclass
+class _Run:
+    """Frames of one kind: a stream of its own."""
+
+    kind: tuple[int, int, int, bool]
+    first: bytes  # header of its first frame
+    ranges: list[tuple[int, int]] = field(default_factory=list)  # bytes of its frames
+    frames: int = 0  # without the tag's
+    samples: int = 0
+    tag: int | None = None  # where the number of frames is written in the file
+    tagged: int = 0  # what is written there
+
+    def add(self, start: int, stop: int) -> None:
+        if self.ranges and self.ranges[-1][1] == start:
+            self.ranges[-1] = (self.ranges[-1][0], stop)
+        else:
+            self.ranges.append((start, stop))
+
+
+@functools.lru_cache(maxsize=4096)
+def parse_header(head: bytes) -> _Header | None:
+    """The header of an MPEG audio frame, from its first 4 bytes.
+
+    Returns:
+        None: no header, or one of "free format", whose frames do not say their size.
+    """
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bitrate, rate, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    mono = head[3] >> 6 == 3
+    hertz = _RATES[version][rate]
+    bits = 1000 * _BITRATES[version == 3, layer][bitrate - 1]
+    if layer == 1:
+        samples, size = 384, 4 * (12 * bits // hertz + padding)
+    else:
+        samples = 576 if layer == 3 and version != 3 else 1152
+        size = samples // 8 * bits // hertz + padding
+    side = (17 if mono else 32) if version == 3 else (9 if mono else 17)
+    return _Header((version, layer, hertz, mono), size, samples, 4 + side)
+
+
+def begins_frames(data: Bytes, position: int, kind: object = None) -> bool:
+    """Whether a frame begins there, followed by another of its kind, by a tag or by the end."""
+    header = parse_header(data.at(position, 4))
+    if header is None or (kind is not None and header.kind != kind):
+        return False
+    behind = data.at(position + header.size, 4)
+    following = parse_header(behind)
+    return (
+        (following is not None and following.kind == header.kind)
+        or position + header.size == data.size
+        or behind[:3] in (b"ID3", b"TAG", b"APE", b"LYR")
+    )
+
+
+def mpeg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
+    """Find the frames of a file.
+
+    Args:
+        warn: told of bytes between the frames, and of tags that count wrongly.
+
+    Returns:
+        The streams, more than one where MP3 files were put one behind the other; none when
+        there are no frames.
+    """
+    runs = _scan(data, warn)
+    if len(runs) == 1 and len(runs[0].ranges) == 1 and runs[0].tagged == runs[0].frames:
+        return (Link(frames=runs[0].samples - _TRIMMED),)
+    return tuple(_link(data, run, warn) for run in runs)
+
+
+def _scan(data: Bytes, warn: Warn) -> list[_Run]:
+    runs: list[_Run] = []
+    position = data.after_id3()
+    run: _Run | None = None
+    in_step = False  # whether a frame, or a tag, ended at this position
+    while position < data.size:
+        head = data.at(position, _HEAD)
+        header = parse_header(head[:4])
+        if header is not None and position + header.size > data.size and in_step:
+            warn(f"is cut off in its last frame, at byte {position}")
+            break
+        same = run is not None and header is not None and header.kind == run.kind
+        if header is None or not ((in_step and same) or begins_frames(data, position)):
+            behind = _after_tag(data, position)
+            if behind == position:
+                behind = _next_frames(data, position + 1)
+                if runs:
+                    warn(
+                        f"holds no MPEG frames in bytes {position} to {behind} of {data.size}; "
+                        "what was there is missing"
+                    )
+            position, in_step = behind, False
+            continue
+        name = head[header.tag : header.tag + 4]
+        if run is None or not same or name in (b"Xing", b"Info"):
+            run = _Run(header.kind, head[:4])
+            runs.append(run)
+        stop = position + header.size
+        if name in (b"Xing", b"Info") and header.kind[1] == 3:
+            flags_and_count = data.at(position + header.tag + 4, 8)
+            if flags_and_count[3:4] and flags_and_count[3] & 1:
+                run.tag = position + header.tag + 8
+                run.tagged = int.from_bytes(flags_and_count[4:], "big")
+                run.add(position, stop)
+        elif head[36:40] != b"VBRI":
+            run.add(position, stop)
+            run.frames += 1
+            run.samples += header.samples
+        position, in_step = stop, True
+    return [run for run in runs if run.frames]
+
+
+def _after_tag(data: Bytes, position: int) -> int:
+    """The end of a tag of another kind that begins there; the position itself without one."""
+    head = data.at(position, 32)
+    if head[:8] == b"APETAGEX" and len(head) == 32:
+        header = 32 if head[23] & 0x20 else 0  # else it is the footer alone
+        return position + (header + int.from_bytes(head[12:16], "little") if header else 32)
+    if head[:3] == b"TAG":
+        return position + 128
+    if head[:11] == b"LYRICSBEGIN":
+        return min(data.find(end, position) for end in (b"LYRICS200", b"LYRICSEND")) + 9
+    return data.after_id3(position)
+
+
+def _next_frames(data: Bytes, position: int) -> int:
+    """Where frames begin again after bytes that are none; the size of the file if nowhere."""
+    while True:
+        position = data.find(b"\xff", position)
+        if position >= data.size or begins_frames(data, position):
+            return position
+        position += 1
+
+
+def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
+    """Frames with a tag that counts them right, for libsndfile."""
+    pieces: list[Piece] = list(run.ranges)
+    if run.tag is not None:
+        if abs(run.tagged - run.frames) > 1:
+            warn(f"holds {run.frames} MPEG frames where its header says {run.tagged}")
+        start, stop = run.ranges[0]
+        count = run.frames.to_bytes(4, "big")
+        pieces[:1] = [(start, run.tag), count, (run.tag + 4, stop)]
+    elif run.kind[1] == 3:
+        pieces.insert(0, _tag_frames(run))
+    # libsndfile knows no tag in layers I and II, which have a constant bit rate; where it takes
+    # such a file for shorter than its frames, `frames` shows it.
+    return Link(tuple(pieces), run.samples - (_TRIMMED if run.kind[1] == 3 else 1152))
+
+
+def _tag_frames(run: _Run) -> bytes:
+    """Two silent frames like the first of the run: a tag that says how many follow, and one more.
+
+    libmpg123 takes away at least `_DECODER_DELAY` samples of a file with a tag, and none of one
+    without. So the tag has it take away the second frame instead.
+    """
+    for bitrate in range(1, 15):
+        # The lowest bit rate whose frame has room for the tag; protection (a check sum) off.
+        head = bytes((0xFF, run.first[1] | 1, bitrate << 4 | run.first[2] & 0x0C, run.first[3]))
+        header = parse_header(head)
+        if header is not None and header.size >= header.tag + 36:
+            break
+    assert header is not None
+    delay = header.samples - _DECODER_DELAY
+    tag = b"Info" + (1).to_bytes(4, "big") + (run.frames + 1).to_bytes(4, "big")
+    tag += b"LAME".ljust(21, b"\0") + (delay << 12).to_bytes(3, "big")
+    silence = head.ljust(header.size, b"\0")
+    return (head.ljust(header.tag, b"\0") + tag).ljust(header.size, b"\0") + silence

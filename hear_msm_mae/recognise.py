@@ -1,0 +1,205 @@
+"""Which files are audio: by their first bytes, whatever their names say."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import soundfile
+
+from .bytes_of import Bytes
+from .files import printable
+from .mpeg import begins_frames
+
+# Formats that PyAV reads and libsndfile does not.
+PYAV_FORMATS = frozenset(
+    ("aac", "ac3", "amr", "ape", "asf", "dsf", "flv", "matroska", "mp4", "tta", "wavpack")
+)
+
+# Endings beside the format names that libsndfile reports. RAW is left out: such a file does not
+# say its rate, so it has to be converted by somebody who knows.
+_MORE_ENDINGS = """
+    3gp 8svx aac ac3 aif aifc amr ape bwf dsf flv iff m4a m4b mka mkv mov mp2 mp4 oga opus sf snd
+    sph tta wave webm wma wv
+"""
+AUDIO_SUFFIXES: frozenset[str] = frozenset(
+    f".{name.lower()}" for name in (*soundfile.available_formats(), *_MORE_ENDINGS.split())
+) - {".raw"}
+
+_MAGIC = {
+    b"caff": "caf",
+    b".snd": "au",
+    b"dns.": "au",
+    b"fLaC": "flac",
+    b"OggS": "ogg",
+    b"Creative Voice File": "voc",
+    b"NIST_1A": "nist",
+    b"\x64\xa3\x01\x00": "ircam",
+    b"\x00\x01\xa3\x64": "ircam",
+    b" paf": "paf",
+    b"fap ": "paf",
+    b"PVF1": "pvf",
+    b"2BIT": "avr",
+    b"ALawSoundFile**": "wve",
+    b"Extended Instrument: ": "xi",
+    b"riff\x2e\x91\xcf\x11": "w64",
+    b"\x1aE\xdf\xa3": "matroska",
+    b"0&\xb2u\x8ef\xcf\x11": "asf",
+    b"FLV\x01": "flv",
+    b"MAC ": "ape",
+    b"wvpk": "wavpack",
+    b"TTA1": "tta",
+    b"#!AMR": "amr",
+    b"DSD ": "dsf",
+}
+# Formats by what stands at byte 8 of a file that begins with one of these.
+_FORMS = {
+    b"RIFF": {b"WAVE": "wav"},
+    b"RIFX": {b"WAVE": "rifx"},
+    b"RF64": {b"WAVE": "rf64"},
+    b"BW64": {b"WAVE": "rf64"},
+    b"FORM": {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx"},
+}
+_PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jp2 ", b"jpx ")
+
+
+def has_pyav() -> bool:
+    """Whether PyAV is installed, which reads what libsndfile does not."""
+    return importlib.util.find_spec("av") is not None
+
+
+def sniff(path: str | Path) -> str | None:
+    """The format of an audio file, by its first bytes.
+
+    Returns:
+        "wav", "flac", "ogg", "mp3", "mp4", "matroska" (WebM too) ...; None: not audio, or a
+        format that does not say its name. A video may turn out to have no sound.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "noise.txt").write_bytes(b"fLaC and so on")
+    ...     sniff(Path(folder, "noise.txt"))
+    14
+    'flac'
+    """
+    with open(path, "rb", buffering=4096) as file:
+        data = Bytes(file)
+        start = data.after_id3()
+        head = data.at(start, 64)
+        form = _FORMS.get(head[:4])
+        if form is not None:
+            return form.get(head[8:12])
+        for magic, name in _MAGIC.items():
+            if head.startswith(magic):
+                return name
+        if head[4:8] == b"ftyp":
+            return None if head[8:12] in _PICTURES else "mp4"
+        if head[:1] == b"\xff":
+            if begins_frames(data, start):
+                return "mp3"
+            if _begins_adts(data, start):
+                return "aac"
+        if head[:2] == b"\x0b\x77":
+            return "ac3"
+        return "mp3" if start else None
+
+
+def _begins_adts(data: Bytes, position: int) -> bool:
+    """Whether two frames of AAC in ADTS begin there."""
+    for _ in range(2):
+        head = data.at(position, 6)
+        if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+            return False
+        position += (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return True
+
+
+def find_audio(
+    paths: Iterable[str | Path],
+    on_error: Callable[[OSError], None] | None = None,
+    left_out: Callable[[Path, str | None], None] | None = None,
+) -> list[Path]:
+    """Audio files: files as they are given, folders searched recursively.
+
+    Inside folders, files count that begin like audio, whatever their ending, and those whose
+    ending is in `AUDIO_SUFFIXES`, whatever they begin with: reading them tells what is wrong.
+    Hidden files and folders (a leading dot) are left out. Symbolic links are followed, each
+    folder is visited once.
+
+    Args:
+        paths: files and folders; a file is kept whatever its ending.
+        on_error: told of folders and files below that cannot be listed or read; by default they
+            are left out.
+        left_out: told of every other file in the folders: (path, reason) where nothing
+            installed reads the format, (path, None) where it is no audio. Without it the
+            former are returned too, and reading them tells what to install.
+
+    Returns:
+        Paths without repetition: arguments in their order, files of a folder sorted.
+
+    Raises:
+        FileNotFoundError: an argument does not exist.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.wav", "a.FLAC", ".hidden.wav", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_audio([folder])]
+    ['a.FLAC', 'b.wav']
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            for file in sorted(_walk(path, on_error)):
+                if _is_wanted(file, on_error, left_out):
+                    found[file] = None
+        elif path.exists():
+            found[path] = None
+        else:
+            raise FileNotFoundError(f"no such file or folder: {printable(path)}")
+    return list(found)
+
+
+def _is_wanted(
+    file: Path,
+    on_error: Callable[[OSError], None] | None,
+    left_out: Callable[[Path, str | None], None] | None,
+) -> bool:
+    by_ending = file.suffix.lower() in AUDIO_SUFFIXES
+    if by_ending and (left_out is None or has_pyav()):
+        return True
+    try:
+        kind = sniff(file)
+    except OSError as error:
+        if by_ending:
+            return True
+        if on_error is not None:
+            on_error(error)
+        return False
+    reason = None
+    if kind in PYAV_FORMATS and not has_pyav():
+        reason = f"format {kind} needs PyAV; run: pip install 'hear_msm_mae[formats]'"
+    if left_out is None or (reason is None and (kind or by_ending)):
+        return by_ending or kind is not None
+    left_out(file, reason)
+    return False
+
+
+def _walk(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
+    visited: set[str] = set()
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():  # not a pipe, not a dangling link
+                yield path
