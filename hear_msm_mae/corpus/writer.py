@@ -183,9 +183,7 @@ class CorpusWriter:
         del self._digests[num_shards(self._frames) :]
         for shard, digest in enumerate(self._digests):
             if not digest:
-                self._digests[shard] = shard_digest(
-                    self.folder, self.n_mels, shard, self._frames
-                )
+                self._digests[shard] = shard_digest(self.folder, self.n_mels, shard, self._frames)
         manifest = _csv(Clip._fields, rows)
         name = manifest_name(manifest)
         if not (self.folder / name).exists():

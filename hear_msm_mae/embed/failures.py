@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import printable, replacing
+from ..files import replacing
 from .formats.common import csv_text
 from .sources import Failure
 

@@ -8,7 +8,8 @@ every device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -84,9 +85,13 @@ class Batch(NamedTuple):
     levels: Tensor  # (b, 3) float32, dB: of the second crop, gain, tilt
     order: Tensor  # (b m, l) int64, permutations of the patches; the first ones stay visible
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what the function gives for each tensor."""
+        return Batch(*(x if x is None else function(x) for x in self))  # type: ignore[arg-type]
+
     def to(self, device: torch.device) -> Batch:
         """Copy to a device; in the background when the tensors are page-locked."""
-        return Batch(*(None if x is None else x.to(device, non_blocking=True) for x in self))
+        return self.map(lambda x: x.to(device, non_blocking=True))
 
 
 class Sampler:
@@ -155,10 +160,10 @@ class Sampler:
         )
         number = torch.arange(samples.start, samples.stop, device=device)
         keys = random_bits(self.seed, masks, step, number, s.model.rows * s.model.columns)
-        rest = (mixed, torch.stack(levels, dim=1), keys.argsort(dim=1, stable=True))
-        if pin:
-            rest = tuple(None if x is None else x.pin_memory() for x in rest)
-        return Batch(self._crops(bits[:, CLIP], bits[:, START], pin), second, *rest)
+        frames = self._crops(bits[:, CLIP], bits[:, START], pin)
+        order = keys.argsort(dim=1, stable=True)
+        batch = Batch(frames, second, mixed, torch.stack(levels, dim=1), order)
+        return batch.map(torch.Tensor.pin_memory) if pin else batch
 
     def place(self, clip_bits: Tensor, start_bits: Tensor) -> tuple[Tensor, Tensor]:
         """Clips and first frames of crops; negative when silence comes before the clip."""
@@ -172,7 +177,7 @@ class Sampler:
         return self.bank.crops(*place, self.settings.model.unit_frames, pin)
 
     def spectrogram(self, batch: Batch) -> Tensor:
-        """What the model sees: augmented and normalised, (b, f, t) float32, on the batch's device."""
+        """What the model sees: crops (b, f, t) float32, augmented and normalised."""
         x = batch.frames.float()
         level, gain, tilt = batch.levels[:, :, None, None].unbind(1)  # (b, 1, 1) each
         if self.gain or self.tilt or batch.second is not None:
@@ -206,7 +211,7 @@ def to_log_mel(power: Tensor) -> Tensor:
 
 def to_factor(decibels: Tensor) -> Tensor:
     """Factor of the power that so many dB are."""
-    return 10.0 ** (decibels / 10)
+    return (decibels * (math.log(10) / 10)).exp()
 
 
 def split_order(order: Tensor, mask_ratio: float) -> Mask:
@@ -260,7 +265,7 @@ def shares(settings: Settings, rank: int = 0, world_size: int = 1) -> list[range
 
 def feed(
     sampler: Sampler, parts: list[range], steps: Iterable[int], device: torch.device
-) -> Iterator[list[Batch]]:
+) -> Generator[list[Batch], None, None]:
     """The batches of some steps on a device, one list of parts a step.
 
     Where the bank is not on the device, a thread gathers the next step's crops in page-locked

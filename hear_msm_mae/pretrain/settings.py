@@ -21,10 +21,11 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse.typing import (
     ClosedUnitInterval,
+    NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
+    PositiveFloat,
     PositiveInt,
-    restricted_number_type,
 )
 
 from ..config import ModelConfig
@@ -52,10 +53,6 @@ CHANGEABLE = frozenset(
 _LATER = {"norm_mean", "norm_std", "layer", "embedding_scale", "scene_pooling"}
 MODEL_KEYS = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in _LATER]
 
-Amount = restricted_number_type("Amount", float, [(">=", 0), ("<", math.inf)])
-Length = restricted_number_type("Length", float, [(">", 0), ("<", math.inf)])
-BelowOne = restricted_number_type("BelowOne", float, [(">=", 0), ("<", 1)])
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -82,7 +79,7 @@ class Settings:
     """The model, from the settings of the same names as its fields."""
     norm_mean: float | None = None
     """Mean that is subtracted from the log-mel values, instead of that of the corpus."""
-    norm_std: Length | None = None
+    norm_std: PositiveFloat | None = None
     """What they are divided by, instead of the standard deviation of the corpus."""
 
     # -- objective -----------------------------------------------------------------------------
@@ -91,9 +88,9 @@ class Settings:
     teacher: str | None = None
     """For latents: weights whose frozen encoder sees the whole spectrogram. Targets are the mean
     over its blocks, each normalised per instance, then normalised per token."""
-    pixel_weight: Amount = 0.0
+    pixel_weight: NonNegativeFloat = 0.0
     """For latents: weight of the loss on the patch values beside."""
-    pooled_weight: Amount = 0.0
+    pooled_weight: NonNegativeFloat = 0.0
     """For latents: weight of the loss on the mean over all patches of the teacher's targets, which
     is predicted from the mean of the visible patches' embeddings."""
     mask_ratio: OpenUnitInterval = 0.75
@@ -102,16 +99,16 @@ class Settings:
     """Masks for each crop; `batch` counts every one as a sample. The teacher sees a crop once."""
 
     # -- data ----------------------------------------------------------------------------------
-    source_weights: dict[str, Amount] = field(default_factory=dict)
+    source_weights: dict[str, NonNegativeFloat] = field(default_factory=dict)
     """Factor per source folder on its share of the crops; 1 where not named, 0 leaves out."""
-    gain_db: Amount = 0.0
+    gain_db: NonNegativeFloat = 0.0
     """Random gain of each crop, uniform in +- this many dB; 0 is off."""
-    tilt_db: Amount = 0.0
+    tilt_db: NonNegativeFloat = 0.0
     """Random slope of each crop's spectrum: uniform in +- this many dB at the highest mel bin and
     the opposite at the lowest; 0 is off."""
     mix: ClosedUnitInterval = 0.0
     """Share of the crops to which a second, randomly quieter crop is added (in power)."""
-    holdout: BelowOne = 0.01
+    holdout: ClosedUnitInterval = 0.01
     """Share of the clips that is never trained on and serves for the held-out loss."""
     bank: Literal["auto", "device", "host"] = "auto"
     """Where the corpus lies: in the GPU's memory, memory-mapped on the host, or what fits."""
@@ -121,25 +118,25 @@ class Settings:
     """Length of the run in optimiser steps; give one of steps, samples, epochs, minutes."""
     samples: PositiveInt | None = None
     """Length of the run in samples (crops times `masks`)."""
-    epochs: Length | None = None
+    epochs: PositiveFloat | None = None
     """Length of the run in epochs of one crop per 10 s of audio (an AudioSet clip)."""
-    minutes: Length | None = None
+    minutes: PositiveFloat | None = None
     """Length of the run on the clock, which the learning rate follows; one process only."""
     batch: PositiveInt = 128
     """Samples per optimiser step, over all processes and accumulation steps."""
     accumulation: PositiveInt = 1
     """Parts that each process computes its share of the batch in (saves memory)."""
-    base_lr: Amount = 1.5e-4
+    base_lr: NonNegativeFloat = 1.5e-4
     """Peak learning rate per 128 samples: lr = base_lr * batch / 128."""
-    warmup: BelowOne = 0.1
+    warmup: ClosedUnitInterval = 0.1
     """Share of the run in which the learning rate rises from 0; then cosine to 0."""
-    beta1: BelowOne = 0.9
+    beta1: ClosedUnitInterval = 0.9
     """AdamW: decay of the mean of the gradients."""
-    beta2: BelowOne = 0.95
+    beta2: ClosedUnitInterval = 0.95
     """AdamW: decay of the mean of their squares."""
-    weight_decay: Amount = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """AdamW: weight decay of matrices; biases, norms and tokens have none."""
-    clip_norm: Amount = 1.0
+    clip_norm: NonNegativeFloat = 1.0
     """Largest norm of the gradient, longer ones are scaled down; 0 is off."""
     max_bad_steps: PositiveInt = 20
     """Steps with NaN/Inf loss or gradient in a row after which the run stops."""
@@ -166,7 +163,7 @@ class Settings:
     """Nodes when not launched by torchrun."""
 
     # -- watching ------------------------------------------------------------------------------
-    checkpoint_minutes: Amount = 10.0
+    checkpoint_minutes: NonNegativeFloat = 10.0
     """Minutes between checkpoints; 0 is off."""
     checkpoint_steps: NonNegativeInt = 0
     """Steps between checkpoints; 0 is off."""
@@ -308,13 +305,20 @@ def _parsed(configs: Iterable[Mapping[str, Any]], words: Iterable[str]) -> dict[
     except argparse.ArgumentError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{reason} (`hear-msm-mae pretrain --help` lists the settings)") from error
-    found_dict: dict[str, Any] = found.as_dict()
-    found_dict.pop("config")
-    return found_dict
+    found.pop("config")
+    # Plain numbers instead of those of restricted types, which YAML and pickle do not take.
+    plain: dict[str, Any] = json.loads(json.dumps(found.as_dict()))
+    return plain
 
 
 def _check(s: Settings) -> None:
-    """Raise ValueError for settings that do not fit together."""
+    """Raise ValueError for settings that do not fit together, or by themselves."""
+    for name, value in vars(s).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+    for name in ("holdout", "warmup", "beta1", "beta2"):
+        if getattr(s, name) >= 1:
+            raise ValueError(f"{name} must be below 1, got {getattr(s, name)}")
     lengths = {name: getattr(s, name) for name in ("steps", "samples", "epochs", "minutes")}
     if sum(value is not None for value in lengths.values()) != 1:
         raise ValueError(

@@ -20,7 +20,7 @@ from hear_msm_mae.corpus.prepare import prepare
 FILES = 60
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
 }
 # The command, with the index written after every file and a largest size of each file in bytes.
 PROGRAM = """
