@@ -15,7 +15,8 @@ import torch
 
 from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.log_mel import SILENCE
-from hear_msm_mae.pretrain.settings import Settings, from_dict
+from hear_msm_mae.pretrain.parsing import from_dict
+from hear_msm_mae.pretrain.settings import Settings
 
 # A model that takes milliseconds per step: 5 x 2 patches, 32 channels.
 QUICK = {

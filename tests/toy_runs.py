@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from hear_msm_mae.pretrain import snapshots
-from hear_msm_mae.pretrain.reporting import without_tensorflow
+from hear_msm_mae.pretrain.scalars import read as scalars
+
+__all__ = ["identical", "newest", "scalars", "snapshot"]
 
 
 def newest(run_dir):
@@ -22,16 +24,6 @@ def identical(first, second):
         )
     ]
     return weights and all(moments) and first.progress.step == second.progress.step
-
-
-def scalars(run_dir, folder="tensorboard"):
-    """{tag: {step: value}} of the TensorBoard files."""
-    without_tensorflow()
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run_dir / folder))
-    events.Reload()
-    return {t: {e.step: e.value for e in events.Scalars(t)} for t in events.Tags()["scalars"]}
 
 
 def snapshot(folder):

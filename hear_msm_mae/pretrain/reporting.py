@@ -6,15 +6,13 @@ import contextlib
 import logging
 import sys
 import time
-import types
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.fabric import Fabric
 from tqdm import tqdm
 
 from ..mae import MaskedAutoencoder
+from . import scalars
 from .evaluate import Evaluation
 from .hardware import matmul_peak, training_flops
 from .objectives import LatentPredictor
@@ -22,9 +20,6 @@ from .sampling import Sampler
 from .settings import Settings
 from .snapshots import Progress
 from .step import Report
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +60,7 @@ class Reporter:
                 plain / 1e9,
             )
         self.evaluation = Evaluation(settings, sampler.bank, fabric, model)
-        self.writer = summary_writer(Path(settings.run_dir) / "tensorboard", self.first + 1)
+        self.writer = scalars.writer(settings.run_dir, self.first + 1)
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
@@ -109,7 +104,7 @@ class Reporter:
         if self.active:
             self.bar.update()
 
-    def scalars(self, progress: Progress, report: Report, lr: float) -> None:
+    def look(self, progress: Progress, report: Report, lr: float) -> None:
         """Write what is known after a step, whose counters are new."""
         if not self.active:
             return
@@ -123,7 +118,7 @@ class Reporter:
         steps = self.steps + 1 - self.steps_before
         elapsed = max(now - self.reported, 1e-9)
         rate = steps / elapsed  # steps per second
-        scalars = {
+        values = {
             "loss": report.loss,
             "lr": lr,
             "gradient_norm": report.norm,
@@ -132,13 +127,13 @@ class Reporter:
             "data_wait_share": (self.waited - self.waited_before) / elapsed,
             "matmul_share": rate * self.flops / self.peak,
         }
-        for name, value in scalars.items():
+        for name, value in values.items():
             self.writer.add_scalar(name, value, progress.step)
         self.reported, self.waited_before, self.steps_before = now, self.waited, self.steps + 1
         line = (
-            f"loss {report.loss:.4f}  lr {lr:.2e}  {scalars['samples_per_second']:.1f} samples/s  "
-            f"data wait {scalars['data_wait_share']:.1%}  "
-            f"matmul peak {scalars['matmul_share']:.0%}"
+            f"loss {report.loss:.4f}  lr {lr:.2e}  {values['samples_per_second']:.1f} samples/s  "
+            f"data wait {values['data_wait_share']:.1%}  "
+            f"matmul peak {values['matmul_share']:.0%}"
         )
         self.bar.set_postfix_str(line)
         if self.total is None:
@@ -163,19 +158,3 @@ class Reporter:
         log.info("checkpoint at step %d  %s", step, text)
         spent = time.monotonic() - start  # is not the time of a step
         self.began, self.reported = self.began + spent, self.reported + spent
-
-
-def summary_writer(folder: Path, first: int) -> SummaryWriter:
-    """A writer of TensorBoard files that forgets what a killed run wrote from step `first` on."""
-    without_tensorflow()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first)
-
-
-def without_tensorflow() -> None:
-    """Keep TensorBoard from importing TensorFlow, which takes up to a minute.
-
-    It looks for a module of this name, and then uses the parts that it brings along itself.
-    """
-    sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))

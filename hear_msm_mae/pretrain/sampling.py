@@ -135,6 +135,7 @@ class Sampler:
         cumulative = weights.cumsum(0)
         thresholds = (cumulative / cumulative[-1] * 2.0**53).long()
         self.thresholds = thresholds.to(bank.device)  # (c,) of 53-bit integers
+        self._places: dict[range, Tensor | None] = {}
 
     def batch(self, step: int, samples: range, pin: bool = False) -> Batch:
         """Samples of the global batch of a step; `masks` in a row share a crop.
@@ -149,9 +150,8 @@ class Sampler:
         crops = range(samples.start // s.masks, samples.stop // s.masks)
         number = torch.arange(crops.start, crops.stop, device=device)
         bits = random_bits(self.seed, stream, step, number, 7)
-        second = mixed = None
-        if places := mixed_places(crops, self.mix):
-            mixed = torch.tensor(places, device=device)
+        second, mixed = None, self._mixed(crops)
+        if mixed is not None:
             second = self._crops(bits[mixed, MIX_CLIP], bits[mixed, MIX_START], pin)
         levels = (
             between(bits[:, MIX_LEVEL], *MIX_DB),
@@ -172,22 +172,30 @@ class Sampler:
         spare = self.bank.lengths[clips] - self.settings.model.unit_frames
         return clips, below(start_bits, spare.abs() + 1) * spare.sign()
 
+    def _mixed(self, crops: range) -> Tensor | None:
+        """Places of the crops that are mixed, on the device; kept, as copying would wait for it."""
+        if crops not in self._places:
+            places = mixed_places(crops, self.mix)
+            found = torch.tensor(places, device=self.bank.device) if places else None
+            self._places[crops] = found
+        return self._places[crops]
+
     def _crops(self, clip_bits: Tensor, start_bits: Tensor, pin: bool) -> Tensor:
         place = self.place(clip_bits.contiguous(), start_bits)
         return self.bank.crops(*place, self.settings.model.unit_frames, pin)
 
     def spectrogram(self, batch: Batch) -> Tensor:
         """What the model sees: crops (b, f, t) float32, augmented and normalised."""
-        x = batch.frames.float()
+        x = batch.frames.to(torch.float32, copy=True)  # all else is done in place
         level, gain, tilt = batch.levels[:, :, None, None].unbind(1)  # (b, 1, 1) each
         if self.gain or self.tilt or batch.second is not None:
-            power = to_power(x)
+            to_power(x)
             if batch.second is not None and batch.mixed is not None:
-                second = to_power(batch.second.float()) * to_factor(level[batch.mixed])
-                power = power.index_add(0, batch.mixed, second)
+                second = to_power(batch.second.float()).mul_(to_factor(level[batch.mixed]))
+                x.index_add_(0, batch.mixed, second)
             slope = torch.linspace(-1.0, 1.0, x.shape[-1], device=x.device)
-            x = to_log_mel(power * to_factor(gain + tilt * slope))
-        return ((x - self.mean) / self.std).transpose(1, 2)
+            to_log_mel(x.mul_(to_factor(gain + tilt * slope if self.tilt else gain)))
+        return x.sub_(self.mean).div_(self.std).transpose(1, 2)
 
 
 def mixed_places(crops: range, share: float) -> list[int]:
@@ -200,13 +208,13 @@ def mixed_places(crops: range, share: float) -> list[int]:
 
 
 def to_power(log_mel: Tensor) -> Tensor:
-    """Mel power of log-mel values."""
-    return (log_mel.exp() - LOG_EPS).clamp_min(0)
+    """Mel power of log-mel values, in their place."""
+    return log_mel.exp_().sub_(LOG_EPS).clamp_min_(0)
 
 
 def to_log_mel(power: Tensor) -> Tensor:
-    """Log-mel values of mel power; the inverse of `to_power`."""
-    return (power + LOG_EPS).log()
+    """Log-mel values of mel power, in its place; the inverse of `to_power`."""
+    return power.add_(LOG_EPS).log_()
 
 
 def to_factor(decibels: Tensor) -> Tensor:
@@ -269,7 +277,7 @@ def feed(
     """The batches of some steps on a device, one list of parts a step.
 
     Where the bank is not on the device, a thread gathers the next step's crops in page-locked
-    memory, and they are copied while the device computes.
+    memory while the device computes, and nobody waits for their copies.
     """
     if sampler.bank.device == device:
         for step in steps:

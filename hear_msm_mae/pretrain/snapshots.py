@@ -17,7 +17,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..files import replacing
-from .settings import CHANGEABLE, Settings, from_dict
+from .parsing import from_dict
+from .settings import CHANGEABLE, Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Progress:
 
 @dataclasses.dataclass
 class Snapshot:
-    """A checkpoint in memory; tensors are on the CPU."""
+    """A checkpoint in memory."""
 
     model: dict[str, Any]
     optimizer: dict[str, Any]
@@ -186,14 +187,3 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
             f"the run in {settings.run_dir} cannot be resumed: {'; '.join(changed)}. Set it back, "
             "or choose another run_dir (init_from=WEIGHTS goes on from exported weights)"
         )
-
-
-def on_cpu(value: Any) -> Any:
-    """A nested state dictionary with its tensors on the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {k: on_cpu(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_cpu(v) for v in value)
-    return value

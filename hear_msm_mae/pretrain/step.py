@@ -118,7 +118,8 @@ class Stepper:
         self.inputs = [part.map(torch.clone) for part in parts]
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            # Other threads may go on: one of them reserves page-locked memory for batches.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self._compute(self.inputs)
             self.graph = graph
         except RuntimeError as error:
@@ -140,7 +141,8 @@ class Stepper:
             losses.append(loss.detach())
         loss = torch.stack(losses).mean()
         if fabric.world_size > 1:
-            loss = fabric.all_reduce(loss, reduce_op="mean")
+            torch.distributed.all_reduce(loss)  # Fabric's waits for the device
+            loss = loss / fabric.world_size
         # Gradients are already averaged over the processes, so all find the same norm.
         limit = s.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)

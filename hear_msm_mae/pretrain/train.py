@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from ..checkpoints.native import Checkpoint, save_checkpoint
 from ..corpus.bank import Bank
 from ..files import replacing
 from ..mae import MaskedAutoencoder
@@ -116,51 +115,11 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
     sampler = Sampler(bank, settings)
     first = fabric.global_rank == 0
     alone = snapshots.locked(settings.run_dir) if first else contextlib.nullcontext()
-    with alone, denormals_flushed():
+    with alone, denormals_flushed(), _failures_named(settings):
         outcome = _Run(settings, sampler, fabric, model, resumed, teacher).train(parts)
     if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
     return outcome
-
-
-def export(
-    run_dir: str | Path,
-    out_path: str | Path,
-    encoder_only: bool = False,
-    half: bool = False,
-    layer: int | None = None,
-    embedding_scale: float = 1.0,
-) -> Path:
-    """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
-
-    The same run gives the same bytes. A run on latents without `pixel_weight` has no decoder that
-    could reconstruct, so its encoder is exported alone.
-
-    Args:
-        run_dir: folder of the run.
-        out_path: file to write, `.safetensors`.
-        encoder_only: leave out the decoder (reconstructions need it, embeddings do not).
-        half: store float16.
-        layer: block that `load_model` reads by default, see `ModelConfig.layer`.
-        embedding_scale: factor of the embeddings, see `ModelConfig.embedding_scale`.
-
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-        ValueError: no checkpoint can be read, a wrong suffix, no such block, or no such factor.
-    """
-    out_path = Path(out_path)
-    if out_path.suffix != ".safetensors":
-        raise ValueError(f"out_path must end in .safetensors, got {str(out_path)!r}")
-    run = snapshots.load_latest(run_dir)
-    if run is None:
-        raise FileNotFoundError(f"no checkpoints of a run in {run_dir}")
-    config = run.settings.model_config(*run.norm)
-    config = dataclasses.replace(config, layer=layer, embedding_scale=embedding_scale)
-    encoder_only |= run.settings.objective == "latents" and not run.settings.pixel_weight
-    parts = ("encoder.",) if encoder_only else ("encoder.", "decoder.")
-    tensors = {name: x for name, x in run.model.items() if name.startswith(parts)}
-    save_checkpoint(out_path, Checkpoint(config, tensors), half=half)
-    return out_path
 
 
 class _Run:
@@ -258,7 +217,7 @@ class _Run:
         """Ask the device for the counters of the steps so far, and report them."""
         progress = self.progress
         report = self.step.report()
-        reporter.scalars(progress, report, lr)
+        reporter.look(progress, report, lr)
         progress.skipped, progress.bad_in_a_row = report.skipped, report.bad_in_a_row
         if report.worst >= self.settings.max_bad_steps:
             kept = snapshots.checkpoints(self.settings.run_dir)
@@ -284,8 +243,8 @@ class _Run:
         if self.fabric.global_rank == 0:
             bank = self.sampler.bank
             snapshot = snapshots.Snapshot(
-                snapshots.on_cpu(self.model.state_dict()),
-                snapshots.on_cpu(self.step.optimizer.state_dict()),
+                self.model.state_dict(),
+                self.step.optimizer.state_dict(),
                 self.progress,
                 self.settings,
                 (bank.mean, bank.std),
@@ -317,6 +276,23 @@ class _Run:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _failures_named(settings: Settings) -> Iterator[None]:
+    """Say what to do when a GPU fails or its memory is full; no checkpoint is touched then."""
+    try:
+        yield
+    except (
+        torch.OutOfMemoryError,
+        getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
+    ) as e:
+        kept = snapshots.checkpoints(settings.run_dir)
+        full = "raise accumulation, or set bank=host; " if "memory" in str(e) else ""
+        raise OSError(
+            f"the GPU failed: {str(e).splitlines()[0]}; the newest checkpoint is "
+            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to go on from it"
+        ) from e
 
 
 def _digest(teacher: str | None) -> str:

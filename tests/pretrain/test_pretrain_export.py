@@ -11,7 +11,8 @@ from toy_runs import newest
 
 import hear_msm_mae
 from hear_msm_mae.checkpoints.native import load_checkpoint
-from hear_msm_mae.pretrain.train import export, pretrain
+from hear_msm_mae.pretrain.export import export
+from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning"),
@@ -35,7 +36,7 @@ def test_export_is_what_load_model_takes(finished, tmp_path):
 
 def test_export_gives_the_same_bytes_every_time(finished, tmp_path):
     """In processes of their own: the order of a hash table differs from one to the next."""
-    code = "import sys; from hear_msm_mae.pretrain.train import export; export(*sys.argv[1:])"
+    code = "import sys; from hear_msm_mae.pretrain.export import export; export(*sys.argv[1:])"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
     for path in paths:

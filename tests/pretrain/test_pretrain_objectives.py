@@ -13,8 +13,9 @@ from hear_msm_mae.checkpoints.native import load_checkpoint
 from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.mae import MaskedAutoencoder, random_mask
 from hear_msm_mae.pretrain import hardware, snapshots
+from hear_msm_mae.pretrain.export import export
 from hear_msm_mae.pretrain.objectives import LatentPredictor
-from hear_msm_mae.pretrain.train import export, pretrain
+from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning"),

@@ -342,10 +342,10 @@ def augmented(power, seconds=None, levels=(0.0, 0.0, 0.0), **settings):
     """Mel power after augmentation, of a crop with the same power in all frames."""
     corpus = ToyCorpus((32,), ("a",), mean=0.0, std=1.0)
     sampler = Sampler(corpus, quick("unused", **settings))
-    log_mel = torch.log(torch.tensor(power, dtype=torch.float32) + 2**-23).expand(1, 32, 80)
+    log_mel = torch.log(torch.tensor(power, dtype=torch.float32) + 2**-23).repeat(1, 32, 80)
     second = None
     if seconds is not None:
-        second = torch.log(torch.tensor(seconds) + 2**-23).expand(1, 32, 80)
+        second = torch.log(torch.tensor(seconds) + 2**-23).repeat(1, 32, 80)
     mixed = None if second is None else torch.tensor([0])
     order = torch.arange(10)[None]
     drawn = sampling.Batch(log_mel, second, mixed, torch.tensor([levels]), order)

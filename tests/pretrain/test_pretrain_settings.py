@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hear_msm_mae.pretrain import settings as module
-from hear_msm_mae.pretrain.settings import from_dict, help_text, load_recipe, recipe_names
+from hear_msm_mae.pretrain import parsing as module
+from hear_msm_mae.pretrain.parsing import from_dict, help_text, load_recipe, recipe_names
 
-RECIPES = ["base-80x208p16x16", "base-80x208p16x4", "base-80x512p16x16", "small-cpu", "tiny-smoke"]
+RECIPES = [
+    *("base-80x208p16x16", "base-80x208p16x4", "base-80x512p16x16"),
+    *("small-cpu", "small-gpu", "tiny-smoke"),
+]
 
 
 def test_recipes_that_are_shipped():

@@ -173,7 +173,7 @@ def test_scalars_and_settings_are_written(finished):
     } <= set(recorded)
     assert recorded["samples_per_second"][10] > 0
     assert 0 <= recorded["data_wait_share"][10] < 1
-    from hear_msm_mae.pretrain.settings import load_recipe
+    from hear_msm_mae.pretrain.parsing import load_recipe
 
     assert load_recipe(finished / "settings.yaml") == newest(finished).settings
 
@@ -230,6 +230,25 @@ def test_hardware_that_is_not_there_is_refused(copy, changes, message):
     assert snapshot(copy) == before
 
 
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (getattr(torch, "AcceleratorError", torch.OutOfMemoryError)("CUDA error: bus"), "repeat"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "raise accumulation, or set bank=host"),
+    ],
+)
+def test_device_that_fails_leaves_the_checkpoints(copy, monkeypatch, error, advice):
+    def fail(self, parts, lr):
+        raise error
+
+    before = snapshots.checkpoints(copy)[0].read_bytes()
+    monkeypatch.setattr(train.Stepper, "__call__", fail)
+    with pytest.raises(OSError, match=f"the GPU failed: CUDA .*step-000000008.pt; {advice}"):
+        pretrain(quick(copy), corpus=ToyCorpus())
+    assert snapshots.checkpoints(copy)[0].read_bytes() == before
+    assert not list((copy / "checkpoints").glob(".*"))
+
+
 def test_bank_that_does_not_fit_is_refused(monkeypatch):
     """By a GPU of 100 bytes, of which 40 are free."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40, 100))
@@ -244,11 +263,11 @@ def test_bank_that_does_not_fit_is_refused(monkeypatch):
 def test_tensorboard_does_not_import_tensorflow(tmp_path):
     code = (
         "import sys\n"
-        "from pathlib import Path\n"
-        "from hear_msm_mae.pretrain.reporting import summary_writer\n"
-        "summary_writer(Path(sys.argv[1]), 1).add_scalar('loss', 1.0, 1)\n"
+        "from hear_msm_mae.pretrain import scalars\n"
+        "with scalars.writer(sys.argv[1], 1) as writer:\n"
+        "    writer.add_scalar('loss', 1.0, 1)\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
-    assert scalars(tmp_path.parent / tmp_path.name, folder="")["loss"] == {1: 1.0}
+    assert scalars(tmp_path)["loss"] == {1: 1.0}
