@@ -111,7 +111,14 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
 
     def measured() -> Iterator[NDArray[np.float32]]:
         nonlocal samples
-        for block in stream_audio(task.file, _BLOCK_SECONDS):
+        blocks = stream_audio(task.file, _BLOCK_SECONDS)
+        while True:
+            try:
+                block = next(blocks, None)
+            except OSError as error:  # of the file; those of the spool are not caught
+                raise ValueError(error.strerror or str(error)) from error
+            if block is None:
+                return
             samples += len(block)
             levels.append(window_levels(block))
             yield block
@@ -122,7 +129,7 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
             if not values.isfinite().all():
                 raise ValueError("sample values too large for a power spectrum")
             file.write(values.cpu().numpy().data)
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         reason = str(error).removeprefix(f"{printable(task.file)}: ")
         return Extracted(sha256, f"unreadable: {reason}", samples / SAMPLE_RATE)
     seconds = samples / SAMPLE_RATE

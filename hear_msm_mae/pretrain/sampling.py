@@ -45,9 +45,9 @@ def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) 
         (b, count) int64, all 64 bits random.
 
     >>> random_bits(0, 0, 0, torch.arange(2), 1).flatten().tolist()
-    [7585459932892154741, 2190405131386434410]
+    [7780345916685949976, 5167107053587251381]
     """
-    key = torch.zeros((), dtype=torch.int64)
+    key = torch.tensor(_GOLDEN)  # not zero, which is scrambled to itself
     for word in (seed, stream, step):
         key = _scrambled(key * _GOLDEN + word)
     rows = _scrambled(samples * _GOLDEN + int(key))  # (b,)

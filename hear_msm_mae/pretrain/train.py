@@ -106,7 +106,7 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
     if settings.minutes is not None and fabric.world_size > 1:
         raise ValueError(
             f"minutes={settings.minutes} with {fabric.world_size} processes, whose clocks differ; "
-            "give steps, samples or epochs"
+            "give steps, samples or epochs, or set devices=1"
         )
     parts = shares(settings, fabric.global_rank, fabric.world_size)
     config = settings.model_config(corpus.mean, corpus.std)

@@ -190,6 +190,20 @@ def test_report_of_what_is_left_out(source, tmp_path):
     assert report.prepared == 4
 
 
+def test_a_disk_that_fails_to_read_costs_one_file(source, tmp_path, monkeypatch):
+    from hear_msm_mae.corpus import extract
+
+    def failing(path, seconds):
+        if path.endswith("c.ogg"):
+            raise OSError(5, "Input/output error")
+        yield from stream(path, seconds)
+
+    stream = extract.stream_audio
+    monkeypatch.setattr(extract, "stream_audio", failing)
+    assert run(source, tmp_path / "corpus").skipped == {"unreadable": 1}
+    assert reasons(tmp_path / "corpus") == {"speech/c.ogg": "unreadable: Input/output error"}
+
+
 def test_long_silence_is_cut_out_and_short_pauses_stay(tmp_path):
     tone, pause, gap = noise(3.0), np.zeros((24000, 1), np.float32), noise(5.0, level=3e-4)
     write(tmp_path / "source" / "a.wav", np.concatenate([tone, gap, tone, pause, tone]))

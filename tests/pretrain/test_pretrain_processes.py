@@ -9,10 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from toy_runs import identical, newest, scalars
 
+from hear_msm_mae.corpus.prepare import prepare
 from hear_msm_mae.pretrain import snapshots
 
 PROGRAM = str(Path(__file__).parents[1] / "toy_corpus.py")
@@ -91,6 +94,20 @@ def test_two_processes_follow_one(tmp_path):
     difference = torch.cat([(first[k] - second[k]).abs().flatten() for k in first])
     assert difference.max() <= moved
     assert difference.mean() <= 1e-3 * moved
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(tmp_path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal(64000)
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "noise.wav", wave, 16000)
+    prepare([tmp_path / "audio"], tmp_path / "corpus", workers=0, progress=False)
+    command = [*TORCHRUN, "-m", "hear_msm_mae", "pretrain", "tiny-smoke", "steps=2", "batch=4"]
+    command += [f"corpus={tmp_path / 'corpus'}", f"run_dir={tmp_path / 'run'}", "depth=1"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "step 2 of 2" in done.stdout
+    assert newest(tmp_path / "run").progress.step == 2
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def plain_bits(seed, stream, step, sample, column):
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
         return z ^ (z >> 31)
 
-    golden, key = 0x9E3779B97F4A7C15, 0
+    golden = key = 0x9E3779B97F4A7C15
     for word in (seed, stream, step):
         key = finaliser((key * golden + word) & MASK)
     row = finaliser((sample * golden + key) & MASK)

@@ -136,6 +136,15 @@ def test_help_shows_every_setting_with_its_text():
     assert "Channels of the encoder." in text
 
 
+def test_help_of_the_command_shows_the_settings(run):
+    for word in ("--help", "-h"):
+        result = run("pretrain", word)
+        assert result.status == 0
+        assert "--mask_ratio" in result.out
+        assert "small-cpu" in result.out
+        assert "KEY=VALUE" in result.out
+
+
 def test_sizes():
     for size, expected in {"tiny": (192, 12, 3), "large": (1024, 24, 16)}.items():
         config = from_dict({"steps": 1, "size": size}).model_config(-7.5, 3.5)
