@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import soundfile
 import torch
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
+from toy_corpus import ToyCorpus, quick
 from visual_commands import command, write_odd_clips
 
 from hear_msm_mae import cli, load_model
@@ -27,6 +29,8 @@ from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.mae import Decoder, MaskedAutoencoder
 from hear_msm_mae.model import HearModel
+from hear_msm_mae.pretrain import hardware, snapshots
+from hear_msm_mae.pretrain.train import pretrain
 
 # So that their failures show values like those of test files do.
 pytest.register_assert_rewrite("cli_errors", "embed_rows", "pth_files")
@@ -266,3 +270,37 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     level = root.level
     yield run
     root.setLevel(level)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pretraining runs
+# ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A run of 12 steps with checkpoints at 4, 8 and 12; only to be read."""
+    folder = tmp_path_factory.mktemp("finished")
+    peak_size, hardware.PEAK_SIZE = hardware.PEAK_SIZE, 64
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pretrain(quick(folder, checkpoint_steps=4), corpus=ToyCorpus())
+    torch.set_num_threads(threads)
+    hardware.PEAK_SIZE = peak_size
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of it in which the newest checkpoint is that of step 8."""
+    shutil.copytree(finished, tmp_path / "run")
+    snapshots.checkpoints(tmp_path / "run")[0].unlink()
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def small_and_alone(monkeypatch) -> Iterator[None]:
+    """One thread, and a peak that is measured in no time."""
+    monkeypatch.setattr(hardware, "PEAK_SIZE", 64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

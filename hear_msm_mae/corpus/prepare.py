@@ -24,12 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 from ..files import available_cpus
 from .extract import (
@@ -309,10 +305,8 @@ def _check_dest(dest: Path, n_mels: int, cutting: dict[str, float]) -> dict[str,
 @contextlib.contextmanager
 def _locked(dest: Path) -> Iterator[None]:
     """Keep a second run away from DEST; the lock goes with the process, however it ends."""
-    with (dest / _LOCK).open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f"another process is preparing {dest}; wait for it") from error
-        yield
+    try:
+        with FileLock(dest / _LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(f"another process is preparing {dest}; wait for it") from error

@@ -187,3 +187,24 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
             f"the run in {settings.run_dir} cannot be resumed: {'; '.join(changed)}. Set it back, "
             "or choose another run_dir (init_from=WEIGHTS goes on from exported weights)"
         )
+
+
+@contextlib.contextmanager
+def device_failures_named(run_dir: str | Path) -> Iterator[None]:
+    """Say what to do when a GPU fails or its memory is full; no checkpoint is touched then.
+
+    Raises:
+        OSError: names the failure, the newest checkpoint and what to do.
+    """
+    try:
+        yield
+    except (
+        torch.cuda.OutOfMemoryError,
+        getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError),
+    ) as e:
+        kept = checkpoints(run_dir)
+        full = "raise accumulation, or set bank=host; " if "memory" in str(e) else ""
+        raise OSError(
+            f"the GPU failed: {str(e).splitlines()[0]}; the newest checkpoint is "
+            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to go on from it"
+        ) from e

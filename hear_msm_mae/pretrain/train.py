@@ -115,7 +115,7 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
     sampler = Sampler(bank, settings)
     first = fabric.global_rank == 0
     alone = snapshots.locked(settings.run_dir) if first else contextlib.nullcontext()
-    with alone, denormals_flushed(), _failures_named(settings):
+    with alone, denormals_flushed(), snapshots.device_failures_named(settings.run_dir):
         outcome = _Run(settings, sampler, fabric, model, resumed, teacher).train(parts)
     if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
@@ -276,23 +276,6 @@ class _Run:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _failures_named(settings: Settings) -> Iterator[None]:
-    """Say what to do when a GPU fails or its memory is full; no checkpoint is touched then."""
-    try:
-        yield
-    except (
-        torch.OutOfMemoryError,
-        getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
-    ) as e:
-        kept = snapshots.checkpoints(settings.run_dir)
-        full = "raise accumulation, or set bank=host; " if "memory" in str(e) else ""
-        raise OSError(
-            f"the GPU failed: {str(e).splitlines()[0]}; the newest checkpoint is "
-            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to go on from it"
-        ) from e
 
 
 def _digest(teacher: str | None) -> str:

@@ -233,8 +233,14 @@ def test_hardware_that_is_not_there_is_refused(copy, changes, message):
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (getattr(torch, "AcceleratorError", torch.OutOfMemoryError)("CUDA error: bus"), "repeat"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "raise accumulation, or set bank=host"),
+        (
+            getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)("CUDA error: bus"),
+            "repeat",
+        ),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory."),
+            "raise accumulation, or set bank=host",
+        ),
     ],
 )
 def test_device_that_fails_leaves_the_checkpoints(copy, monkeypatch, error, advice):
