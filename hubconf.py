@@ -3,7 +3,7 @@
 from typing import Any
 
 # Checked by torch.hub after this file is imported, so the package is imported later.
-dependencies = ["einops", "safetensors", "soundfile", "soxr", "torch", "torchaudio"]
+dependencies = ["einops", "safetensors", "soundfile", "soxr", "torch"]
 
 
 def msm_mae(weights: str = "", **options: Any) -> Any:

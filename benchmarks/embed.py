@@ -30,13 +30,13 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from hear_msm_mae.embed.pipeline import UnitEncoder
 
 from benchmarks import measure
 from benchmarks.inference import RESULTS, build
 from hear_msm_mae import get_scene_embeddings
 from hear_msm_mae.audio import find_audio, read_audio
 from hear_msm_mae.config import SAMPLE_RATE
-from hear_msm_mae.embed.pipeline import UnitEncoder
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 from hear_msm_mae.model import HearModel

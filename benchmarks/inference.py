@@ -1,85 +1,61 @@
-"""Speed and memory of embedding, against a plain path (benchmarks/plain.py).
+"""Speed and memory of embedding, against the peers' runtime (benchmarks/plain.py).
 
-    python -m benchmarks.inference [--quick] [--write]
+    python -m benchmarks.inference [--device cuda] [--quick] [--write]
 
 From the root of the repository. Prints one Markdown table; `--write` puts it into RESULTS.md as
-well. `--quick` (2 s clip only, few repeats) is for seeing that everything runs, not for figures.
+well. `--quick` (one short clip, few repeats) is for seeing that everything runs, not for figures.
+`OMP_NUM_THREADS=1` gives the figures of one thread.
 
-FLOPs of the encoder, per unit of l patches, n = l + 1 tokens with CLS, 2 per multiply-add:
-`2 l a d + depth (2 n d^2 (4 + 2 r) + 4 n^2 d)` with patch area a, width d, MLP ratio r. Only what
-the clip needs at the native hop is counted, so padding lowers the share of the peak.
+"Ratio" is how many times faster the first is than what it is compared with, as the median of pairs
+measured one after the other. "Of the peak" is the share of the rate of one large matrix product,
+"of the encoder" that of the rate of the encoder alone with whole units in large batches. Only the
+FLOPs of the encoder that the clips need at the native hop are counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
-import math
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import measure
-from benchmarks.plain import PlainPath, plain_log_mel
+from benchmarks.plain import PlainLogMel, PlainPath
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
-from hear_msm_mae.config import SAMPLE_RATE, ModelConfig
+from hear_msm_mae.checkpoints.native import Checkpoint, state_tensors
+from hear_msm_mae.config import SAMPLE_RATE, ModelConfig, num_frames
+from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
-from hear_msm_mae.timeline import scene_track, split_units
+from hear_msm_mae.timeline import split_units
 
-INPUTS = [(8, 10), (1, 10), (1, 2)]  # clips, seconds
+INPUTS = {"cpu": [(8, 10), (1, 10), (1, 2)], "cuda": [(64, 10), (1, 10), (1, 2)]}  # clips, seconds
+UNITS = {"cpu": 8, "cuda": 256}  # whole units that the encoder alone gets at once
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TASKS = ("scene", "plain scene", "timestamps", "plain timestamps", "fine timestamps")
 RESULTS = Path(__file__).parent / "RESULTS.md"
-COLUMNS = (
-    "what",
-    "input",
-    "precision",
-    "audio s/s",
-    "against: audio s/s",
-    "ratio, best",
-    "ratio, median",
-    "share of peak",
-    "against: share",
-    "peak MB",
-    "against: peak MB",
-)
+COLUMNS = "what | input | ms | x real time | ratio | of the peak | of the encoder | peak MB"
 
 
 # ---------------------------------------------------------------------------------------------
 # What is measured
 # ---------------------------------------------------------------------------------------------
 @cache
-def build(name: str, precision: str) -> HearModel:
-    """The "base" model with seeded random weights, or the "bundled" one; native hop."""
+def build(name: str, precision: str, device: str = "cpu") -> HearModel:
+    """The "base" model with seeded random weights, or the "bundled" one; scenes as the peers'."""
+    options = {"precision": precision, "scene_pooling": "mean"}
     if name == "bundled":
-        model = load_model(precision=precision)
-    else:
-        torch.manual_seed(0)
-        config = ModelConfig()
-        model = HearModel(config, resolve_options(config, {"precision": precision})).eval()
-        model.encoder.to(DTYPES[precision])
-    return with_options(model, timestamp_hop_ms=model.config.native_hop_ms)
-
-
-def with_options(model: HearModel, **options: Any) -> HearModel:
-    """The same weights under other options."""
-    other = copy.copy(model)  # shares the modules
-    other.options = dataclasses.replace(model.options, **options)
-    return other
-
-
-def default_hop_ms(config: ModelConfig) -> int:
-    """Of timestamps, when no option is given."""
-    return resolve_options(config, {}).timestamp_hop_ms
+        return load_model(device=device, **options)
+    torch.manual_seed(0)
+    config = ModelConfig()
+    checkpoint = Checkpoint(config, state_tensors(Encoder(config)))
+    return HearModel(checkpoint, resolve_options(config, options)).to(device)
 
 
 def noise(clips: int, seconds: float) -> Tensor:
@@ -88,53 +64,52 @@ def noise(clips: int, seconds: float) -> Tensor:
     return 0.1 * torch.randn(clips, round(SAMPLE_RATE * seconds), generator=generator)
 
 
-def contestant(name: str, task: str, precision: str, audio: Tensor) -> Callable[[], object]:
-    """This package's path with weights kept in `precision`, or the plain one with autocast.
+def contestant(name: str, task: str, device: str, audio: Tensor) -> Callable[[], object]:
+    """What is timed, e.g. "peers float32"; builds the one model that it needs."""
+    what, precision = task.split()
+    if what == "peers":
+        plain = PlainPath(build(name, "float32", device), autocast=precision == "bfloat16")
+        return partial(plain.scene, audio)
+    model = build(name, precision, device)
+    if what == "encoder":
+        shape = (UNITS[device], model.config.n_mels, model.config.unit_frames)
+        units = torch.randn(shape, device=device)
+        return torch.no_grad()(partial(model.encoder, units, layers=model.options.layers))
+    run = get_scene_embeddings if what == "scene" else get_timestamp_embeddings
+    return partial(run, audio, model)
 
-    Builds nothing but the one model that is needed, as its memory is measured too.
+
+def encoder_flops(model: HearModel, columns: int) -> float:
+    """FLOPs to encode a run of patch columns once, 2 per multiply-add.
+
+    Per unit of l patches and n tokens: 2 l a d + blocks (2 n d^2 (4 + 2 r) + 4 n^2 d) with patch
+    area a, width d and MLP ratio r.
     """
-    if task.startswith("plain"):
-        plain = PlainPath(build(name, "float32"), autocast=precision == "bfloat16")
-        return partial(plain.scene if task == "plain scene" else plain.frames, audio)
-    model = build(name, precision)
-    if task == "scene":
-        return partial(get_scene_embeddings, audio, model)
-    if task == "fine timestamps":
-        model = with_options(model, timestamp_hop_ms=default_hop_ms(model.config))
-    return partial(get_timestamp_embeddings, audio, model)
-
-
-def encoder_flops(config: ModelConfig, num_samples: int) -> float:
-    """To encode one clip once; the formula is at the top of this file."""
-    d, total = config.width, 0.0
-    for unit in split_units(scene_track(num_samples, config).columns, config.columns):
-        patches = unit.columns * config.rows
+    config, total = model.config, 0.0
+    d, blocks = config.width, max(model.options.layers) + 1
+    for start, stop in split_units(columns, config.columns):
+        patches = (stop - start) * config.rows
         n = patches + config.cls_token
         block = 2 * n * d**2 * (4 + 2 * config.mlp_ratio) + 4 * n**2 * d
-        total += 2 * patches * config.patch_area * d + config.depth * block
+        total += 2 * patches * config.patch_area * d + blocks * block
     return total
 
 
-def check_equal(name: str) -> None:
-    """Ours in paper mode (its padding) and the plain path must give the same embeddings."""
-    model = build(name, "float32")
-    paper = with_options(model, mode="paper")
-    plain = PlainPath(model)
-    audio = noise(2, 5.3)
+def check_equal(name: str, device: str) -> None:
+    """Ours and the peers' runtime give the same scenes where the last patch is a whole one."""
+    model, audio = build(name, "float32", device), noise(2, 5.27)  # 528 frames
     # torchaudio transforms in float32: its own rounding is most of what is allowed here.
     torch.testing.assert_close(
-        get_timestamp_embeddings(audio, paper)[0], plain.frames(audio), atol=1e-3, rtol=1e-3
-    )
-    torch.testing.assert_close(
-        get_scene_embeddings(audio, paper), plain.scene(audio), atol=1e-3, rtol=1e-3
+        get_scene_embeddings(audio, model), PlainPath(model).scene(audio), atol=1e-3, rtol=1e-3
     )
 
 
-def closeness(name: str) -> str:
+def closeness(name: str, device: str) -> str:
     """How far bfloat16 embeddings are from float32 ones."""
-    audio = noise(4, 5)
-    exact = get_timestamp_embeddings(audio, build(name, "float32"))[0].flatten(0, 1)
-    rounded = get_timestamp_embeddings(audio, build(name, "bfloat16"))[0].flatten(0, 1)
+    exact, rounded = (
+        get_timestamp_embeddings(noise(4, 5), build(name, precision, device))[0].flatten(0, 1)
+        for precision in DTYPES
+    )
     cosine = torch.cosine_similarity(exact, rounded).min()
     distance = (exact - rounded).norm() / exact.norm()
     return (
@@ -144,119 +119,136 @@ def closeness(name: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
-# Memory: a fresh process for each configuration
+# Memory: on a CPU in a fresh process for each figure
 # ---------------------------------------------------------------------------------------------
-def peak_memory(*configuration: object) -> float:
-    """Peak RSS in MB of embedding in a process that did nothing before but build the model."""
-    command = [sys.executable, "-m", __spec__.name, "--peak-memory", *map(str, configuration)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def print_peak_memory(name: str, task: str, precision: str, clips: str, seconds: str) -> None:
-    """What `peak_memory` starts."""
-    audio = noise(int(clips), float(seconds))
-    print(measure.peak_rss_mb(contestant(name, task, precision, audio)))
+def peak_memory(name: str, task: str, device: str, clips: int, seconds: int) -> float:
+    """MB: of a process that only built the model before, or on the GPU beside the weights."""
+    if device == "cuda":
+        run = contestant(name, task, device, noise(clips, seconds).to(device))
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    words = [sys.executable, "-m", __spec__.name, "--peak-memory", name, task]
+    words += [str(clips), str(seconds)]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
 # ---------------------------------------------------------------------------------------------
 # The table
 # ---------------------------------------------------------------------------------------------
-def row(what: str, size: tuple[int, int], precision: str, *values: float | None) -> str:
+def row(what: str, size: tuple[int, int] | None, *values: float | None) -> str:
     """A line of the table; missing values are dashes."""
-    shown = ["-" if x is None else f"{x:.0f}" if x >= 100 else f"{x:.2f}" for x in values]
-    return f"| {what} | {size[0]} x {size[1]} s | {precision} | " + " | ".join(shown) + " |"
+    shown = ["-" if x is None else f"{x:.0f}" if x >= 100 else f"{x:.3g}" for x in values]
+    shown += ["-"] * (COLUMNS.count("|") - 1 - len(shown))
+    return f"| {what} | {f'{size[0]} x {size[1]} s' if size else '-'} | {' | '.join(shown)} |"
 
 
-def frontend_rows(sizes: list[tuple[int, int]], repeats: int) -> list[str]:
-    ours, plain = LogMel(), plain_log_mel()
-    rows, difference = [], 0.0
-    for clips, seconds in sizes:
-        audio = noise(clips, seconds)
-        difference = max(difference, (ours.log_mel(audio) - plain(audio)).abs().max().item())
-        contestants = {"ours": lambda x=audio: ours(x), "plain": lambda x=audio: plain(x)}
-        times = measure.interleaved(contestants, repeats)
-        speeds = [clips * seconds / min(times[name]) for name in ("ours", "plain")]
-        ratios = measure.ratios(times, "plain", "ours")
-        what = f"front end (max abs difference {difference:.1g})"
-        rows.append(row(what, (clips, seconds), "float32", *speeds, *ratios, *[None] * 4))
+def log_mel_rows(device: str, sizes: list[tuple[int, int]], repeats: int) -> list[str]:
+    """The front end against torchaudio's, from samples that are on the device."""
+    ours, peers, rows = LogMel().to(device), PlainLogMel().to(device), []
+    for size in sizes:
+        audio = noise(*size).to(device)
+        runs = {"ours": partial(ours.log_mel, audio), "peers": partial(peers, audio)}
+        times = measure.interleaved(runs, repeats, device)
+        seconds = min(times["ours"])
+        ratio = measure.ratios(times, "peers", "ours")[1]
+        real_time = size[0] * size[1] / seconds
+        rows.append(row("log-mel against torchaudio", size, 1e3 * seconds, real_time, ratio))
     return rows
 
 
-def model_rows(name: str, sizes: list[tuple[int, int]], repeats: int, quick: bool) -> list[str]:
-    config = build(name, "float32").config
-    peaks = {precision: measure.MatmulPeak(dtype) for precision, dtype in DTYPES.items()}
-    table = []
+def model_rows(
+    name: str, device: str, sizes: list[tuple[int, int]], repeats: int, quick: bool
+) -> list[str]:
+    """Scenes against the peers, timestamps against scenes."""
+    model, rows = build(name, "float32", device), []
+    peaks = {precision: measure.MatmulPeak(dtype, device) for precision, dtype in DTYPES.items()}
+    whole_units = UNITS[device] * encoder_flops(model, model.config.columns)
     for size in sizes:
-        audio = noise(*size)
-        contestants: dict[str, Callable[[], object]] = {}
+        audio = noise(*size).to(device)
+        runs: dict[str, Callable[[], object]] = {}
         for precision, peak in peaks.items():
-            for task in TASKS:
-                run = contestant(name, task, precision, audio)
-                contestants[f"{task} {precision}"] = run
-            contestants[f"matmul {precision}"] = peak
-        times = measure.interleaved(contestants, repeats)
-        flops = len(audio) * encoder_flops(config, audio.shape[1])
+            for what in ("peers", "scene", "timestamps", "encoder"):
+                task = f"{what} {precision}"
+                runs[task] = contestant(name, task, device, audio)
+            runs[f"matmul {precision}"] = peak
+        times = measure.interleaved(runs, repeats, device)
+        columns = -(-num_frames(audio.shape[1]) // model.config.patch_frames)
+        flops = size[0] * encoder_flops(model, columns)
+        for ours, other in (
+            ("peers float32", "peers float32"),
+            ("scene float32", "peers float32"),
+            ("scene bfloat16", "peers float32"),
+            ("scene bfloat16", "peers bfloat16"),
+            ("timestamps float32", "scene float32"),
+            ("timestamps bfloat16", "scene bfloat16"),
+        ):
+            what, precision = ours.split()
+            seconds = min(times[ours])
+            shares: list[float | None] = [None, None]
+            if what != "timestamps":  # several times the FLOPs
+                encoder = whole_units / min(times[f"encoder {precision}"])
+                shares = [flops / seconds / x for x in (peaks[precision].flops_per_second, encoder)]
+            ratio = measure.ratios(times, other, ours)[1]
+            memory = None if quick else peak_memory(name, ours, device, *size)
+            label = f"{name}: {ours}" + (f" against {other}" if ours != other else "")
+            real_time = size[0] * size[1] / seconds
+            rows.append(row(label, size, 1e3 * seconds, real_time, ratio, *shares, memory))
+    return rows
 
-        def compare(
-            what: str,
-            a: str,
-            b: str,
-            precision: str,
-            size: tuple[int, int] = size,
-            times: Mapping[str, list[float]] = times,
-            flops: float = flops,
-        ) -> str:
-            speeds, shares, memory = [], [], []
-            for entry in (a, b):
-                dtype = entry.split()[-1]
-                best = min(times[entry])
-                speeds.append(math.prod(size) / best)
-                counted = "fine" not in entry  # several times the FLOPs
-                shares.append(flops / best / peaks[dtype].flops_per_second if counted else None)
-                task = entry.removesuffix(f" {dtype}")
-                skip = quick and "scene" not in task
-                memory.append(None if skip else peak_memory(name, task, dtype, *size))
-            ratio = measure.ratios(dict(times), b, a)
-            return row(f"{name}: {what}", size, precision, *speeds, *ratio, *shares, *memory)
 
-        for precision in DTYPES:
-            for task in ("scene", "timestamps"):
-                mine = f"{task} {precision}"
-                table.append(compare(f"{task} against plain", mine, f"plain {mine}", precision))
-            native, fine = f"timestamps {precision}", f"fine timestamps {precision}"
-            what = f"timestamps, {default_hop_ms(config)} against {config.native_hop_ms} ms"
-            table.append(compare(what, fine, native, precision))
-        what = "scene, bfloat16 against float32"
-        table.append(compare(what, "scene bfloat16", "scene float32", "both"))
-    return table
+def start_rows(repeats: int) -> list[str]:
+    """Seconds until a new process has done what it was started for, in ms."""
+    command = shutil.which("hear-msm-mae", path=str(Path(sys.executable).parent))
+    if command is None:
+        return []
+    words = {
+        "hear-msm-mae --help": [command, "--help"],
+        "hear-msm-mae embed --help": [command, "embed", "--help"],
+        "import hear_msm_mae": [sys.executable, "-c", "import hear_msm_mae"],
+        "import torch": [sys.executable, "-c", "import torch"],
+    }
+    run = partial(subprocess.run, check=True, capture_output=True)
+    times = measure.interleaved({what: partial(run, x) for what, x in words.items()}, repeats)
+    return [row(what, None, 1e3 * min(times[what])) for what in words]
+
+
+def memory_row() -> str:
+    """What the length of a recording costs."""
+    hour, minute = (peak_memory("bundled", "scene float32", "cpu", 1, n) for n in (3600, 60))
+    return row("extra memory of an hour over a minute", None, *[None] * 5, hour - minute)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--device", choices=INPUTS, default="cpu", help="where to compute")
     parser.add_argument("--quick", action="store_true", help="one short clip, few repeats")
     parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
-    parser.add_argument("--peak-memory", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--peak-memory", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peak_memory:
-        print_peak_memory(*arguments.peak_memory)
+    device = arguments.device
+    if arguments.peak_memory:  # what `peak_memory` starts
+        name, task, clips, seconds = arguments.peak_memory
+        run = contestant(name, task, device, noise(int(clips), float(seconds)))
+        print(measure.peak_rss_mb(run))
         return
-    header = measure.machine()
-    sizes, repeats = (INPUTS[-1:], 3) if arguments.quick else (INPUTS, 7)
-    rows = frontend_rows(sizes, 3 * repeats)
-    notes = []
+    header = measure.machine(device)
+    sizes, repeats = (INPUTS[device][-1:], 3) if arguments.quick else (INPUTS[device], 5)
+    rows = log_mel_rows(device, sizes, 3 * repeats)
     for name in ("base", "bundled"):
-        try:
-            check_equal(name)
-        except FileNotFoundError as error:
-            print(f"no rows for the bundled model: {error}", file=sys.stderr)
-            continue
-        rows += model_rows(name, sizes, repeats, arguments.quick)
-        notes.append(closeness(name))
-    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+        check_equal(name, device)
+        rows += model_rows(name, device, sizes, repeats, arguments.quick)
+    if device == "cpu":
+        rows += start_rows(3)
+        if not arguments.quick:
+            rows.append(memory_row())
+    head = f"| {COLUMNS} |\n|{'---|' * (COLUMNS.count('|') + 1)}\n"
+    notes = [closeness(name, device) for name in ("base", "bundled")]
     text = "\n\n".join([header, head + "\n".join(rows), *notes])
     print(text)
     if arguments.write:
-        measure.write_section(RESULTS, "inference", text)
+        measure.write_section(RESULTS, f"inference, {device}", text)
 
 
 if __name__ == "__main__":

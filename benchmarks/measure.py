@@ -16,15 +16,27 @@ import torch
 Times = dict[str, list[float]]  # seconds of each repeat, by contestant
 
 
-def interleaved(contestants: Mapping[str, Callable[[], object]], repeats: int) -> Times:
+def wait_for(device: torch.device | str) -> None:
+    """Return when the device has done what it was given; a CPU has by then."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: torch.device | str = "cpu",
+) -> Times:
     """Run the contestants in turn, A B A B ..., so that all of them meet the same other load."""
     for run in contestants.values():
         run()  # first calls allocate and choose kernels
     times: Times = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, run in contestants.items():
+            wait_for(device)
             start = time.perf_counter()
             run()
+            wait_for(device)
             times[name].append(time.perf_counter() - start)
     return times
 
@@ -38,14 +50,18 @@ def ratios(times: Times, slow: str, fast: str) -> tuple[float, float]:
 class MatmulPeak:
     """Best rate of one large torch.matmul; called again and again as one of the contestants."""
 
-    def __init__(self, dtype: torch.dtype, size: int = 2048) -> None:
-        self.matrix = torch.randn(size, size).to(dtype)
+    def __init__(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        size = 2048 if torch.device(device).type == "cpu" else 8192
+        self.device = device
+        self.matrix = torch.randn(size, size, device=device).to(dtype)
         self.flops = 2 * size**3
         self.best_seconds = float("inf")
 
     def __call__(self) -> None:
+        wait_for(self.device)
         start = time.perf_counter()
         torch.matmul(self.matrix, self.matrix)
+        wait_for(self.device)
         self.best_seconds = min(self.best_seconds, time.perf_counter() - start)
 
     @property
@@ -67,8 +83,10 @@ def peak_rss_mb(run: Callable[[], object]) -> float:
     return int(line.split()[1]) / 1024
 
 
-def machine() -> str:
-    """CPU, threads and torch version, for the line above a table."""
+def machine(device: torch.device | str = "cpu") -> str:
+    """CPU or GPU, threads and torch version, for the line above a table."""
+    if torch.device(device).type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -1,82 +1,102 @@
-"""The plain path: what one writes first, and what this package's own path is measured against.
+"""The peers' runtime, against which this package's speed is measured.
 
-torchaudio's front end, attention written out, one unit after the other in a Python loop, every
-unit padded to its whole length. The weights and the arithmetic are those of the given model.
+This is how the published models of this family embed audio: torchaudio's log-mel, timm's blocks
+with fused attention, the whole batch at once, one unit after the other in a Python loop, the last
+unit at its length rounded up to a patch. The weights are those of the given model.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from hear_msm_mae.config import F_MAX, F_MIN, HOP_LENGTH, LOG_EPS, SAMPLE_RATE, WINDOW_LENGTH
-from hear_msm_mae.encoder import patchify
+from hear_msm_mae.encoder import NORM_EPS, Encoder, patchify
 from hear_msm_mae.model import HearModel
 
 
-def plain_log_mel(n_mels: int = 80) -> torch.nn.Module:
+class PlainLogMel(nn.Module):
     """torchaudio's MelSpectrogram and a logarithm: (b, n) -> (b, f, t)."""
-    mel = MelSpectrogram(
-        SAMPLE_RATE,
-        n_fft=WINDOW_LENGTH,
-        hop_length=HOP_LENGTH,
-        f_min=F_MIN,
-        f_max=F_MAX,
-        n_mels=n_mels,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.nn.Sequential(mel, _Log())
+
+    def __init__(self, n_mels: int = 80) -> None:
+        super().__init__()
+        self.mel = MelSpectrogram(
+            SAMPLE_RATE,
+            n_fft=WINDOW_LENGTH,
+            hop_length=HOP_LENGTH,
+            f_min=F_MIN,
+            f_max=F_MAX,
+            n_mels=n_mels,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return (self.mel(audio) + LOG_EPS).log()
 
 
-class _Log(torch.nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + LOG_EPS).log()
+def timm_blocks(encoder: Encoder) -> nn.ModuleList:
+    """timm's blocks with the weights of an encoder, in float32."""
+    config = encoder.config
+    blocks = nn.ModuleList()
+    for ours in encoder.blocks:
+        state = ours.state_dict()
+        q_bias, v_bias = state.pop("attn.qkv.q_bias"), state.pop("attn.qkv.v_bias")
+        state["attn.qkv.bias"] = torch.cat([q_bias, torch.zeros_like(q_bias), v_bias])
+        norm = partial(nn.LayerNorm, eps=NORM_EPS)
+        block = Block(config.width, config.heads, config.mlp_ratio, True, norm_layer=norm)
+        block.load_state_dict(state, assign=True)  # the same memory
+        blocks.append(block)
+    return blocks.to(encoder.positions.device)
 
 
 class PlainPath:
-    """Scene and frame embeddings with the float32 weights of `model`; `autocast` for bfloat16."""
+    """Scene and frame embeddings of the layers and in the scale that `model` has.
+
+    Args:
+        model: with float32 weights.
+        autocast: compute in bfloat16.
+    """
 
     def __init__(self, model: HearModel, autocast: bool = False) -> None:
-        self.config = model.config
-        self.encoder = model.encoder
-        self.normalize = model.frontend.normalize
-        self.log_mel = plain_log_mel(model.config.n_mels)
-        self.autocast = autocast
+        self.config, self.options, self.autocast = model.config, model.options, autocast
+        self.encoder = model.encoder  # for the patches, the positions and the last LayerNorm
+        self.blocks = timm_blocks(model.encoder).eval()
+        self.log_mel = PlainLogMel(model.config.n_mels).to(model.device)
 
     @torch.no_grad()
     def scene(self, audio: Tensor) -> Tensor:
-        """(b, n) -> (b, d)."""
+        """(b, n) -> (b, d), the mean over time."""
         return self.frames(audio).mean(dim=1)
 
     @torch.no_grad()
     def frames(self, audio: Tensor) -> Tensor:
         """(b, n) -> (b, t, d), one embedding per patch width."""
-        spectrogram = self.normalize(self.log_mel(audio))  # (b, f, t)
-        columns = -(-spectrogram.shape[-1] // self.config.patch_frames)
-        unit_frames = self.config.unit_frames
-        spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % unit_frames))
+        device = self.encoder.positions.device
+        log_mel = self.log_mel(audio.to(device))
+        spectrogram = (log_mel - self.config.norm_mean) / self.config.norm_std  # (b, f, t)
+        spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % self.config.patch_frames))
+        units = spectrogram.split(self.config.unit_frames, dim=-1)
         # One context for all units: autocast keeps the rounded weights until it is left.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            units = [self._encode(unit) for unit in spectrogram.split(unit_frames, dim=-1)]
-        return torch.cat(units, dim=1)[:, :columns].float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            return torch.cat([self._encode(unit) for unit in units], dim=1).float()
 
     def _encode(self, spectrogram: Tensor) -> Tensor:
-        encoder = self.encoder
+        encoder, columns = self.encoder, spectrogram.shape[-1] // self.config.patch_frames
         x = encoder.patch_embed(patchify(spectrogram, self.config))
-        x = x + encoder.positions.flatten(0, 1)
+        x = x + encoder.positions[:, :columns].flatten(0, 1)
         if encoder.cls_token is not None:
             x = torch.cat([encoder.cls_token.expand(len(x), -1, -1), x], dim=1)
-        for block in encoder.blocks:
-            x = x + self._attention(block.attn, block.norm1(x))
-            x = x + block.mlp(block.norm2(x))
-        return encoder.frame_embeddings(encoder.norm(x))
-
-    def _attention(self, attention: torch.nn.Module, x: Tensor) -> Tensor:
-        b, tokens, d = x.shape
-        qkv = attention.qkv(x).view(b, tokens, 3, self.config.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (b, h, l, d / h) each
-        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        return attention.proj((weights @ v).transpose(1, 2).reshape(b, tokens, d))
+        outputs = []
+        for block in self.blocks[: max(self.options.layers) + 1]:
+            x = block(x)
+            outputs.append(x)
+        if len(outputs) == len(self.blocks):
+            outputs[-1] = encoder.norm(x)
+        found = [encoder.frame_embeddings(outputs[i]) for i in self.options.layers]
+        return torch.cat(found, dim=-1) * self.options.scale

@@ -25,7 +25,7 @@ def load_model(
     precision: Literal["float32", "bfloat16", "auto"] = "float32",
     layer: int | Literal["last"] | Sequence[int] | None = None,
     scene_pooling: Literal["mean", "mean+std"] | None = None,
-    mode: Literal["default", "paper"] = "default",
+    mode: Literal["default", "paper", "m2d"] = "default",
     **unknown: Any,
 ) -> HearModel:
     """Load a model, ready for use (eval mode).
@@ -45,9 +45,10 @@ def load_model(
             embeddings are concatenated. By default what the weights say.
         scene_pooling: "mean" of the frame embeddings over time, or "mean+std": their mean and
             standard deviation, concatenated. By default what the weights say, and the mean in
-            paper mode.
-        mode: "default", or "paper", which repeats the published runtime: batch statistics,
-            whole-unit padding with the mean, timestamps that start at 0.
+            the published runtimes.
+        mode: "default", or a published runtime that is repeated exactly: "paper" (MSM-MAE: batch
+            statistics, whole-unit padding with the mean, timestamps that start at 0), or "m2d"
+            (M2D: stored statistics, padding to the patch with the mean, the same timestamps).
         unknown: refused, with the list of the valid names.
 
     Raises:

@@ -7,13 +7,14 @@ import json
 import re
 from typing import Any
 
-SAMPLE_RATE = 16_000  # Hz
-WINDOW_LENGTH = 400  # samples, 25 ms; also the FFT size
-HOP_LENGTH = 160  # samples, 10 ms
-MS_PER_FRAME = 1000 * HOP_LENGTH // SAMPLE_RATE  # 10 ms per spectrogram frame
-SAMPLES_PER_MS = SAMPLE_RATE // 1000  # 16
+SAMPLE_RATE = 16_000  # Hz, where a configuration names no other
+SAMPLE_RATES = (16_000, 32_000)
+WINDOW_MS = 25  # of a spectrogram frame; also the FFT size
+MS_PER_FRAME = 10  # distance of spectrogram frames
+WINDOW_LENGTH = WINDOW_MS * SAMPLE_RATE // 1000  # 400 samples
+HOP_LENGTH = MS_PER_FRAME * SAMPLE_RATE // 1000  # 160 samples
 F_MIN = 50.0  # Hz, lower edge of the first mel band
-F_MAX = 8000.0  # Hz, upper edge of the last mel band
+F_MAX = SAMPLE_RATE / 2  # Hz, upper edge of the last mel band
 LOG_EPS = 2.0**-23  # added to the power before the logarithm
 
 # Used where a checkpoint carries no statistics (log-mel mean and standard deviation of AudioSet).
@@ -34,7 +35,9 @@ _RANGES = {
     "embedding_scale": (1e-6, 1e6),
 }
 
-_NAME = re.compile(r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)")
+_NAME = re.compile(
+    r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)(?:p(?P<khz>\d+)k)?"
+)
 
 
 def num_frames(num_samples: int) -> int:
@@ -89,6 +92,8 @@ class ModelConfig:
     embedding_scale: float = 1.0
     """Factor of the default embeddings: inner blocks have large values, and what float32 rounds off
     is in proportion."""
+    sample_rate: int = SAMPLE_RATE
+    """Rate of the waveforms in Hz; mel bands reach up to half of it."""
     scene_pooling: str = "mean"
     """What a scene embedding is by default: "mean" of the frame embeddings over time, or
     "mean+std", followed by their standard deviation (twice as many values)."""
@@ -115,6 +120,7 @@ class ModelConfig:
                 f"width must be a multiple of 4 (2-D sin-cos positions), got {self.width}"
             )
         _require_one_of("decoder_positions", self.decoder_positions, ("1d", "2d"))
+        _require_one_of("sample_rate", self.sample_rate, SAMPLE_RATES)
         _require_one_of("scene_pooling", self.scene_pooling, SCENE_POOLINGS)
         divisor = 4 if self.decoder_positions == "2d" else 2
         if self.decoder_width % divisor:
@@ -141,6 +147,20 @@ class ModelConfig:
                 f"layer must be null or an index from {-self.depth} to {self.depth - 1}, "
                 f"got {self.layer!r}"
             )
+
+    @property
+    def window_length(self) -> int:
+        """Samples under a spectrogram frame, which is also the FFT size."""
+        return WINDOW_MS * self.sample_rate // 1000
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between neighbouring spectrogram frames."""
+        return MS_PER_FRAME * self.sample_rate // 1000
+
+    def num_frames(self, samples: int) -> int:
+        """Number of spectrogram frames of a clip; frame j is centred at 10 j ms."""
+        return 1 + samples // self.hop_length
 
     @property
     def rows(self) -> int:
@@ -171,10 +191,13 @@ class ModelConfig:
     def name(self) -> str:
         """The model name, e.g. "80x208p16x16": mels x frames of a unit, p, patch size.
 
+        A rate other than 16 kHz follows, as in "80x608p16x16p32k".
+
         >>> ModelConfig().name
         '80x208p16x16'
         """
-        return f"{self.n_mels}x{self.unit_frames}p{self.patch_mels}x{self.patch_frames}"
+        rate = "" if self.sample_rate == SAMPLE_RATE else f"p{self.sample_rate // 1000}k"
+        return f"{self.n_mels}x{self.unit_frames}p{self.patch_mels}x{self.patch_frames}{rate}"
 
     def to_json(self) -> str:
         """The configuration as a JSON object, the form stored in checkpoints."""
@@ -207,7 +230,7 @@ def parse_name(name: str) -> dict[str, int] | None:
     The name may be part of a longer one (a folder or file name).
 
     >>> parse_name("msm_mae_80x208p16x16.pth")
-    {'n_mels': 80, 'unit_frames': 208, 'patch_mels': 16, 'patch_frames': 16}
+    {'n_mels': 80, 'unit_frames': 208, 'patch_mels': 16, 'patch_frames': 16, 'sample_rate': 16000}
     """
     matches = list(_NAME.finditer(name))
     if not matches:
@@ -218,6 +241,7 @@ def parse_name(name: str) -> dict[str, int] | None:
         "unit_frames": int(fields["frames"]),
         "patch_mels": int(fields["patch_mels"]),
         "patch_frames": int(fields["patch_frames"]),
+        "sample_rate": 1000 * int(fields["khz"]) if fields["khz"] else SAMPLE_RATE,
     }
 
 
@@ -226,6 +250,6 @@ def _require_multiple(name: str, value: int, by_name: str, by: int) -> None:
         raise ValueError(f"{name} ({value}) must be a multiple of {by_name} ({by})")
 
 
-def _require_one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+def _require_one_of(name: str, value: object, valid: tuple[object, ...]) -> None:
     if value not in valid:
         raise ValueError(f"{name} must be one of {list(valid)}, got {value!r}")

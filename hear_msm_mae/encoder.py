@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .packed import Linear, PackedProduct
 
 NORM_EPS = 1e-6
 DTYPE = torch.float32  # of a new model, whatever torch's global default is
@@ -84,7 +85,7 @@ def sincos_2d(rows: int, columns: int, width: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------
 # Blocks
 # ---------------------------------------------------------------------------------------------
-class QKVLinear(nn.Module):
+class QKVLinear(PackedProduct):
     """Joint query/key/value projection with query and value biases; the key bias is always zero.
 
     Shape:
@@ -100,7 +101,7 @@ class QKVLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        return F.linear(x, self.weight, bias)
+        return self.product(x, bias)
 
 
 class Attention(nn.Module):
@@ -115,7 +116,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.fused_attn = True
         self.qkv = QKVLinear(width)
-        self.proj = nn.Linear(width, width, dtype=DTYPE)
+        self.proj = Linear(width, width, dtype=DTYPE)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.split(x)
@@ -147,9 +148,9 @@ class Block(nn.Module):
         self.norm2 = layer_norm(width)
         self.mlp = nn.Sequential(
             OrderedDict(
-                fc1=nn.Linear(width, hidden, dtype=DTYPE),
+                fc1=Linear(width, hidden, dtype=DTYPE),
                 gelu=nn.GELU(),
-                fc2=nn.Linear(hidden, width, dtype=DTYPE),
+                fc2=Linear(hidden, width, dtype=DTYPE),
             )
         )
 
@@ -198,7 +199,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.patch_embed = nn.Linear(config.patch_area, width, dtype=DTYPE)
+        self.patch_embed = Linear(config.patch_area, width, dtype=DTYPE)
         cls_token = nn.Parameter(torch.zeros(1, 1, width, dtype=DTYPE))
         self.cls_token = cls_token if config.cls_token else None
         # Fixed, so a buffer that is not stored with the weights.
@@ -242,13 +243,6 @@ class Encoder(nn.Module):
             if i in wanted:
                 outputs[i] = self.norm(x) if i == last else x
         return outputs[last] if layers is None else [outputs[i] for i in wanted]
-
-    def layers(self, spectrogram: Tensor) -> Iterator[Tensor]:
-        """Output of each block in turn; the last one has the final LayerNorm applied."""
-        x = self._embed(spectrogram, None)
-        for i, block in enumerate(self.blocks, start=1):
-            x = block(x)
-            yield self.norm(x) if i == len(self.blocks) else x
 
     def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
         """Attention weights of one block, which the fused attention of `forward` never forms.

@@ -88,7 +88,7 @@ def for_terminal(line: str) -> str:
 
 
 def unescaped(path: str) -> str:
-    """Inverse of `hear_msm_mae.audio.printable`."""
+    """Inverse of `printable`."""
     return _ESCAPE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), path)
 
 

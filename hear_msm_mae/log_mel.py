@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from .config import (
     DEFAULT_NORM_MEAN,
     DEFAULT_NORM_STD,
-    F_MAX,
     F_MIN,
-    HOP_LENGTH,
     LOG_EPS,
+    MS_PER_FRAME,
     SAMPLE_RATE,
-    WINDOW_LENGTH,
-    num_frames,
+    WINDOW_MS,
 )
 
 # Frames that a CPU transforms at once: few enough to stay in its cache. Other devices take all.
@@ -44,6 +42,7 @@ class LogMel(nn.Module):
     Args:
         n_mels: number of mel bands.
         mean, std: statistics of the log-mel values, stored as buffers.
+        sample_rate: of the waveforms in Hz; the bands reach up to half of it.
 
     Shape:
         - input: (b, n) float32, 16 kHz, b clips of n >= 1 samples
@@ -59,14 +58,22 @@ class LogMel(nn.Module):
     norm_std: Tensor
 
     def __init__(
-        self, n_mels: int = 80, mean: float = DEFAULT_NORM_MEAN, std: float = DEFAULT_NORM_STD
+        self,
+        n_mels: int = 80,
+        mean: float = DEFAULT_NORM_MEAN,
+        std: float = DEFAULT_NORM_STD,
+        sample_rate: int = SAMPLE_RATE,
     ) -> None:
         super().__init__()
         self.n_mels = n_mels
-        window = torch.hann_window(WINDOW_LENGTH, periodic=True, dtype=torch.float64)
+        self.window_length = WINDOW_MS * sample_rate // 1000
+        self.hop_length = MS_PER_FRAME * sample_rate // 1000
+        window = torch.hann_window(self.window_length, periodic=True, dtype=torch.float64)
         # Not persistent: fixed by the configuration, so not part of the weights.
         self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("mel_basis", mel_filter_bank(n_mels).float(), persistent=False)
+        self.register_buffer(
+            "mel_basis", mel_filter_bank(n_mels, sample_rate).float(), persistent=False
+        )
         for name, value in (("norm_mean", mean), ("norm_std", std)):
             scalar = torch.tensor(float(value), dtype=torch.float32)
             self.register_buffer(name, scalar, persistent=False)
@@ -96,8 +103,12 @@ class LogMel(nn.Module):
         Returns:
             (b, f, stop - start).
         """
-        stop = num_frames(waveform.shape[-1]) if stop is None else stop
+        stop = self.num_frames(waveform.shape[-1]) if stop is None else stop
         return self.normalize(self.log_mel_range(waveform, start, stop), statistics)
+
+    def num_frames(self, samples: int) -> int:
+        """Frames of a waveform of so many samples."""
+        return 1 + samples // self.hop_length
 
     def normalize(self, log_mel: Tensor, statistics: tuple[float, float] | None = None) -> Tensor:
         """(x - mean) / std, by default with the stored statistics."""
@@ -106,7 +117,7 @@ class LogMel(nn.Module):
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """(b, n) -> (b, f, t), before normalisation."""
-        return self.log_mel_range(waveform, 0, num_frames(waveform.shape[-1]))
+        return self.log_mel_range(waveform, 0, self.num_frames(waveform.shape[-1]))
 
     def log_mel_range(self, waveform: Tensor, start: int, stop: int) -> Tensor:
         """Frames start..stop of the clip's spectrogram; frames outside the clip are silence.
@@ -118,18 +129,18 @@ class LogMel(nn.Module):
             - waveform: (b, n)
             - output: (b, f, stop - start), not normalised
         """
-        total = num_frames(waveform.shape[-1])
+        total = self.num_frames(waveform.shape[-1])
         first, last = max(start, 0), min(stop, total)
         device = self.window.device
         if first >= last:
             shape = (waveform.shape[0], self.n_mels, stop - start)
             return torch.full(shape, SILENCE, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
-            samples = _padded_samples(waveform, first, last).float().to(device)
+            samples = self._padded_samples(waveform, first, last).float().to(device)
             # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
             # and on a CPU small chunks make it as fast as float32 in one go. MPS has no float64.
             samples = samples if device.type == "mps" else samples.double()
-            frames = samples.unfold(-1, WINDOW_LENGTH, HOP_LENGTH)  # (b, t, 400)
+            frames = samples.unfold(-1, self.window_length, self.hop_length)  # (b, t, w)
             at_once = _CPU_FRAMES // len(waveform) if device.type == "cpu" else last - first
             chunks = frames.split(max(1, at_once), dim=1)
             log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
@@ -138,10 +149,30 @@ class LogMel(nn.Module):
         log_mel = F.pad(log_mel, (0, 0, first - start, stop - last), value=SILENCE)
         return log_mel.transpose(1, 2)
 
+    def _padded_samples(self, waveform: Tensor, first: int, last: int) -> Tensor:
+        """The samples under frames first..last, reflected at the ends of the clip."""
+        n = waveform.shape[-1]
+        if n < self.window_length:  # silence first, reflection after: any n >= 1 works
+            waveform = F.pad(waveform, (0, self.window_length - n))
+            n = self.window_length
+        half = self.window_length // 2
+        start = first * self.hop_length - half
+        stop = (last - 1) * self.hop_length + half
+        left, right = max(-start, 0), max(stop - n, 0)
+        # A reflection reads up to `half` samples next to the edge; take them along.
+        inner_start = min(max(start, 0), n - half - 1) if right else max(start, 0)
+        inner_stop = max(min(stop, n), half + 1) if left else min(stop, n)
+        samples = waveform[..., inner_start:inner_stop]
+        if not (left or right):
+            return samples
+        padded = F.pad(samples.float(), (left, right), mode="reflect")
+        offset = start - (inner_start - left)
+        return padded[..., offset : offset + stop - start]
+
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
-        """(b, t, 400) -> (b, t, f)."""
-        spectrum = torch.fft.rfft(frames * self.window.to(frames.dtype))  # (b, t, 201)
-        squares = torch.view_as_real(spectrum).float().square()  # (b, t, 201, 2)
+        """(b, t, w) -> (b, t, f)."""
+        spectrum = torch.fft.rfft(frames * self.window.to(frames.dtype))  # (b, t, bins)
+        squares = torch.view_as_real(spectrum).float().square()  # (b, t, bins, 2)
         power = squares[..., 0] + squares[..., 1]
         return (power @ self.mel_basis + LOG_EPS).log()
 
@@ -172,12 +203,12 @@ class LogMel(nn.Module):
         for block in blocks:
             waveform = np.concatenate([waveform, block])
             # Frames whose whole window has arrived.
-            stop = (len(waveform) - WINDOW_LENGTH // 2) // HOP_LENGTH + 1
-            if stop > done and len(waveform) > WINDOW_LENGTH:
+            stop = (len(waveform) - self.window_length // 2) // self.hop_length + 1
+            if stop > done and len(waveform) > self.window_length:
                 yield emit(stop)
                 drop = max(0, stop - CONTEXT_FRAMES)
-                waveform, done = waveform[drop * HOP_LENGTH :], stop - drop
-        if (stop := num_frames(len(waveform))) > done:
+                waveform, done = waveform[drop * self.hop_length :], stop - drop
+        if (stop := self.num_frames(len(waveform))) > done:
             yield emit(stop)
 
 
@@ -202,45 +233,26 @@ class Statistics:
         return mean, max(math.sqrt(max(variance, 0.0)), MIN_STD)
 
 
-def mel_filter_bank(n_mels: int) -> Tensor:
+def mel_filter_bank(n_mels: int, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """Triangular mel filters, Slaney scale and Slaney area normalisation.
 
     The scale is linear below 1000 Hz (3 mels per 200 Hz) and logarithmic above (27 mels per factor
     of 6.4), as in Slaney's Auditory Toolbox (1998).
 
     Shape:
-        - output: (201, n_mels) float64, FFT bins x mel bands
+        - output: (1 + window // 2, n_mels) float64, FFT bins x mel bands, from 50 Hz to half the
+          sample rate
     """
     knee, step = 15.0, math.log(6.4) / 27  # mels at 1000 Hz; log of frequency per mel above
 
     def to_mel(hertz: float) -> float:
         return 3 * hertz / 200 if hertz < 1000 else knee + math.log(hertz / 1000) / step
 
-    mels = torch.linspace(to_mel(F_MIN), to_mel(F_MAX), n_mels + 2, dtype=torch.float64)
+    mels = torch.linspace(to_mel(F_MIN), to_mel(sample_rate / 2), n_mels + 2, dtype=torch.float64)
     hertz = torch.where(mels < knee, 200 * mels / 3, 1000 * torch.exp(step * (mels - knee)))
-    bins = torch.linspace(0, SAMPLE_RATE / 2, WINDOW_LENGTH // 2 + 1, dtype=torch.float64)
+    count = 1 + WINDOW_MS * sample_rate // 2000
+    bins = torch.linspace(0, sample_rate / 2, count, dtype=torch.float64)
     left, centre, right = hertz[:-2], hertz[1:-1], hertz[2:]
     rising = (bins[:, None] - left) / (centre - left)
     falling = (right - bins[:, None]) / (right - centre)
     return torch.minimum(rising, falling).clamp(min=0) * 2 / (right - left)
-
-
-def _padded_samples(waveform: Tensor, first: int, last: int) -> Tensor:
-    """The samples under frames first..last, reflected at the ends of the clip."""
-    n = waveform.shape[-1]
-    if n < WINDOW_LENGTH:  # silence first, reflection after: any n >= 1 works
-        waveform = F.pad(waveform, (0, WINDOW_LENGTH - n))
-        n = WINDOW_LENGTH
-    half = WINDOW_LENGTH // 2
-    start = first * HOP_LENGTH - half
-    stop = (last - 1) * HOP_LENGTH + half
-    left, right = max(-start, 0), max(stop - n, 0)
-    # A reflection reads up to `half` samples next to the edge; take them along.
-    inner_start = min(max(start, 0), n - half - 1) if right else max(start, 0)
-    inner_stop = max(min(stop, n), half + 1) if left else min(stop, n)
-    samples = waveform[..., inner_start:inner_stop]
-    if not (left or right):
-        return samples
-    padded = F.pad(samples.float(), (left, right), mode="reflect")
-    offset = start - (inner_start - left)
-    return padded[..., offset : offset + stop - start]

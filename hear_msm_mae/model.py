@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from .checkpoints.hub import push_to_hub, save_folder
 from .checkpoints.native import Checkpoint, state_tensors
 from .checks import check_waveforms
-from .config import HOP_LENGTH, SAMPLE_RATE
 from .encoder import Encoder
 from .log_mel import LogMel, Statistics
 from .options import Options
@@ -33,7 +33,7 @@ DEVICE_TOKENS = 2**17
 _VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, divided by the width
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
-CPU_FRAMES = 24_000  # 4 minutes
+CPU_FRAMES = 12_000  # 2 minutes
 DEVICE_FRAMES = 120_000
 
 
@@ -63,7 +63,7 @@ class HearModel(nn.Module):
         options: from `hear_msm_mae.options.resolve_options`.
 
     Attributes:
-        sample_rate: 16000 Hz.
+        sample_rate: of the waveforms, in Hz.
         scene_embedding_size, timestamp_embedding_size: python ints.
         config: sizes; options: how it was loaded.
         frontend, encoder: its two modules.
@@ -71,7 +71,7 @@ class HearModel(nn.Module):
             saved models can still reconstruct; empty where the weights had none.
 
     Shape:
-        - input: (b, n) float waveforms at 16 kHz in [-1, 1]
+        - input: (b, n) float waveforms at `sample_rate` in [-1, 1]
         - output: (b, d) scene embeddings, float32
 
     Raises:
@@ -82,14 +82,14 @@ class HearModel(nn.Module):
         super().__init__()
         config = self.config = checkpoint.config
         self.options = options
-        self.sample_rate: int = SAMPLE_RATE
+        self.sample_rate: int = config.sample_rate
         self.timestamp_embedding_size: int = config.frame_embedding_size * len(options.layers)
         parts = len(options.scene_pooling.split("+"))
         self.scene_embedding_size: int = self.timestamp_embedding_size * parts
         mean, std = config.norm_mean, config.norm_std
         if isinstance(options.normalization, tuple):
             mean, std = options.normalization
-        self.frontend = LogMel(config.n_mels, mean, std)
+        self.frontend = LogMel(config.n_mels, mean, std, config.sample_rate)
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
             self.encoder = Encoder(config)
         checkpoint.load_into(self.encoder)
@@ -119,9 +119,8 @@ class HearModel(nn.Module):
         results = iter(self.encode(pieces))
         scenes = []
         for count in counts:
-            first, *others = itertools.islice(results, count)
-            assert isinstance(first, Sums)
-            scenes.append(self.pool(sum(others, start=first)))
+            parts = [part for part in itertools.islice(results, count) if isinstance(part, Sums)]
+            scenes.append(self.pool(functools.reduce(Sums.__add__, parts)))
         return torch.stack(scenes)
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -195,7 +194,7 @@ class HearModel(nn.Module):
         batch: list[Piece] = []
         frames = 0
         for piece in pieces:
-            size = len(piece.waveform) // HOP_LENGTH
+            size = len(piece.waveform) // self.config.hop_length
             if batch and frames + size > most:
                 yield from self._encode_batch(batch)
                 batch, frames = [], 0
@@ -245,7 +244,7 @@ class HearModel(nn.Module):
         """Normalised frames of all pieces, and for each piece the row of its first one.
 
         In front of the frames of a piece, and behind them, there is one more row: what frames
-        outside the clip hold. That is silence, in paper mode the mean.
+        outside the clip hold: silence, or the mean in the published runtimes.
 
         Shape:
             - output: (rows, f)
@@ -258,9 +257,9 @@ class HearModel(nn.Module):
         for indices in alike.values():
             _, layout, _, statistics = pieces[indices[0]]
             waveforms = torch.stack([pieces[i].waveform for i in indices])  # (b, n)
-            first, stop = layout.first - 1, layout.last + (not layout.unit_frames)
+            first, stop = layout.first - 1, layout.last + layout.silence
             log_mel = self.frontend(waveforms, first, stop, statistics)  # (b, f, t)
-            if layout.unit_frames:
+            if not layout.silence:
                 log_mel = F.pad(log_mel, (0, 1))
             parts.append(log_mel.transpose(1, 2).flatten(0, 1))
             for i in indices:

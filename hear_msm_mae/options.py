@@ -13,7 +13,7 @@ from .config import SCENE_POOLINGS, ModelConfig
 from .timeline import valid_hops_ms
 
 DEFAULT_HOP_MS = 40  # hear-validator warns above 50 ms
-MODES = ("default", "paper")
+MODES = ("default", "paper", "m2d")
 PRECISIONS = ("float32", "bfloat16", "auto")
 NORMALIZATIONS = ("stored", "batch")
 
@@ -50,19 +50,20 @@ def resolve_options(
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     given = {name: value for name, value in given.items() if value is not None}
     mode = _one_of("mode", given.get("mode", "default"), MODES)
-    paper = mode == "paper"
+    published = mode != "default"  # a runtime that is repeated as it is
     layer, scale = given.get("layer", "last"), 1.0
-    if "layer" not in given and not paper:  # the weights choose
+    if "layer" not in given and not published:  # the weights choose
         layer = "last" if config.layer is None else config.layer
         scale = config.embedding_scale
-    poolings = SCENE_POOLINGS[:1] if paper else SCENE_POOLINGS
-    pooling = given.get("scene_pooling", "mean" if paper else config.scene_pooling)
+    poolings = SCENE_POOLINGS[:1] if published else SCENE_POOLINGS
+    pooling = given.get("scene_pooling", "mean" if published else config.scene_pooling)
+    normalization = given.get("normalization", "batch" if mode == "paper" else "stored")
     precision = _one_of("precision", given.get("precision", "float32"), PRECISIONS)
     return Options(
         mode=mode,
         precision=native_precision(device) if precision == "auto" else precision,
-        normalization=_normalization(given.get("normalization", "batch" if paper else "stored")),
-        timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, paper),
+        normalization=_normalization(normalization),
+        timestamp_hop_ms=_hop(given.get("timestamp_hop_ms"), config, mode),
         layers=_layers(layer, config.depth),
         scene_pooling=_one_of("scene_pooling", pooling, poolings),
         scale=scale,
@@ -104,12 +105,12 @@ def _normalization(value: Any) -> str | tuple[float, float]:
     )
 
 
-def _hop(value: Any, config: ModelConfig, paper: bool) -> int:
-    valid = [config.native_hop_ms] if paper else valid_hops_ms(config)
+def _hop(value: Any, config: ModelConfig, mode: str) -> int:
+    valid = valid_hops_ms(config) if mode == "default" else [config.native_hop_ms]
     if value is None:
         return max((hop for hop in valid if hop <= DEFAULT_HOP_MS), default=valid[0])
     if not _is_number(value) or value not in valid:
-        where = " in paper mode" if paper else ""
+        where = "" if mode == "default" else f" in {mode} mode"
         raise ValueError(
             f"timestamp_hop_ms of {config.name} must be one of {valid}{where}, got {value!r}"
         )

@@ -6,9 +6,10 @@ their embeddings are interleaved. Tracks are cut into *units*, the stretches tha
 at once, and clips into *pieces*: a few minutes of units with the samples that their frames need.
 A piece can be embedded alone, by anybody, in any order.
 
-This is the only file that knows the modes: "default" (last unit at its true length, centred
-timestamps) and "paper" (the published runtime: whole units filled up with the mean, every patch
-weighs the same, timestamps that begin at 0).
+This is the only file that knows the modes: "default" (silence around the clip, last unit at its
+true length, centred timestamps), and the two published runtimes, "paper" (MSM-MAE) and "m2d" (M2D).
+In both of them the mean surrounds the clip, every patch weighs the same, and timestamps begin at 0
+and lie a patch apart; in paper mode the last unit is filled up to its whole length too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .config import HOP_LENGTH, MS_PER_FRAME, SAMPLES_PER_MS, ModelConfig, num_frames
+from .config import MS_PER_FRAME, ModelConfig
 
 # A piece is at most so long. Longer ones would lose more when a run is killed, shorter ones would
 # compute more log-mel frames twice.
@@ -63,7 +64,8 @@ class Layout(NamedTuple):
     Attributes:
         scene: whether the embeddings are summed up rather than kept.
         first, last: log-mel frames to compute, counted from the piece's first sample.
-        unit_frames: frames that the encoder gets for units of whole length only ("paper"), or 0.
+        silence: whether silence surrounds the clip, or the mean.
+        unit_frames: frames that every unit is filled up to, or 0.
         units: by length.
         rows: number of embeddings.
     """
@@ -71,6 +73,7 @@ class Layout(NamedTuple):
     scene: bool
     first: int
     last: int
+    silence: bool
     unit_frames: int
     units: tuple[Units, ...]
     rows: int
@@ -98,7 +101,7 @@ class Timeline:
 
     Attributes:
         config: sizes of the model.
-        mode: "default" or "paper".
+        mode: "default", "paper" or "m2d".
         hop_ms: distance of timestamps; None: scene embeddings.
     """
 
@@ -114,12 +117,12 @@ class Timeline:
     def tracks(self, samples: int) -> tuple[Track, ...]:
         """Tracks of a clip; embedding i of the clip is in track i % len(tracks)."""
         width = self.config.patch_frames
-        if self.hop_ms is None or self.mode == "paper":
-            return (Track(0, -(-num_frames(samples) // width)),)
+        if self.hop_ms is None or self.mode != "default":
+            return (Track(0, -(-self.config.num_frames(samples) // width)),)
         centre_ms = MS_PER_FRAME * (width - 1) // 2
         first_ms, count = self._grid(samples)
         if not count:
-            middle_ms = samples / SAMPLES_PER_MS / 2
+            middle_ms = self._ms(samples) / 2
             return (Track(round((middle_ms - centre_ms) / MS_PER_FRAME), 1),)
         shifts = min(self.config.native_hop_ms // self.hop_ms, count)
         starts = [(first_ms - centre_ms + k * self.hop_ms) // MS_PER_FRAME for k in range(shifts)]
@@ -130,19 +133,19 @@ class Timeline:
 
         A patch from frame s is centred at 10 s + 5 (patch width - 1) ms. All centres on the grid of
         `hop_ms` inside the clip are used; patches may reach beyond its ends, where they see
-        silence. A clip that is too short for any gets one timestamp at its middle. In paper mode
-        they are i * length / count.
+        silence. A clip that is too short for any gets one timestamp at its middle. In the published
+        runtimes they are i * length / count.
 
         Returns:
             (t,)
         """
         assert self.hop_ms is not None
-        if self.mode == "paper":
+        if self.mode != "default":
             count = self.tracks(samples)[0].columns
-            return np.arange(count, dtype=np.float64) * (samples / SAMPLES_PER_MS / count)
+            return np.arange(count, dtype=np.float64) * (self._ms(samples) / count)
         first_ms, count = self._grid(samples)
         if not count:
-            return np.array([samples / SAMPLES_PER_MS / 2])
+            return np.array([self._ms(samples) / 2])
         # int64 milliseconds are exact.
         return (first_ms + self.hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
 
@@ -155,7 +158,7 @@ class Timeline:
         """The first sample of a clip that its piece of this number needs."""
         frame = number * self.piece_units * self.config.unit_frames
         early = 0 if self.hop_ms is None else self.config.patch_frames  # of shifted tracks
-        return max(0, frame - early - CONTEXT_FRAMES) * HOP_LENGTH
+        return max(0, frame - early - CONTEXT_FRAMES) * self.config.hop_length
 
     def cut(
         self,
@@ -199,15 +202,17 @@ class Timeline:
         """
         whole, width = self.config.columns, self.config.patch_frames
         first_column = number * self.piece_units * whole
-        offset = self.first_sample(number) // HOP_LENGTH
+        offset = self.first_sample(number) // self.config.hop_length
         if samples is None:  # longer by any amount: only whole units are here
-            samples_known = self._last_sample(number) + self.config.patch_frames * HOP_LENGTH
+            samples_known = (
+                self._last_sample(number) + self.config.patch_frames * self.config.hop_length
+            )
             stop_column = first_column + self.piece_units * whole
             tracks = [t._replace(columns=stop_column) for t in self.tracks(samples_known)]
             end, frames = self._last_frame(number), None
         else:
             tracks = list(self.tracks(samples))
-            end = frames = num_frames(samples)
+            end = frames = self.config.num_frames(samples)
         units: dict[int, list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]] = {}
         for index, track in enumerate(tracks):
             for column in range(first_column, track.columns, whole):
@@ -226,15 +231,16 @@ class Timeline:
             scene=self.hop_ms is None,
             first=max(lowest, 0),
             last=end - offset,
+            silence=self.mode == "default",
             unit_frames=self.config.unit_frames if self.mode == "paper" else 0,
             units=grouped,
             rows=sum(group.rows.size for group in grouped),
         )
 
     def _weights(self, columns: NDArray[np.int64], frames: int | None) -> NDArray[np.float64]:
-        """Frames of the clip in each column; in paper mode every column weighs the same."""
+        """Frames of the clip in each column; in the others all columns weigh the same."""
         width = self.config.patch_frames
-        if frames is None or self.mode == "paper":
+        if frames is None or self.mode != "default":
             return np.full(len(columns), float(width))
         return np.minimum(frames - columns * width, width).astype(np.float64)
 
@@ -245,14 +251,18 @@ class Timeline:
 
     def _last_sample(self, number: int) -> int:
         """The sample behind the last one that a piece of whole units needs."""
-        return (self._last_frame(number) + CONTEXT_FRAMES) * HOP_LENGTH
+        return (self._last_frame(number) + CONTEXT_FRAMES) * self.config.hop_length
 
     def _grid(self, samples: int) -> tuple[int, int]:
         """First timestamp in ms, and their number."""
         assert self.hop_ms is not None
         first_ms = MS_PER_FRAME * (self.config.patch_frames - 1) // 2 % self.hop_ms
-        room = samples - first_ms * SAMPLES_PER_MS
-        return first_ms, 0 if room < 0 else 1 + room // (self.hop_ms * SAMPLES_PER_MS)
+        samples_per_ms = self.config.sample_rate // 1000
+        room = samples - first_ms * samples_per_ms
+        return first_ms, 0 if room < 0 else 1 + room // (self.hop_ms * samples_per_ms)
+
+    def _ms(self, samples: int) -> float:
+        return samples / (self.config.sample_rate // 1000)
 
 
 def valid_hops_ms(config: ModelConfig) -> list[int]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas
+from hear_msm_mae.embed.target import Target
 
 from hear_msm_mae import embed_files
 from hear_msm_mae.embed.run import Summary, embed_to
 from hear_msm_mae.embed.settings import settings_of
-from hear_msm_mae.embed.target import Target
 
 SUFFIXES = (".parquet", ".npz", ".h5", "")
 

@@ -1,6 +1,6 @@
 """Commands in processes of their own that start at once: forks of one with the package imported.
 
-A new interpreter needs seconds to import torch and timm. Python's fork server does so once, in a
+A new interpreter needs seconds to import torch. Python's fork server does so once, in a
 process that has computed nothing and has no threads, so that its forks behave like new processes.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["hear_msm_mae.cli"])
+_CONTEXT.set_forkserver_preload(["hear_msm_mae.cli", "hear_msm_mae.api"])
 
 
 class Result(NamedTuple):

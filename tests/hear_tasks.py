@@ -52,7 +52,7 @@ def write_clip(path: Path, seconds: float = 0.5, rate: int = RATE, channels: int
 
 FAKE = """#!{python}
 import json, sys, pathlib
-module, arguments = sys.argv[3], sys.argv[4:]
+module, arguments = sys.argv[2], sys.argv[3:]
 with open({calls!r}, "a") as stream:
     stream.write(" ".join([module, *arguments]) + "\\n")
 if module.endswith("probe"):

@@ -72,10 +72,14 @@ def table(name: str, shape: tuple[int, ...], arrays: dict[str, np.ndarray]) -> n
 
 
 def audio(tag_or_samples: str | int) -> Tensor:
-    """The three seeded clips, (3, n) float32."""
-    n = CLIPS[tag_or_samples] if isinstance(tag_or_samples, str) else tag_or_samples
-    t = np.arange(n) / 16000
-    duration = n / 16000
+    """The three seeded clips, (3, n) float32, at 16 kHz."""
+    return signals(CLIPS[tag_or_samples] if isinstance(tag_or_samples, str) else tag_or_samples)
+
+
+def signals(n: int, rate: int = 16000) -> Tensor:
+    """The three seeded clips of n samples at any rate, (3, n) float32."""
+    t = np.arange(n) / rate
+    duration = n / rate
 
     def noise(key: int) -> np.ndarray:
         return np.random.Generator(np.random.Philox(key=key)).standard_normal(n)

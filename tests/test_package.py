@@ -88,11 +88,40 @@ def test_version_is_the_same_everywhere():
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
 
 
+def in_a_new_process(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return result.stdout.strip()
+
+
 def test_import_does_no_work():
-    """Importing must not load training needs, plots or weights."""
+    """Importing loads nothing but the standard library."""
     code = "import sys, hear_msm_mae; print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["lightning", "tensorboard", "matplotlib", "sklearn", "hear_msm_mae.pretrain", "typer"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
+    assert (
+        in_a_new_process(code, "torch", "numpy", "soundfile", "typer", "hear_msm_mae.api") == "[]"
     )
-    assert result.stdout.strip() == "[]"
+
+
+def test_load_model_imports_what_it_needs():
+    """Neither training needs nor plots, nor what crashes in a process with TensorFlow."""
+    code = (
+        "import sys; from hear_msm_mae import load_model; load_model()\n"
+        "print([m for m in sys.argv[1:] if m in sys.modules])"
+    )
+    heavy = ["lightning", "tensorboard", "matplotlib", "sklearn", "hear_msm_mae.pretrain", "typer"]
+    assert in_a_new_process(code, *heavy, "timm", "torchvision", "triton") == "[]"
+
+
+def test_names_are_found_before_they_are_used():
+    """As `dir`, `help` and tools that import a module by name look for them."""
+    code = (
+        "import importlib, pydoc\n"
+        "module = importlib.import_module('hear_msm_mae')\n"
+        "assert set(module.__all__) <= set(dir(module))\n"
+        "text = pydoc.plain(pydoc.render_doc(module))\n"
+        "assert 'get_scene_embeddings(audio' in text, text\n"
+        "assert not hasattr(module, 'load_modell')\n"
+        "from hear_msm_mae import *\n"
+        "print(load_model.__module__, embed_files.__name__)"
+    )
+    assert in_a_new_process(code) == "hear_msm_mae.api embed_files"

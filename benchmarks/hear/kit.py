@@ -69,7 +69,7 @@ def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
     """
     started = time.monotonic()
     with log.open("wb") as stream:
-        stream.write(f"$ {' '.join(arguments[3:])}\n".encode())
+        stream.write(f"$ {' '.join(arguments)}\n".encode())
         stream.flush()
         process = subprocess.Popen(
             arguments, cwd=folder, env=environment(), stdin=subprocess.DEVNULL,

@@ -13,7 +13,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hear_msm_mae.cli.common import module_command
 from weights.corpus.packages import sha256
 
 from . import results
@@ -223,7 +222,7 @@ def _stage_2(
 def _stage(
     python: Path, module: str, arguments: list[str], log_path: Path, folder: Path, label: str
 ) -> StageCost:
-    finished = run_logged(module_command(module, *arguments, python=python), log_path, folder)
+    finished = run_logged([str(python), "-m", module, *arguments], log_path, folder)
     if finished.status != 0:
         status = finished.status
         how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
@@ -251,7 +250,7 @@ def _probed(request: Request, python: Path) -> Model:
     report.unlink(missing_ok=True)
     model = Model(request, python, {})
     arguments = [str(report.resolve()), *model.arguments]
-    words = module_command("benchmarks.hear.probe", *arguments, python=python)
+    words = [str(python), "-m", "benchmarks.hear.probe", *arguments]
     finished = run_logged(words, log_path, request.runs_dir)
     try:
         content = json.loads(report.read_text())

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import DEFAULT_NORM_MEAN, DEFAULT_NORM_STD, ModelConfig, parse_name
+from ..config import DEFAULT_NORM_MEAN, DEFAULT_NORM_STD, SAMPLE_RATE, ModelConfig, parse_name
 from ..encoder import sincos_2d
 from ..mae import sinusoid_table
 from .layout import DECODER, ENCODER, check_dense, check_layout, check_weights
@@ -90,7 +90,6 @@ def load_pickle(
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
     state, stats, args = read_state(path)
-    # NumPy's booleans are none of Python's.
     given = args.get("norm_pix_loss")
     if norm_pixels is None and isinstance(given, (int, np.bool_)):
         norm_pixels = bool(given)
@@ -218,11 +217,12 @@ def _encoder_config(
             "blocks.0.mlp.fc1.weight is misshapen"
         ) from error
     heads, cls_token = _heads(width), "cls_token" in state
-    if "pos_embed" in state:
+    unit: dict[str, Any] = (parse_name(name) if name else None) or {}
+    if "pos_embed" in state:  # says more than a name; only the sample rate is in the name alone
         rows, columns = _grid(state["pos_embed"], width, cls_token)
-        unit: dict[str, Any] = {"n_mels": rows * p_f, "unit_frames": columns * p_t}
+        rate = unit.get("sample_rate", SAMPLE_RATE)
+        unit = {"n_mels": rows * p_f, "unit_frames": columns * p_t, "sample_rate": rate}
     else:
-        unit = (parse_name(name) if name else None) or {}
         if (unit.pop("patch_mels", None), unit.pop("patch_frames", None)) != (p_f, p_t):
             raise ValueError(
                 "the tensors leave the unit size open; give the model name, e.g. --name "

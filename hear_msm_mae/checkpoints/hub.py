@@ -155,6 +155,7 @@ def _download(repo_id: str, revision: str | None) -> Path:
 def _huggingface_hub() -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.errors  # which the package itself imports later, if at all
     except ImportError as error:
         raise ImportError(
             "hf:// addresses need huggingface_hub: pip install 'hear_msm_mae[hub]'"

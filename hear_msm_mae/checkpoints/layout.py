@@ -16,15 +16,15 @@ from ..config import ModelConfig
 
 ENCODER, DECODER = "encoder.", "decoder."
 
-# Trained weights are below a few hundred. From 1e4 on, three matrices in a row and the square of
-# the result (LayerNorm) may leave the range of float32, and embeddings would be NaN.
-MAX_WEIGHT = 1e4
+# Trained weights are below ten or so. If all are 1e4, three matrices in a row and the square of
+# the result (in LayerNorm) leave the range of float32, and embeddings are NaN; 1e3 is finite.
+MAX_WEIGHT = 1e3
 
 _Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def check_weights(tensors: Mapping[str, Tensor]) -> None:
-    """Every tensor is dense, in memory, of a float type, finite and of a usable size.
+    """Every tensor is dense, in memory that no other uses, of a float type, finite and not huge.
 
     Raises:
         ValueError: one is not; the message names it.
@@ -33,6 +33,10 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
         check_dense(name, tensor)
         if tensor.dtype not in FLOAT_TYPES:
             raise ValueError(f"tensor {name!r} is {tensor.dtype}, expected floating-point numbers")
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors.values()}
+    if sum(map(_size, tensors.values())) > sum(s.nbytes() for s in storages.values()):
+        raise ValueError("the tensors share their values, so that a copy could be of any size")
+    for name, tensor in tensors.items():
         if not tensor.numel():
             continue
         low, high = torch.stack(tensor.detach().aminmax()).tolist()  # NaN if any value is
@@ -54,11 +58,15 @@ def check_dense(name: str, tensor: Tensor) -> None:
         raise ValueError(f"tensor {name!r} is sparse, nested or quantised, expected a dense one")
     if tensor.device.type == "meta":
         raise ValueError(f"tensor {name!r} is on the meta device, where tensors have no values")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    if _size(tensor) > tensor.untyped_storage().nbytes():
         raise ValueError(
             f"tensor {name!r} of shape {tuple(tensor.shape)} has fewer values than that (it was "
             "saved as an expanded view)"
         )
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()  # bytes
 
 
 def check_layout(part: str, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:

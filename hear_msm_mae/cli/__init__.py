@@ -41,6 +41,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         app()
+    except KeyboardInterrupt:  # before the command began
+        complain("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
     except (ValueError, TypeError, OSError) as error:
         complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)

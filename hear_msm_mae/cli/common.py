@@ -85,18 +85,9 @@ def load(weights: str, device: str | None = None, **options: Any) -> HearModel:
     Raises:
         ValueError: there is no such device here, or see `load_model`.
     """
-    import torch
-
     from ..api import load_model
 
-    model = load_model(weights, **options)
-    if device is None:
-        return model
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device!r} is not usable here: {error}") from error
-    return model.to(device)
+    return load_model(weights, device=device, **options)
 
 
 def load_clip(

@@ -18,8 +18,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..embed.inputs import Failure
     from ..embed.run import Summary
+    from ..embed.sources import Failure
 
 RAY_AUTO = "auto"
 _SHOWN_FAILURES = 20
@@ -37,7 +37,9 @@ def embed(
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", help="What to write: .parquet, .npz, .h5, or a folder of .npy files."
+            "--output",
+            "-o",
+            help="What to write: .parquet, .npz, .h5, .csv, .duckdb, or a folder of .npy files.",
         ),
     ],
     timestamps: Annotated[
@@ -52,29 +54,44 @@ def embed(
         int | None, typer.Option(help="Distance of timestamps in ms; 40 by default.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of the output: float32 or float16.")] = "float32",
+    layer: Annotated[
+        str | None,
+        typer.Option(help="Block whose output is read: last, N, or N,M,... for several."),
+    ] = None,
+    scene_pooling: Annotated[
+        str | None,
+        typer.Option(help="Over time: mean, or mean+std for twice as many values."),
+    ] = None,
+    normalization: Annotated[
+        str | None,
+        typer.Option(help="Of the log-mel spectrogram: stored, batch (each clip), or MEAN,STD."),
+    ] = None,
     precision: Annotated[
-        str, typer.Option(help="Of the encoder: float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="Of the encoder: float32, bfloat16, or auto (what the device is made for)."
+        ),
     ] = "float32",
     mode: Annotated[str, typer.Option(help="default or paper.")] = "default",
     device: Device = "cpu",
-    batch_seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds of audio encoded between two writes; chosen by the device."),
-    ] = None,
+    channel: Annotated[
+        str,
+        typer.Option(help="mix (the mean), left, right, a number from 0 on, or each."),
+    ] = "mix",
     workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 8.")
+        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
+    ] = None,
+    flush_minutes: Annotated[
+        float | None,
+        typer.Option(help="Bring OUT up to date so often.", show_default="at the end"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
     ] = False,
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            help="Work on a Ray cluster. OUT is then a Parquet file, or a folder or URL of Parquet "
-            "files.",
-        ),
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Name the files that a folder search leaves out.")
     ] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Work on a Ray cluster.")] = False,
     ray_address: Annotated[
         str,
         typer.Option(
@@ -96,12 +113,16 @@ def embed(
     """
     if ray_address != RAY_AUTO and not ray:
         raise ValueError("--ray-address is the address of the cluster for --ray; give both")
-    options: dict[str, Any] = {"precision": precision, "mode": mode}
-    if hop_ms is not None:
-        options["timestamp_hop_ms"] = hop_ms
+    options = {
+        "timestamp_hop_ms": hop_ms,
+        "normalization": _normalization(normalization),
+        "precision": precision,
+        "layer": _layer(layer),
+        "scene_pooling": scene_pooling,
+        "mode": mode,
+    }
     with starting():
         from ..checkpoints.native import BUNDLED_WEIGHTS
-        from ..embed.cluster import embed_on_ray
         from ..embed.run import embed_to
         from ..embed.settings import settings_of
 
@@ -109,21 +130,58 @@ def embed(
         model = load(weights, None if ray else device, **options)
         name = weights or BUNDLED_WEIGHTS
         settings = settings_of(model, name, timestamps, segment, overlap, dtype)
-    try:
+        spread = None
         if ray:
-            summary = embed_on_ray(
-                output, sources, model, settings, ray_address, batch_seconds, device, overwrite
-            )
-        else:
-            summary = embed_to(output, sources, model, settings, batch_seconds, workers, overwrite)
+            from ..embed.ray import on_ray
+
+            spread = on_ray(model, settings, ray_address, device)
+    try:
+        summary = embed_to(
+            output,
+            sources,
+            model,
+            settings,
+            channel=channel,
+            workers=workers,
+            overwrite=overwrite,
+            flush_minutes=flush_minutes,
+            embed=spread,
+        )
     except KeyboardInterrupt:
         how = " without --overwrite" if overwrite else ""
         complain(f"interrupted; repeat the command{how} to go on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    _report(output, summary)
+    _report(output, summary, verbose)
 
 
-def _report(output: str, summary: Summary) -> None:
+def _layer(text: str | None) -> Any:
+    """The option `layer` of load_model, which checks the values."""
+    if text is None or text == "last":
+        return text
+    try:
+        layers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--layer must be last, N or N,M,..., got {text!r}") from None
+    return layers[0] if len(layers) == 1 else layers
+
+
+def _normalization(text: str | None) -> Any:
+    """The option `normalization` of load_model, which checks the values."""
+    if text is None or "," not in text:
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--normalization must be stored, batch or MEAN,STD, got {text!r}"
+        ) from None
+
+
+def _report(output: str, summary: Summary, verbose: bool) -> None:
+    if summary.left_out:
+        say(f"{len(summary.left_out)} other files in the folders were left out")
+        for path in summary.left_out if verbose else []:
+            say(f"left out: {path}")
     for failure in summary.failures[:_SHOWN_FAILURES]:
         complain(_line(failure))
     if summary.failures:

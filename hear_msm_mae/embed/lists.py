@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import csv
 import difflib
-import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..extras import need
 from ..files import printable
 from .remote import is_remote
 
-logger = logging.getLogger(__name__)
-
 LIST_SUFFIXES = (".csv", ".tsv", ".parquet")
 KNOWN = ("path", "start", "offset", "end", "duration", "channel")
-# Other names for these columns. `offset` is no end here, though some event lists use it so.
+# What others call these columns. Some event lists call the end `offset`, beside an `onset`.
 _OTHER_NAMES = {
     **dict.fromkeys(("begin", "onset", "from", "tmin", "xmin"), "start"),
     **dict.fromkeys(("stop", "finish", "to", "until", "tmax", "xmax"), "end"),
@@ -38,7 +35,7 @@ class Row(NamedTuple):
     path: str
     start: float
     end: float | None
-    channel: str | int | None
+    channel: str | None
     columns: dict[str, Any]
 
 
@@ -47,31 +44,33 @@ def read_list(source: str) -> list[Row]:
 
     Column names are matched without case and surrounding spaces: `path`; `start` or `offset`, and
     `end` or `duration`, in seconds; `channel`. Other columns are kept, as numbers where every cell
-    comes back as it was written. Relative paths count from the current folder or else from the
-    folder of the list.
+    would be written in the same way again. Relative paths count from the current folder or else
+    from the folder of the list.
 
     Raises:
         ValueError: no path, a column that is nearly one of these, values that make no sense or
             contradict each other, or a relative path that both folders have. The message names
             the column or the row.
     """
-    parquet = source.lower().endswith(".parquet")
-    names, rows = _read_parquet(source) if parquet else _read_csv(source)
+    is_parquet = source.lower().endswith(".parquet")
+    names, rows = _read_parquet(source) if is_parquet else _read_csv(source)
     roles, others = _roles(printable(source), names)
-    columns = {name: [row[i] for row in rows] for i, name in others.items()}
-    if not parquet:
+    columns = {name: [row[i] for row in rows] for name, i in others.items()}
+    if not is_parquet:
         columns = {name: _typed(values) for name, values in columns.items()}
     found = []
     for number, row in enumerate(rows):
-        where = f"{printable(source)}, row {number + 1}"
         cells = {role: row[i] for role, i in roles.items()}
-        path = cells["path"]
-        if not isinstance(path, str) or not path.strip():
-            raise ValueError(f"{where}: no path")
         more = {name: values[number] for name, values in columns.items()}
-        found.append(
-            Row(_resolved(path, source, where), *_stretch(cells, where), _channel(cells), more)
-        )
+        try:
+            start, end = _stretch(cells)
+            channel = cells.get("channel")
+            if isinstance(channel, float) and channel.is_integer():
+                channel = int(channel)  # as pandas writes whole numbers where some are missing
+            channel = None if channel is None else str(channel)
+            found.append(Row(_resolved(cells["path"], source), start, end, channel, more))
+        except ValueError as error:
+            raise ValueError(f"{printable(source)}, row {number + 1}: {error}") from None
     return found
 
 
@@ -112,25 +111,20 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def plain(value: Any) -> Any:  # dates and the like as text
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
     try:
         with pq.ParquetFile(source) as file:
             fields = [x for x in file.schema_arrow if not pa.types.is_nested(x.type)]
             names = [field.name for field in fields]
-            rows: list[list[Any]] = []
-            if names:
-                for batch in file.iter_batches(columns=names):
-                    columns = (map(_plain, batch[name].to_pylist()) for name in names)
-                    rows.extend(map(list, zip(*columns, strict=True)))
+            table = file.read(names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{printable(source)} is not a Parquet file: {error}") from error
-    return names, rows
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON has it; dates and the like as text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+    columns = [map(plain, column.to_pylist()) for column in table.columns]
+    return names, [list(row) for row in zip(*columns, strict=True)]
 
 
 def _typed(values: Sequence[str | None]) -> list[Any]:
@@ -141,8 +135,7 @@ def _typed(values: Sequence[str | None]) -> list[Any]:
             numbers = [None if cell is None else kind(cell) for cell in cells]
         except ValueError:
             continue
-        pairs = zip(cells, numbers, strict=True)
-        if all(cell == str(x) and abs(x) < 2**63 for cell, x in pairs if x is not None):
+        if all(x is None or cell == str(x) for cell, x in zip(cells, numbers, strict=True)):
             return numbers
     return cells
 
@@ -154,31 +147,31 @@ def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _roles(source: str, names: Sequence[str]) -> tuple[dict[str, int], dict[int, str]]:
-    """Index of each known column, and index and name of the others."""
+def _roles(source: str, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Index of each known column, and of the others."""
     roles: dict[str, int] = {}
-    others: dict[int, str] = {}
-    for i, name in enumerate(names):
+    others: dict[str, int] = {}
+    for i, name in enumerate(map(str.strip, names)):
         folded = _folded(name)
-        if folded in roles or name.strip() in others.values():
-            raise ValueError(f"{source} has two columns {name.strip()!r}")
+        if folded in roles or name in others:
+            raise ValueError(f"{source} has two columns {name!r}")
         if folded in KNOWN:
             roles[folded] = i
         elif not _OUTPUT_COLUMNS.fullmatch(folded):
-            others[i] = name.strip()
-        elif re.fullmatch(r"e\d+", folded):
-            logger.warning("%s: column %r is left out, outputs have one", source, name)
+            others[name] = i
     if "path" not in roles:
-        near = [name for name in others.values() if _PATH_NAMES.search(_folded(name))]
+        near = [name for name in others if _PATH_NAMES.search(_folded(name))]
         hint = f"; rename {near[0]!r} if it holds the paths" if near else ""
         raise ValueError(
             f"{source} has no column 'path'; a list of recordings needs it (and may have 'start' "
             f"and 'end' in seconds), but its columns are {list(names)}{hint}"
         )
-    for name in others.values():
+    for name in others:
         near_to = _near(name)
-        taken = {"offset": "start", "duration": "end"}.get(near_to, near_to) in roles
-        if near_to and not taken and not (near_to == "end" and "duration" in roles):
+        same = {"start", "offset"} if near_to == "offset" else {near_to}
+        if near_to in ("end", "duration"):
+            same = {"end", "duration"}
+        if near_to and not same & roles.keys():
             raise ValueError(
                 f"{source}: column {name!r} is nearly {near_to!r}; rename it to {near_to!r} (times "
                 "in seconds) if that is meant, otherwise to something else"
@@ -199,70 +192,49 @@ def _near(name: str) -> str:
     return ""
 
 
-def _stretch(cells: dict[str, Any], where: str) -> tuple[float, float | None]:
+def _stretch(cells: dict[str, Any]) -> tuple[float, float | None]:
+    """Start and end in seconds."""
     start, offset, end, duration = (
-        _seconds(cells.get(name), name, where) for name in ("start", "offset", "end", "duration")
+        _seconds(cells.get(name), name) for name in ("start", "offset", "end", "duration")
     )
-    first = _agreed(start, offset, f"{where}: start {start} and offset {offset}") or 0.0
-    stop = None if duration is None else first + duration
-    last = _agreed(end, stop, f"{where}: end {end} and duration {duration} from {first} on")
+    if start is not None and offset is not None and abs(start - offset) > _TOLERANCE:
+        raise ValueError(f"start {start} and offset {offset} contradict each other")
+    first = start or offset or 0.0
+    last = first + duration if end is None and duration is not None else end
+    if end is not None and duration is not None and abs(end - first - duration) > _TOLERANCE:
+        raise ValueError(f"end {end} and duration {duration} from {first} on contradict each other")
     if first < 0 or (last is not None and last <= first):
-        raise ValueError(f"{where}: expected 0 <= start < end, got {first} and {last}")
+        raise ValueError(f"expected 0 <= start < end, got {first} and {last}")
     return first, last
 
 
-def _agreed(one: float | None, other: float | None, what: str) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    if abs(one - other) > _TOLERANCE:
-        raise ValueError(f"{what} contradict each other")
-    return one
-
-
-def _seconds(value: Any, name: str, where: str) -> float | None:
-    if value is None:
-        return None
+def _seconds(value: Any, name: str) -> float | None:
     try:
-        seconds = float(value)
+        seconds = math.nan if value is None else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: {name} must be a number of seconds, got {value!r}") from None
-    if math.isnan(seconds):
-        return None  # how pandas writes a missing value
+        raise ValueError(f"{name} must be a number of seconds, got {value!r}") from None
     if math.isinf(seconds):
-        raise ValueError(f"{where}: {name} must be finite, got {value!r}")
-    return seconds
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return None if math.isnan(seconds) else seconds  # NaN: how pandas writes a missing value
 
 
-def _channel(cells: dict[str, Any]) -> str | int | None:
-    value = cells.get("channel")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # how pandas writes whole numbers where some are missing
-    return None if value is None else str(value)
-
-
-def _resolved(path: str, source: str, where: str) -> str:
+def _resolved(path: Any, source: str) -> str:
     """The file that a list means; outputs escape names, and spreadsheets add spaces."""
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError("no path")
     plain = path.strip()
     if is_remote(plain):
         return plain
-    for text in _unique((path, plain, _unescaped(plain))):
-        here, beside = text, os.path.join(os.path.dirname(source), text)
-        found = [candidate for candidate in (here, beside) if os.path.exists(candidate)]
-        if len(found) == 2 and not os.path.samefile(here, beside):
+    unquoted = re.sub(r"^'(?=[=+@-])", "", plain)  # as CSV outputs write it
+    unescaped = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), unquoted)
+    for text in (path, plain, unescaped):
+        beside = os.path.join(os.path.dirname(source), text)
+        found = [candidate for candidate in (text, beside) if os.path.exists(candidate)]
+        if len(found) == 2 and not os.path.samefile(*found):
             raise ValueError(
-                f"{where}: {printable(plain)} is in the current folder and in that of the list; "
-                "write which one is meant as an absolute path"
+                f"{printable(plain)} is in the current folder and in that of the list; write which "
+                "one is meant as an absolute path"
             )
         if found:
             return found[0]
     return plain
-
-
-def _unescaped(text: str) -> str:
-    """Inverse of `hear_msm_mae.files.printable` and of the quotes that CSV outputs need."""
-    text = re.sub(r"^'(?=[=+@-])", "", text)
-    return _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
-
-
-def _unique(texts: Iterable[str]) -> Iterable[str]:
-    return dict.fromkeys(texts)

@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -125,7 +125,7 @@ def embed_recordings(
     dtype: str = "float32",
     workers: int | None = None,
     resume: Resume | None = None,
-) -> Iterator[Result | tuple[Recording, Failure]]:
+) -> Generator[Result | tuple[Recording, Failure], None, None]:
     """Embed recordings in bounded memory; reading and encoding overlap.
 
     Args:
@@ -225,9 +225,7 @@ def _events(
         yield error
 
 
-def cut(
-    recording: Recording, plan: Plan, begin: Resume = Resume(0, 0)
-) -> Iterator[tuple[Place, Piece]]:
+def cut(recording: Recording, plan: Plan, begin: Resume) -> Iterator[tuple[Place, Piece]]:
     """Decode a recording and cut it into pieces.
 
     Args:
@@ -252,7 +250,7 @@ def cut(
         for number, first, window, last in _windows(read, plan, begin.clip):
             skip = begin if number == begin.clip else Resume(number, 0)
             place = Place(number, 0, start + first, None, last, 0.0)
-            yield from _cut_clip(lambda sample, w=window: iter([w[sample:]]), plan, skip, place)
+            yield from _cut_clip(_held(window), plan, skip, place)
 
 
 def _cut_clip(
@@ -275,6 +273,10 @@ def _cut_clip(
             ),
             piece,
         )
+
+
+def _held(window: Tensor) -> _Read:
+    return lambda sample: iter([window[sample:]])
 
 
 def _windows(read: _Read, plan: Plan, number: int) -> Iterator[tuple[int, int, Tensor, bool]]:
@@ -316,7 +318,9 @@ def _blocks(recording: Recording, opened: Any, sample: int) -> Iterator[Tensor]:
 
 def _in_memory(recording: Recording) -> NDArray[np.float32]:
     channel = "mix" if recording.channel is None else recording.channel
-    waveform: NDArray[np.float32] = waveform_of(recording.item, channel=channel)
+    waveform: NDArray[np.float32] = waveform_of(
+        recording.item, channel=channel, name=printable(recording.path)
+    )
     if not len(waveform):
         raise ValueError("holds no audio samples")
     return waveform

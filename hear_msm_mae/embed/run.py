@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .sources import Failure, Recording, find_recordings
 from .store import Store
 from .table import Done, Table, combined
 
-Events = Iterator[Result | tuple[Recording, Failure]]
+Events = Generator[Result | tuple[Recording, Failure], None, None]
 Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
 
 
@@ -90,7 +90,7 @@ def embed_to(
         def embed(recordings: Sequence[Recording], plan: Plan, resume: Resume | None) -> Events:
             return embed_recordings(recordings, plan, settings.dtype, workers, resume)
 
-    failures: list[Failure] = []
+    failures: list[Failure] = []  # of files and folders
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
     recordings = _each_channel(recordings, failures)
@@ -197,8 +197,10 @@ class _Job:
         if self._store.is_done(recording.key, stamp):
             return True
         index = self._in_base.get(recording.key)
-        return index is not None and self._base is not None and (
-            self._base.recordings[index].stamp == stamp
+        return (
+            index is not None
+            and self._base is not None
+            and (self._base.recordings[index].stamp == stamp)
         )
 
     def write(self) -> None:

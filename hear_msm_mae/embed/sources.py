@@ -31,10 +31,10 @@ class Recording:
         start, end: of the stretch in seconds; end None: the end of the file.
         name: path below the given folder, for outputs that mirror it.
         row: place in the input, from 0.
-        where: absolute path or URL: what tells recordings apart.
+        where: absolute path or URL.
         occurrence: how many equal stretches of the same channel came before.
         columns: other columns of the list, which outputs keep.
-        channel: None for the mix of all, "left", "right", "each", or a number.
+        channel: None for the mix of all, "left", "right", "each", or a number from 0.
         item: audio in memory.
     """
 
@@ -85,14 +85,15 @@ def find_recordings(
             - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
               {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
             - `Recording`s.
-        problems: gets the folders below that could not be listed.
-        left_out: gets the files that a search in folders leaves out.
-        channel: of recordings that name none: "mix", "left", "right", "each", or a number.
+        problems: gets the folders below that could not be listed, and the audio in folders that
+            nothing installed reads.
+        left_out: gets the other files that a search leaves out.
+        channel: of recordings that name none: "mix", "left", "right", "each", or a number from 0.
 
     Returns:
-        Recordings in the order of the sources, those of a folder sorted. Every row of a list and
-        every file, item or `Recording` that is named is one, also if it is named twice. What a
-        search finds is left out where it is there already.
+        Recordings in the order of the sources, those of a folder sorted. A row of a list, a file,
+        an item or a `Recording` that is named twice is there twice; what a search finds is left
+        out where it is there already.
 
     Raises:
         FileNotFoundError: a source does not exist.
@@ -118,7 +119,7 @@ def iter_recordings(
 
     Args:
         sources, problems, left_out, channel: as for `find_recordings`.
-        lenient: note a source that makes no sense in `problems`, and go on with the next one.
+        lenient: a source that makes no sense goes to `problems`, the others are still taken.
     """
     default = parse_channel(channel)
     counts: Counter[Any] = Counter()  # by all that tells recordings apart, except the occurrence
@@ -126,7 +127,7 @@ def iter_recordings(
     row = 0
     for number, source in enumerate(_several(sources)):
         try:
-            kind, found = _recordings_of(source, number, problems, left_out)
+            kind, found = _Source(number, problems, left_out).recordings(source)
         except (OSError, TypeError, ValueError) as error:
             if not lenient or problems is None:
                 raise
@@ -147,10 +148,7 @@ def iter_recordings(
 
 
 def parse_channel(value: str | int | None) -> str | int | None:
-    """A channel as a `Recording` has it.
-
-    Raises:
-        ValueError: no channel.
+    """A channel as a `Recording` has it; ValueError for what is none.
 
     >>> parse_channel("mix"), parse_channel(" Left "), parse_channel("2")
     (None, 'left', 2)
@@ -166,7 +164,7 @@ def parse_channel(value: str | int | None) -> str | int | None:
 
 
 def _completed(recording: Recording, channel: str | int | None) -> Recording:
-    """With everything that is known from the path."""
+    """With everything that follows from the path."""
     path = recording.path
     known = recording.item is not None or is_remote(path)
     return dataclasses.replace(
@@ -188,50 +186,90 @@ def _several(sources: Any) -> Iterable[Any]:
 
 
 def _in_memory(source: Any) -> bool:
-    """Whether a source is audio, and not the name of some."""
-    if isinstance(source, Mapping):
-        return True
+    """Whether a source is audio, or a mapping that names some, as Hugging Face data sets give."""
     if isinstance(source, tuple) and len(source) == 2:
         return isinstance(source[1], Real) and not isinstance(source[0], (str, os.PathLike))
-    return hasattr(source, "get_all_samples")
-
-
-def _recordings_of(
-    source: Any, number: int, problems: list[Failure] | None, left_out: list[str] | None
-) -> tuple[str, list[Recording]]:
-    """What a source names, and how: it is a "row" or a "file", or was found in a "search"."""
-    if isinstance(source, Recording):
-        return "row", [source]
-    if _in_memory(source):
-        held = not isinstance(source, Mapping) or {"array", "bytes"} & {
-            name for name, value in source.items() if value is not None
-        }
-        if not held and not source.get("path"):
-            raise TypeError(f"source {number} has neither 'array', 'bytes' nor 'path'")
-        return "row", [Recording(_label(source, number), item=source if held else None)]
-    if not isinstance(source, (str, os.PathLike)):
-        kind = "an array without a rate" if hasattr(source, "__array__") else repr(type(source))
-        raise TypeError(f"source {number} is {kind}; pass paths, or (array, rate) for audio")
-    path = os.fspath(source)
-    if is_remote(path):
-        return _remote(path)
-    if path.lower().endswith(LIST_SUFFIXES) and os.path.isfile(path):
-        return "row", _listed(path)
-    if os.path.isdir(path):
-        return "search", _folder(path, path, problems, left_out)
-    if os.path.exists(path):
-        return "file", [Recording(path)]
-    if not glob.has_magic(path) or os.path.lexists(path):
-        raise FileNotFoundError(f"no such file or folder: {printable(path)}")
-    return "search", list(_glob(path, problems, left_out))
+    return isinstance(source, Mapping) or hasattr(source, "get_all_samples")
 
 
 def _label(source: Any, number: int) -> str:
     """What failures and outputs call a source."""
     name = source.get("path") if isinstance(source, Mapping) else source
-    if isinstance(name, (str, os.PathLike)):
-        return os.fspath(name)
-    return f"item {number}"
+    return os.fspath(name) if isinstance(name, (str, os.PathLike)) else f"item {number}"
+
+
+class _Source(NamedTuple):
+    """A source in the input, and what gets notes about it."""
+
+    number: int
+    problems: list[Failure] | None
+    left_out: list[str] | None
+
+    def recordings(self, source: Any) -> tuple[str, Iterable[Recording]]:
+        """What is named, and how: it is a "row" or a "file", or was found in a "search"."""
+        if isinstance(source, Recording):
+            return "row", [source]
+        if _in_memory(source):
+            return "row", [self._item(source)]
+        if not isinstance(source, (str, os.PathLike)):
+            kind = "an array without a rate" if hasattr(source, "__array__") else type(source)
+            raise TypeError(
+                f"source {self.number} is {kind}; pass paths, or (array, rate) for audio"
+            )
+        path = os.fspath(source)
+        if is_remote(path):
+            return _remote(path)
+        if path.lower().endswith(LIST_SUFFIXES) and os.path.isfile(path):
+            return "row", _listed(path)
+        if os.path.isdir(path):
+            return "search", self._folder(path, path)
+        if os.path.exists(path):
+            return "file", [Recording(path)]
+        if not glob.has_magic(path) or os.path.lexists(path):
+            raise FileNotFoundError(f"no such file or folder: {printable(path)}")
+        return "search", list(self._glob(path))
+
+    def _item(self, source: Any) -> Recording:
+        label = _label(source, self.number)
+        if not isinstance(source, Mapping):
+            return Recording(label, item=source)
+        if source.get("array") is not None or source.get("bytes") is not None:
+            return Recording(label, item=source)
+        if not source.get("path"):
+            raise TypeError(f"source {self.number} has neither 'array', 'bytes' nor 'path'")
+        return Recording(label)
+
+    def _folder(self, folder: str, root: str) -> list[Recording]:
+        def note(error: OSError) -> None:
+            if self.problems is not None:
+                reason = f"folder not listed: {error.strerror or error}"
+                self.problems.append(Failure(str(error.filename), 0.0, None, reason))
+
+        def leave(path: Path, reason: str | None) -> None:
+            if reason is not None and self.problems is not None:
+                self.problems.append(Failure(str(path), 0.0, None, reason))
+            elif self.left_out is not None:
+                self.left_out.append(str(path))
+
+        # Without a list of problems, reading such a file says what to install.
+        noted = None if self.problems is None else leave
+        found = find_audio([folder], on_error=note, left_out=noted)
+        return [Recording(str(path), name=_below(str(path), root)) for path in found]
+
+    def _glob(self, pattern: str) -> Iterator[Recording]:
+        matches = sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            raise FileNotFoundError(f"no file matches {printable(pattern)}")
+        root = os.path.dirname(_MAGIC.split(pattern)[0])
+        any_ending = not glob.has_magic(os.path.splitext(pattern)[1] or "*")
+        for match in matches:
+            if os.path.isfile(match):
+                if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
+                    yield Recording(match, name=_below(match, root))
+                elif self.left_out is not None:
+                    self.left_out.append(match)
+            elif "**" not in pattern:  # which has named the files in the folders already
+                yield from self._folder(match, root)
 
 
 def _remote(url: str) -> tuple[str, list[Recording]]:
@@ -246,45 +284,8 @@ def _listed(path: str) -> list[Recording]:
     rows = read_list(path)
     here = [os.path.abspath(row.path) for row in rows if not is_remote(row.path)]
     root = os.path.commonpath(map(os.path.dirname, here)) if here else ""
-    return [
-        Recording(
-            row.path,
-            row.start,
-            row.end,
-            "" if is_remote(row.path) else _below(os.path.abspath(row.path), root),
-            columns=row.columns,
-            channel=row.channel,
-        )
-        for row in rows
-    ]
-
-
-def _glob(pattern: str, problems: Any, left_out: list[str] | None) -> Iterator[Recording]:
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
-        raise FileNotFoundError(f"no file matches {printable(pattern)}")
-    root = os.path.dirname(_MAGIC.split(pattern)[0])
-    any_ending = not glob.has_magic(os.path.splitext(pattern)[1] or "*")
-    for match in matches:
-        if os.path.isfile(match):
-            if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
-                yield Recording(match, name=_below(match, root))
-            elif left_out is not None:
-                left_out.append(match)
-        elif "**" not in pattern:  # which has named the files in the folders already
-            yield from _folder(match, root, problems, left_out)
-
-
-def _folder(
-    folder: str, root: str, problems: list[Failure] | None, left_out: list[str] | None
-) -> list[Recording]:
-    def note(error: OSError) -> None:
-        if problems is not None:
-            reason = error.strerror or str(error)
-            problems.append(Failure(str(error.filename), 0.0, None, f"folder not listed: {reason}"))
-
-    found = find_audio([folder], on_error=note)
-    return [Recording(str(path), name=_below(str(path), root)) for path in found]
+    names = ["" if is_remote(x.path) else _below(os.path.abspath(x.path), root) for x in rows]
+    return [Recording(name=name, **x._asdict()) for name, x in zip(names, rows, strict=True)]
 
 
 def _below(path: str, root: str) -> str:

@@ -57,7 +57,7 @@ class _Run:
     start: int
     samples: int | None
     rows: int
-    first_row: int = 0
+    first_row: int
 
 
 @dataclasses.dataclass
@@ -244,7 +244,7 @@ class Store:
         return read
 
     def _timed(self, rows: Reader, run: _Run, samples: int, offset: int) -> Reader:
-        """Rows of one run, which begin at row `offset` of the clip, with their times in the file."""
+        """Rows of one run, which begin at row `offset` of the clip, with times in the file."""
 
         def read(first: int, count: int) -> Block:
             times = 1000 * run.start / SAMPLE_RATE + self._timeline.timestamps_ms(samples)
@@ -325,10 +325,11 @@ class Store:
         if "run" not in line:
             self._entries.pop(key, None)
             return
-        run = _Run(*line["run"], rows=line["rows"], first_row=self._next_row)
+        clip, number, start, samples = line["run"]
+        run = _Run(clip, number, start, samples, line["rows"], self._next_row)
         self._next_row += run.rows
         entry = self._entries.get(key)
-        if entry is None or entry.done or entry.stamp != line["stamp"] or not self._follows(entry, run):
+        if entry is None or entry.stamp != line["stamp"] or not self._follows(entry, run):
             entry = self._entries[key] = _Entry(line["stamp"])
         entry.runs.append(run)
         if "done" in line:
@@ -337,8 +338,8 @@ class Store:
 
     def _follows(self, entry: _Entry, run: _Run) -> bool:
         """Whether a run goes on behind the others; scenes name the last piece of each clip."""
-        if not entry.runs:
-            return True
+        if entry.done is not None or not entry.runs:
+            return entry.done is None
         expected = entry.resume
         return run.clip == expected.clip and (
             self._timeline.hop_ms is None or run.number == expected.number

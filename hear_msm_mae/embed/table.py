@@ -211,16 +211,18 @@ class Runs:
         self._ends = list(itertools.accumulate(run[2] for run in self._runs))
 
     def __call__(self, first: int, count: int) -> Block:
-        blocks = []
+        parts: list[tuple[Reader, int, int]] = []
         for i in range(bisect.bisect_right(self._ends, first), len(self._runs)):
             if count <= 0:
                 break
             reader, start, rows = self._runs[i]
             skip = first - (self._ends[i] - rows)
-            part = min(count, rows - skip)
-            blocks.append(reader(start + skip, part))
-            first, count = first + part, count - part
-        return _joined(blocks)
+            parts.append((reader, start + skip, min(count, rows - skip)))
+            first, count = first + parts[-1][2], count - parts[-1][2]
+        # In the order in which they are stored, so that what holds several is read only once.
+        order = sorted(range(len(parts)), key=lambda i: (id(parts[i][0]), parts[i][1]))
+        blocks = {i: parts[i][0](*parts[i][1:]) for i in order}
+        return joined([blocks[i] for i in range(len(parts))])
 
 
 class _Sequential:
@@ -235,21 +237,27 @@ class _Sequential:
             self.__init__(self._blocks)  # type: ignore[misc]
         found = []
         while count > 0:
-            part = slice(first - self._row, first - self._row + count)
-            rows, times = self._block
-            if len(rows[part]):
-                found.append(Block(rows[part], None if times is None else times[part]))
-                first, count = first + len(rows[part]), count - len(rows[part])
+            part = cut(self._block, first - self._row, count)
+            if len(part.rows):
+                found.append(part)
+                first, count = first + len(part.rows), count - len(part.rows)
                 continue
-            self._row += len(rows)
+            self._row += len(self._block.rows)
             block = next(self._rest, None)
             if block is None:
                 raise ValueError(f"found {self._row} rows instead of more; the output is damaged")
             self._block = block
-        return _joined(found)
+        return joined(found)
 
 
-def _joined(blocks: Sequence[Block]) -> Block:
+def cut(block: Block, first: int, count: int) -> Block:
+    """Some of the rows of a block."""
+    times = None if block.times_ms is None else block.times_ms[first : first + count]
+    return Block(block.rows[first : first + count], times)
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Neighbouring blocks as one."""
     if len(blocks) == 1:
         return blocks[0]
     times = [block.times_ms for block in blocks if block.times_ms is not None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchaudio.functional import griffinlim
 
 from ..config import HOP_LENGTH, LOG_EPS, WINDOW_LENGTH
+from ..extras import need
 from ..log_mel import mel_filter_bank
 
 MEL_ITERATIONS = 100
@@ -26,6 +26,9 @@ def to_waveform(log_mel: Tensor, seed: int = 0) -> Tensor:
     Returns:
         (160 (t - 1),) float32 at 16 kHz, not clipped to [-1, 1]; all zero for a single frame.
     """
+    need("torchaudio", "visual", "waveforms made from spectrograms")
+    from torchaudio.functional import griffinlim
+
     length = HOP_LENGTH * (log_mel.shape[1] - 1)
     if length == 0:
         return torch.zeros(HOP_LENGTH)

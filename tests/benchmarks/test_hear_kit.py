@@ -7,6 +7,7 @@ import os
 import subprocess
 
 import pytest
+from hear_tasks import make_task
 from quality_sources import make_cache, tone, write
 
 from benchmarks.hear.kit import CHECKOUT, ENVIRONMENT
@@ -48,6 +49,27 @@ def hear(*arguments, folder):
 def scores(folder):
     [table] = (folder / "runs/hear").glob("*/results.csv")
     return {row["task"]: row for row in csv.DictReader(table.open())}
+
+
+def test_stage_1_typed_as_its_readme_says(tmp_path):
+    tasks = [
+        make_task(tmp_path / "tasks"),
+        make_task(tmp_path / "tasks", "toys-v1-small", event=True),
+    ]
+    command = "python -m heareval.embeddings.runner hear_msm_mae --tasks-dir tasks"
+    path = os.pathsep.join([str(PYTHON.parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command.split(),
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for task in tasks:
+        folder = tmp_path / "embeddings/hear_msm_mae" / task.name / "test"
+        assert len(list(folder.glob("*.embedding.npy"))) == 2
 
 
 GRID = ("--grid", "fast", "--grid-points", "1")

@@ -13,7 +13,6 @@ from hear_tasks import FakeKit, make_task, write_clip
 from benchmarks.hear import kit, results
 from benchmarks.hear.__main__ import main
 from benchmarks.hear.tasks_format import read_task
-from hear_msm_mae.cli.common import module_command
 
 STAGES = ["benchmarks.hear.probe", "embeddings.runner", "predictions.runner"]
 
@@ -226,7 +225,7 @@ def test_modules_of_the_current_folder_can_be_imported(tmp_path, monkeypatch):
     (tmp_path / "my_model.py").write_text("print('imported')")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    command = module_command("my_model")
+    command = [sys.executable, "-m", "my_model"]
     finished = kit.run_logged(command, tmp_path / "log", tmp_path / "elsewhere")
     assert finished.status == 0
     assert kit.last_line(tmp_path / "log") == "imported"

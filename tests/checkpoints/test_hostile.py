@@ -92,7 +92,6 @@ def test_expected_shapes_are_those_of_the_modules(config, part, module):
         ({"norm_mean": 10**400}, "norm_mean must be between"),
         ({"embedding_scale": 1e308}, "embedding_scale must be between"),
     ],
-    ids=str,
 )
 def test_a_configuration_that_the_tensors_do_not_have(
     tiny_file, tiny_config, tmp_path, change, reason
@@ -129,6 +128,13 @@ def test_a_configuration_that_python_cannot_parse(tiny_file, tiny_model, tmp_pat
 @pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_tensors_without_values(state, save, change, reason):
     refused(save({"model": state | change}), reason)
+
+
+def test_many_tensors_with_one_memory_are_refused(state, save):
+    """A file of some megabytes could name blocks without end."""
+    names = [name for name in state if name.startswith("blocks.0.")]
+    copies = {n.replace(".0.", f".{i}.", 1): state[n] for i in range(1, 100) for n in names}
+    refused(save({"model": state | copies}), "the tensors share their values")
 
 
 def test_a_stride_of_zero_is_refused_in_the_old_format_too(state, save):
@@ -202,9 +208,10 @@ def test_tensors_of_other_types_are_named(tiny_file, tiny_checkpoint, state, sav
     refused(path, f"'{name}' is {dtype}, expected floating-point")
 
 
-def test_the_largest_weights_that_are_accepted_give_finite_embeddings(tiny_config, tmp_path):
+@pytest.mark.parametrize("make", [torch.ones, lambda shape: torch.randn(shape).sign()])
+def test_the_largest_weights_that_are_accepted_give_finite_embeddings(tiny_config, tmp_path, make):
     tensors = {
-        f"encoder.{name}": (torch.rand(shape) - 0.5) * 2e4
+        f"encoder.{name}": make(shape) * 1e3
         for name, shape in expected_shapes(ENCODER, tiny_config)
     }
     path = tmp_path / "model.safetensors"

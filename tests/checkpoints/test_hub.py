@@ -190,9 +190,9 @@ def test_push_load_and_load_offline(hub, tiny_file, tmp_path):
     # Without a network: what was loaded before still loads, the rest says what to do.
     count = len(requests)
     offline = client(endpoint, tmp_path / "cache", HF_HUB_OFFLINE="1")
-    loaded, missing = python(
-        REFUSALS, "hf://user/repo", "hf://user/other", env=offline
-    ).stdout.splitlines()
+    done = python(REFUSALS, "hf://user/repo", "hf://user/other", env=offline)
+    assert done.returncode == 0, done.stderr
+    loaded, missing = done.stdout.splitlines()
     assert loaded == "loaded"
     assert missing.startswith("ConnectionError")
     assert "hf://user/other is not in the local" in missing

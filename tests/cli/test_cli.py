@@ -156,8 +156,8 @@ def test_validate_runs_the_validator_on_the_weights(run, monkeypatch, tiny_file,
     monkeypatch.setattr(subprocess, "run", fake_run)
     assert run("validate", "--weights", tiny_file).status == status
     (command,) = commands
-    assert command[:2] == [sys.executable, "-c"]
-    assert command[3:] == ["hearvalidator.validate", "hear_msm_mae", "--model", str(tiny_file)]
+    words = ["-m", "hearvalidator.validate", "hear_msm_mae", "--model", str(tiny_file)]
+    assert command == [sys.executable, *words]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -215,11 +215,10 @@ def test_in_a_process_of_its_own(tmp_path):
     assert re.fullmatch(r"error: .*absent\.safetensors.* does not exist\n", result.stderr)
 
 
-def test_a_missing_extra_is_one_line(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["pretrain", "export"])
+def test_a_missing_extra_is_one_line(run, tmp_path, monkeypatch, command):
     monkeypatch.setitem(sys.modules, "yaml", None)  # as if it was not installed
-    for module in [name for name in sys.modules if name.startswith("hear_msm_mae.pretrain.")]:
-        monkeypatch.delitem(sys.modules, module)
-    result = run("pretrain", "tiny-smoke", "corpus=corpus", f"run_dir={tmp_path}")
+    result = run(command, "tiny-smoke", tmp_path / "x")
     assert_one_line_error(result, r"yaml.*; run: pip install 'hear_msm_mae\[pretrain\]'")
 
 

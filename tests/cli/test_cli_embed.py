@@ -13,6 +13,7 @@ from cli_errors import assert_one_line_error
 
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.embed.run import Summary
 
 
 @pytest.fixture
@@ -114,6 +115,20 @@ def test_options_reach_the_model(run, recordings, tiny_file, tmp_path, arguments
     np.testing.assert_allclose(arrays["timestamps"], timestamps[0].numpy(), rtol=1e-6)
 
 
+def test_the_address_of_a_cluster(run, recordings, tiny_file, tmp_path, monkeypatch):
+    addresses = []
+
+    def embed_on_ray(output, sources, model, settings, address, *_):
+        addresses.append(address)
+        return Summary(1, 1, 0, [], None, 0.0, 0.0)
+
+    monkeypatch.setattr("hear_msm_mae.embed.cluster.embed_on_ray", embed_on_ray)
+    arguments = ("embed", recordings, "-o", tmp_path / "out.parquet", "-w", tiny_file, "--ray")
+    assert run(*arguments).status == 0
+    assert run(*arguments, "--ray-address", "ray://head:10001").status == 0
+    assert addresses == ["auto", "ray://head:10001"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_embed_on_cuda(run, recordings, tiny_file, tmp_path):
     for device in ("cpu", "cuda"):
@@ -199,6 +214,8 @@ def test_a_file_of_somebody_else_is_replaced_on_demand_only(run, recordings, tin
         (["{audio}", "-o", "{out}", "--mode", "fast"], r"mode must be one of.*'default', 'paper'"),
         (["{audio}", "-o", "{out}", "--hop-ms", "50"], r"timestamp_hop_ms.*10, 20, 40, 80, 160"),
         (["{audio}", "-o", "{out}", "--device", "toaster"], r"--device 'toaster' is not usable"),
+        (["{audio}", "-o", "{out}", "--ray-address", "head:6379"], r"--ray-address.*--ray; give"),
+        (["{audio}", "-o", "{out}", "--ray"], r"with --ray, --output must be a \.parquet file"),
         (["{audio}", "-o", "{out}", "--weights", "no.safetensors"], r"no\.safetensors.*not exist"),
         (["{audio}", "-o", "{out}", "--weights", "{audio}"], r"a\.wav.*not a .*weights file"),
         (["{audio}", "-o", "{out}", "--weights", "{empty}"], r"empty.*folder"),

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hear_msm_mae.embed.inputs import Failure, Task
 
 import hear_msm_mae
 from hear_msm_mae import embed_files, get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.embed import cut as cut_module
 from hear_msm_mae.embed import pipeline
-from hear_msm_mae.embed.inputs import Failure, Task
 
 # Odd lengths in seconds: less than a window, a frame, a unit; one unit and a bit; several.
 LENGTHS = (0.0002, 0.03, 0.9, 2.07, 2.08, 2.3, 4.16, 7.77)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas
 import pytest
 import soundfile
+from hear_msm_mae.embed.inputs import Failure, Task, find_tasks
 
 from hear_msm_mae import audio, embed_files
-from hear_msm_mae.embed.inputs import Failure, Task, find_tasks
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 from hear_msm_mae.files import unescaped

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 from embed_rows import assert_same, embed, expected_table, table
-
 from hear_msm_mae.embed.target import Target
+
 from hear_msm_mae.files import interrupts_held
 
 ROOT = Path(__file__).parents[2]

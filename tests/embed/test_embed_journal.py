@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hear_msm_mae.embed.cut import make_plan
 from hear_msm_mae.embed.inputs import Task
 from hear_msm_mae.embed.journal import Journal
 from hear_msm_mae.embed.pipeline import Batch, Chunk
+
 from hear_msm_mae.embed.settings import settings_of
 
 

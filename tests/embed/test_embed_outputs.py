@@ -9,9 +9,9 @@ import pandas
 import pyarrow.parquet as pq
 import pytest
 from embed_rows import SUFFIXES, assert_same, embed, expected_table, table
+from hear_msm_mae.embed.outputs import format_of
 
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.embed.outputs import format_of
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 from embed_rows import SUFFIXES, Stopped, assert_same, embed, expected_table, stop_after, table
+from hear_msm_mae.embed.inputs import Task
 
 from hear_msm_mae.embed import outputs
-from hear_msm_mae.embed.inputs import Task
 
 
 def contents(folder):

@@ -14,9 +14,8 @@ import numpy as np
 import pandas
 import pytest
 import soundfile
-
-from hear_msm_mae.cli import embed as cli_embed
 from hear_msm_mae.embed.parts import Parts
+
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 
@@ -70,7 +69,7 @@ def test_the_rows_of_a_local_run(cluster, recordings, tiny_file, tiny_model, tmp
     (recordings / "broken.wav").write_text("not audio")
     output = tmp_path / "out.parquet"
     arguments = ("embed", recordings, "-o", output, "-w", tiny_file, "--timestamps")
-    result = run(*arguments, "--ray", cluster)
+    result = run(*arguments, "--ray", "--ray-address", cluster)
     assert result.status == 3, result.err
     assert "24 of 25 files" in result.out
     assert "could not read" in result.err
@@ -81,13 +80,13 @@ def test_the_rows_of_a_local_run(cluster, recordings, tiny_file, tiny_model, tmp
     # Again, with something new: only that is done.
     (recordings / "broken.wav").unlink()
     soundfile.write(recordings / "new.wav", np.zeros(9000), 16000)
-    result = run(*arguments, "--ray", cluster)
+    result = run(*arguments, "--ray", "--ray-address", cluster)
     assert result.status == 0, result.err
     assert "25 of 25 files" in result.out
     assert "24 of them done before" in result.out
     assert len(pandas.read_parquet(output)["path"].unique()) == 25
     assert not (tmp_path / "out.parquet.errors.csv").exists()
-    result = run(*arguments[:-1], "--ray", cluster)
+    result = run(*arguments[:-1], "--ray", "--ray-address", cluster)
     assert result.status == 2
     assert "another setting of --timestamps: True, now False" in result.err
 
@@ -100,14 +99,14 @@ def test_a_list_with_open_ends(cluster, recordings, tiny_file, tmp_path, run):
         f"{recordings}/06.wav,,\n{recordings}/07.wav,1,1000\n"
     )
     arguments = ("embed", rows, "-o", output, "-w", tiny_file)
-    assert "4 of 4 files" in run(*arguments, "--ray", cluster).out
+    assert "4 of 4 files" in run(*arguments, "--ray", "--ray-address", cluster).out
     assert "4 of them done before" in run(*arguments).out
-    assert "4 of them done before" in run(*arguments, "--ray", cluster).out
+    assert "4 of them done before" in run(*arguments, "--ray", "--ray-address", cluster).out
 
 
 def test_urls_in_and_out(cluster, recordings, tiny_file, tiny_model, tmp_path, run):
     source, output = f"file://{recordings}", f"file://{tmp_path}/set"
-    arguments = ("embed", source, "-o", output, "-w", tiny_file, "--ray", cluster)
+    arguments = ("embed", source, "-o", output, "-w", tiny_file, "--ray", "--ray-address", cluster)
     assert run(*arguments).status == 0
     result = run(*arguments)
     assert "24 of them done before" in result.out
@@ -123,7 +122,9 @@ def test_relative_names_and_failures_beside_a_url(
     (recordings / "broken.wav").write_text("not audio")
     monkeypatch.chdir(tmp_path)
     output = f"file://{tmp_path}/set/"
-    result = run("embed", "recordings", "-o", output, "-w", tiny_file, "--ray", cluster)
+    result = run(
+        "embed", "recordings", "-o", output, "-w", tiny_file, "--ray", "--ray-address", cluster
+    )
     assert result.status == 3, result.err
     assert "24 of 25 files" in result.out
     assert f"listed in file://{tmp_path}/set.errors.csv" in result.err
@@ -136,7 +137,17 @@ def test_relative_names_and_failures_beside_a_url(
 def test_an_overwriting_run_that_was_stopped(cluster, recordings, tiny_file, tmp_path, run):
     """Its parts are not mixed with the old output when it goes on without --overwrite."""
     output, parts = tmp_path / "out.parquet", Parts(str(tmp_path / "out.parquet.parts"))
-    arguments = ("embed", recordings, "-o", output, "-w", tiny_file, "--ray", cluster)
+    arguments = (
+        "embed",
+        recordings,
+        "-o",
+        output,
+        "-w",
+        tiny_file,
+        "--ray",
+        "--ray-address",
+        cluster,
+    )
     assert run(*arguments).status == 0
     parts.remove()
     parts.replaces(begin=True)  # what it has done when no group is complete yet
@@ -177,7 +188,9 @@ def test_a_killed_worker(cluster, recordings, tiny_file, tiny_model, tmp_path, r
 
     thread = threading.Thread(target=kill)
     thread.start()
-    result = run("embed", recordings, "-o", output, "-w", tiny_file, "--ray", cluster)
+    result = run(
+        "embed", recordings, "-o", output, "-w", tiny_file, "--ray", "--ray-address", cluster
+    )
     thread.join()
     assert killed
     assert result.status == 0, result.err
@@ -190,4 +203,3 @@ def test_no_cluster_there(recordings, tiny_file, tmp_path, run):
     result = run(*arguments)
     assert result.status == 2
     assert "with --ray, --output must be a .parquet file, a folder or a URL" in result.err
-    assert cli_embed.with_ray_address(["--ray", "ray://head:10001"]) == ["--ray=ray://head:10001"]

@@ -12,10 +12,10 @@ from embed_rows import (
     stop_after,
     table,
 )
+from hear_msm_mae.embed.inputs import Task
 
 from hear_msm_mae import load_model
 from hear_msm_mae.embed import cut, target
-from hear_msm_mae.embed.inputs import Task
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -366,7 +366,7 @@ def test_npz_that_is_compressed_or_cut(tmp_path):
     with np.load(output) as file:
         arrays = dict(file)
     np.savez_compressed(tmp_path / "other.npz", **arrays)
-    with pytest.raises(ValueError, match="recordings are compressed"):
+    with pytest.raises(ValueError, match=r"recordings\.npy is stored in another way"):
         format_of(output).read(tmp_path / "other.npz")
     output.write_bytes(output.read_bytes()[:-40])
     with pytest.raises(ValueError, match="is not a file of this command"):
@@ -509,6 +509,24 @@ def test_files_that_stay_the_same_are_not_written_again(tmp_path):
     assert format_of(output).read(output).total_rows == 9
 
 
+def test_a_killed_run_of_other_settings_takes_no_new_rows_for_old_ones(tmp_path, monkeypatch):
+    output = written(tmp_path / "out", make(layer=1))
+    replace, left = Path.replace, [3]  # of the empty settings and index, and of one file
+
+    def killed(self, target):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(output, make(layer=2))
+    assert format_of(output).read(output).recordings == []
+    assert_same(format_of(output).read(written(output, make(layer=2))), make(layer=2))
+
+
 def test_other_files_are_left_alone(tmp_path):
     output = tmp_path / "out"
     (output / "sub").mkdir(parents=True)
@@ -572,10 +590,12 @@ def test_a_link_in_place_of_a_file_is_not_followed(tmp_path):
 
 def test_names_that_a_file_system_cannot_have(tmp_path):
     names = [f"{'x' * n}.wav" for n in (237, 243, 247, 248)] + ["sub/" + "ü" * 124 + ".wav"]
+    names.append("../up")
     items = [Recording(name, name=name, where=f"/{name}") for name in names]
     output = tmp_path / "out"
     problems = format_of(output).check_names(output, items)
-    assert list(problems) == [3, 4]
+    assert list(problems) == [3, 4, 5]
+    assert problems[5] == f"../up.npy would lie outside of {output}"
     assert "longer than the 255 bytes that the file system takes" in problems[3]
     table = make([(1,)] * 3, names=names[:3])
     assert_same(format_of(output).read(written(output, table)), table)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas
 import pytest
 
-from hear_msm_mae import audio
 from hear_msm_mae.embed.sources import Failure, Recording, find_recordings, iter_recordings
 from hear_msm_mae.files import printable
 
@@ -140,7 +139,7 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(audio.os, "scandir", failing)
+    monkeypatch.setattr(os, "scandir", failing)
     problems: list[Failure] = []
     assert [x.name for x in find_recordings([tree], problems)] == ["a.wav", "b.flac"]
     ((path, _, _, reason),) = problems

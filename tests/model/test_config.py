@@ -15,12 +15,15 @@ from hear_msm_mae.config import ModelConfig, num_frames, parse_name
         ("80x1001p80x2", (80, 1001, 80, 2)),
         ("msm_mae_vit_base_80x512p16x8_epoch100.pth", (80, 512, 16, 8)),
         ("64x96p8x8/checkpoint", (64, 96, 8, 8)),
+        ("m2d_vit_base-80x608p16x16p32k-0801", (80, 608, 16, 16, 32000)),
+        ("m2d_vit_base-80x608p16x16p16k", (80, 608, 16, 16, 16000)),
         ("runs-40x100p8x4/80x304p16x16", (80, 304, 16, 16)),  # the last one is the closest
     ],
 )
 def test_names_are_parsed(name, sizes):
-    keys = ("n_mels", "unit_frames", "patch_mels", "patch_frames")
-    assert parse_name(name) == dict(zip(keys, sizes, strict=True))
+    keys = ("n_mels", "unit_frames", "patch_mels", "patch_frames", "sample_rate")
+    rate = () if len(sizes) == 5 else (16000,)
+    assert parse_name(name) == dict(zip(keys, sizes + rate, strict=True))
 
 
 @pytest.mark.parametrize("name", ["", "vit_base", "80x208", "p16x16", "80x208p16", "80x208-16x16"])

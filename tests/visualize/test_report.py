@@ -245,7 +245,7 @@ def test_identical_clips_have_a_map():
         (("--max-clips", "0"), "max_clips must be at least 1"),
         (("--layout", "umap"), "layout must be one of"),
         (("-o", "page.pdf"), "--output must end in .html"),
-        (("--device", "x"), "--device 'x' is not usable"),
+        (("--device", "x"), "device 'x' is not usable"),
     ],
 )
 def test_options_are_checked(options, reason, report_folder, tiny_file, tmp_path):

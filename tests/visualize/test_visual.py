@@ -34,19 +34,22 @@ def noise(seconds: float) -> torch.Tensor:
 @pytest.mark.parametrize("cls", [True, False])
 @pytest.mark.parametrize("block", [0, 1, -1])
 def test_attention_weights_are_those_that_the_block_uses(cls, block):
+    """What the fused attention of the block returns is what these weights make of its values."""
     config = ModelConfig(width=48, depth=3, heads=3, cls_token=cls)
     encoder = Encoder(config).eval()
     attention = encoder.blocks[block].attn
-    attention.fused_attn = False  # timm's plain path passes the weights through attn_drop
-    used = []
-    attention.attn_drop.register_forward_hook(lambda module, inputs, output: used.append(output))
+    seen = []
+    attention.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     units = torch.randn(2, 80, 96) * 2
     with torch.no_grad():
         encoder(units)
         weights = encoder.attention(units, block)
+        normed, output = seen[0]
+        values = attention.qkv(normed)[..., 96:].unflatten(-1, (3, 16)).transpose(1, 2)
+        expected = attention.proj((weights @ values).transpose(1, 2).flatten(2))
     tokens = 30 + cls
     assert weights.shape == (2, 3, tokens, tokens)
-    torch.testing.assert_close(weights, used[0])
+    torch.testing.assert_close(output, expected)
 
 
 def test_attention_of_a_block_that_is_not_there():

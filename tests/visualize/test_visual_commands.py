@@ -67,7 +67,7 @@ def test_attention_writes_a_picture(recording, tiny_file, tmp_path):
         (["attention", "IN", "-o", "out.jpg"], r"--output must end in \.png"),
         (["attention", "IN", "-o", "out.png", "--block", "5"], "block must be from -2 to 1"),
         (["attention", "IN", "-o", "out.png", "--queries", "x"], "queries must be one of"),
-        (["attention", "IN", "-o", "out.png", "--device", "x"], "--device 'x' is not usable"),
+        (["attention", "IN", "-o", "out.png", "--device", "x"], "device 'x' is not usable"),
     ],
 )
 def test_commands_refuse(arguments, reason, recording, tiny_file, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 import os
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...files import printable
 from ..sources import Recording
-from ..table import Done, Table
+from ..table import Block, Done, Reader, Table, cut, joined
 
 TEMPORARY = ".hear-msm-mae-"
 FORMULA = ("=", "+", "-", "@")  # how cells begin that spreadsheets compute
@@ -92,9 +93,27 @@ def _temporary(output: Path) -> str:
     return f"{TEMPORARY}{digest[:12]}-"
 
 
+@contextmanager
+def understood(kind: str = "file") -> Iterator[None]:
+    """Turn all errors into a ValueError: of a damaged or hostile file, libraries raise any."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"it is not a {kind} of this command ({error})") from error
+
+
+def require_shape(found: Any, expected: Any) -> None:
+    """Raise ValueError where rows were lost or added by somebody else."""
+    if found != expected:
+        raise ValueError(f"its rows are not those that were written: {found}, not {expected}")
+
+
+ArrayReader = Callable[[int, int], NDArray[Any]]  # (first row, number of rows) -> those rows
+
+
 def array_reader(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Callable[[int, int], NDArray[Any]]:
+) -> ArrayReader:
     """Reads rows of an array that lies in a file in C order.
 
     Raises:
@@ -110,6 +129,31 @@ def array_reader(
             return np.fromfile(file, dtype, count * size).reshape(count, *shape[1:])
 
     return read
+
+
+def block_reader(ends: Sequence[int], read: Callable[[int], Block]) -> Reader:
+    """Reads rows of a file that is read block by block; keeps the last block.
+
+    Args:
+        ends: the row behind the last one of each block.
+        read: reads a block by its number.
+    """
+    last: tuple[int, Block] | None = None
+
+    def rows_of(first: int, count: int) -> Block:
+        nonlocal last
+        found = []
+        while count > 0:
+            number = bisect.bisect_right(ends, first)
+            if last is None or last[0] != number:
+                with understood():
+                    last = number, read(number)
+            start = first - (ends[number - 1] if number else 0)
+            found.append(cut(last[1], start, count))
+            first, count = first + len(found[-1].rows), count - len(found[-1].rows)
+        return joined(found)
+
+    return rows_of
 
 
 # ---------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...extras import need
-from ..table import Block, Table, from_json
-from .common import Format, replaced
+from ..table import BLOCK_BYTES, Block, Table, from_json
+from .common import Format, block_reader, replaced, require_shape, understood
 from .parquet import arrow_batches
 
 
@@ -20,8 +20,8 @@ class DuckDb(Format):
 
     def needs(self) -> None:
         """Needs duckdb, and pyarrow to exchange columns."""
-        need("duckdb", "duckdb", "DuckDB files")
-        need("pyarrow", "duckdb", "DuckDB files")
+        need("duckdb", "embed", "DuckDB files")
+        need("pyarrow", "embed", "DuckDB files")
 
     def read(self, path: Path) -> Table:
         """See `Format`."""
@@ -33,26 +33,22 @@ class DuckDb(Format):
             with duckdb.connect(str(path), read_only=True, config=safe) as file:
                 return file.sql(query).fetchnumpy()
 
-        try:
+        with understood():
             (text,) = fetch("select value from hear_msm_mae where name = 'recordings'")["value"]
             table, _ = from_json(text)
-            ((rows, last),) = zip(
-                *fetch("select count(*) n, max(rowid) last from embeddings").values(), strict=True
-            )
-            if rows != table.total_rows or (rows and last != rows - 1):
-                raise ValueError("its rows are not those that were written")
-        except (duckdb.Error, TypeError, ValueError) as error:
-            raise ValueError(f"it is not a file of this command ({error})") from error
-
+            found = fetch("select count(*) n, coalesce(max(rowid) + 1, 0) m from embeddings")
+            require_shape([int(x[0]) for x in found.values()], [table.total_rows] * 2)
         columns = "embedding" + (", timestamp_ms" if table.timestamps else "")
+        step = max(1, BLOCK_BYTES // (4 * table.width))
 
-        def rows_of(first: int, count: int) -> Block:
-            where = f"rowid >= {first} and rowid < {first + count}"
+        def read(number: int) -> Block:
+            where = f"rowid >= {number * step} and rowid < {(number + 1) * step}"
             found = fetch(f"select {columns} from embeddings where {where} order by rowid")
-            rows = np.stack(found["embedding"]).astype(table.dtype)
+            rows = np.stack(list(found["embedding"])).astype(table.dtype)
             return Block(rows, found.get("timestamp_ms"))
 
-        table.rows_of = rows_of
+        ends = range(step, table.total_rows + step, step)
+        table.rows_of = block_reader(ends, read)
         return table
 
     def write(self, path: Path, table: Table) -> None:
@@ -60,7 +56,9 @@ class DuckDb(Format):
         import duckdb
 
         settings = [(name, str(value)) for name, value in table.settings.items()]
-        with replaced(path) as temporary, duckdb.connect(str(temporary)) as file:
+        # By default DuckDB takes most of the memory of the machine.
+        few: Any = {"memory_limit": "512MB", "threads": 1}
+        with replaced(path) as temporary, duckdb.connect(str(temporary), config=few) as file:
             file.execute("create table hear_msm_mae (name varchar, value varchar)")
             file.executemany(
                 "insert into hear_msm_mae values (?, ?)",

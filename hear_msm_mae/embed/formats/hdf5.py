@@ -9,7 +9,7 @@ import numpy as np
 
 from ...extras import need
 from ..table import Block, Table, from_json
-from .common import Format, array_reader, arrays, replaced
+from .common import ArrayReader, Format, array_reader, arrays, replaced, require_shape, understood
 
 
 class Hdf5(Format):
@@ -23,17 +23,13 @@ class Hdf5(Format):
         """See `Format`."""
         import h5py
 
-        try:
-            with h5py.File(path, "r") as file:
-                table, _ = from_json(_dataset(file, "recordings")[:].tobytes())
-                rows = _reader(path, file, "embeddings", (table.total_rows, table.width))
-                times = None
-                if table.timestamps:
-                    times = _reader(path, file, "timestamps", (table.total_rows,))
-                if file["embeddings"].dtype != table.dtype:
-                    raise ValueError("embeddings are of another type")
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"it is not a file of this command ({error})") from error
+        with understood(), h5py.File(path, "r") as file:
+            table, _ = from_json(_dataset(file, "recordings")[:].tobytes())
+            rows = _reader(path, file, "embeddings", (table.total_rows, table.width), table.dtype)
+            times = None
+            if table.timestamps:
+                shape, kind = (table.total_rows,), np.dtype(np.float64)
+                times = _reader(path, file, "timestamps", shape, kind)
         table.rows_of = lambda first, n: Block(rows(first, n), times and times(first, n))
         return table
 
@@ -72,8 +68,9 @@ def _dataset(file: Any, name: str) -> Any:
     return dataset
 
 
-def _reader(path: Path, file: Any, name: str, shape: tuple[int, ...]) -> Any:
+def _reader(
+    path: Path, file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> ArrayReader:
     dataset = _dataset(file, name)
-    if dataset.shape != shape:
-        raise ValueError(f"{name} is of another shape")
-    return array_reader(path, dataset.id.get_offset() or 0, shape, dataset.dtype)
+    require_shape((*dataset.shape, dataset.dtype), (*shape, dtype))
+    return array_reader(path, dataset.id.get_offset() or 0, shape, dtype)

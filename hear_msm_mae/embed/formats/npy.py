@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..table import Block, Done, Reader, Runs, Table, from_json
 from .common import (
     FORMULA,
     TEMPORARY,
+    ArrayReader,
     Format,
     array_reader,
     clip_columns,
@@ -25,6 +26,7 @@ from .common import (
     csv_text,
     remove_stale,
     replaced,
+    understood,
 )
 from .npz import start_npy
 
@@ -42,24 +44,20 @@ class NpyFolder(Format):
 
     def read(self, path: Path) -> Table:
         """See `Format`. Recordings whose file is missing or of another size are left out."""
-        table, sizes, times = _ledger(path)
-        runs: dict[int, tuple[Reader, int, int]] = {}  # by clip
+        table, files, sizes, times = _ledger(path)
+        runs: list[tuple[Reader, int, int]] = [(Runs([]), 0, clip.rows) for clip in table.clips]
+        lost: set[str] = set()
         for name, clips in _clips(table).items():
-            file, rows = _file(path, name), sum(table.clips[i].rows for i in clips)
-            if _size(file) is None or _size(file) != sizes.get(name):
+            if _size(files[name]) is None or _size(files[name]) != sizes.get(name):
+                lost.add(name)
                 continue
-            offset = sizes[name] - rows * table.width * table.dtype.itemsize
-            read = array_reader(file, offset, (rows, table.width), table.dtype)
-            first = 0
-            for i in clips:
-                at = times[i] if table.timestamps else None
-                runs[i] = _clip_reader(read, first, at), 0, table.clips[i].rows
-                first += table.clips[i].rows
-        there = [all(i in runs for i in range(*span)) for span in table.spans]
-        table.rows_of = Runs(
-            [runs.get(i, (_nothing, 0, x.rows)) for i, x in enumerate(table.clips)]
-        )
-        return table.select([i for i, found in enumerate(there) if found])
+            rows = [table.clips[i].rows for i in clips]
+            offset = sizes[name] - sum(rows) * table.width * table.dtype.itemsize
+            read = array_reader(files[name], offset, (sum(rows), table.width), table.dtype)
+            for i, first in zip(clips, itertools.accumulate(rows, initial=0), strict=False):
+                runs[i] = _clip_reader(read, first, times[i]), 0, table.clips[i].rows
+        table.rows_of = Runs(runs)
+        return table.select([i for i, x in enumerate(table.recordings) if x.name not in lost])
 
     def write(self, path: Path, table: Table) -> None:
         """See `Format`. Files that hold the same already stay as they are, and those of
@@ -75,30 +73,31 @@ class NpyFolder(Format):
             # A run that is killed among the .npy files must know the folder for its own.
             _conclude(path, table.select([]), {}, [])
         remove_stale(path / "file")
-        old, old_sizes, old_times = _ledger(path)
-        same = (old.settings, old.width, old.dtype, old.timestamps) == (
-            *(table.settings, table.width, table.dtype, table.timestamps),
-        )
-        kept = {name: (_identity(old, x), x) for name, x in _clips(old).items() if same}
+        old, _, old_sizes, old_times = _ledger(path)
+        how = [(json.dumps(x.settings), x.width, x.dtype, x.timestamps) for x in (old, table)]
+        before = _clips(old)
+        if how[0] != how[1]:
+            # A run that is killed among the .npy files must not take new rows for old ones.
+            before = {}
+            _conclude(path, table.select([]), {}, [])
+        files = _files(path, _clips(table))
         sizes: dict[str, int] = {}
         times: list[list[float]] = [[] for _ in table.clips]
         for name, clips in _clips(table).items():
-            identity, before = kept.get(name, ("", []))
-            size = _size(_file(path, name))
-            unchanged = size == old_sizes.get(name) and identity == _identity(table, clips)
-            if size is not None and unchanged:
+            was = before.get(name, [])
+            size = _size(files[name])
+            if size == old_sizes.get(name, -1) and _identity(old, was) == _identity(table, clips):
                 sizes[name] = size
-                for i, j in zip(clips, before, strict=True):
+                for i, j in zip(clips, was, strict=True):
                     times[i] = old_times[j]
-                continue
-            sizes[name] = _write_file(path, name, table, clips, times)
+            else:
+                sizes[name] = _write_file(files[name], path, table, clips, times)
         _conclude(path, table, sizes, times)
 
     def clear(self, path: Path) -> None:
         """See `Format`. Files of others stay where they are."""
-        table, _, _ = _ledger(path)
-        files = [_file(path, name) for name in _clips(table)]
-        for file in files:
+        table, files, *_ = _ledger(path)
+        for file in files.values():
             file.unlink(missing_ok=True)
             for folder in file.relative_to(path).parents:
                 if folder.name and (path / folder).is_dir() and not any((path / folder).iterdir()):
@@ -120,7 +119,9 @@ class NpyFolder(Format):
                     f"{printable(name)}.npy; embed their parent, or each into a folder of its own"
                 )
             parts = PurePosixPath(f"{name}.npy").parts
-            if max(len(os.fsencode(part)) for part in parts) > longest:
+            if _leaves(name):
+                problems[i] = f"{printable(name)}.npy would lie outside of {printable(path)}"
+            elif max(len(os.fsencode(part)) for part in parts) > longest:
                 problems[i] = (
                     f"the name {printable(name)}.npy is longer than the {longest} bytes that the "
                     "file system takes; rename it or choose a single file as output"
@@ -131,13 +132,24 @@ class NpyFolder(Format):
 # ---------------------------------------------------------------------------------------------
 # Files of the folder
 # ---------------------------------------------------------------------------------------------
-def _file(root: Path, name: str) -> Path:
-    """The .npy file of a name; ValueError where it would lie outside of the folder."""
-    inside, file = PurePosixPath(name), root / f"{name}.npy"
-    odd = not inside.parts or inside.is_absolute() or ".." in inside.parts or "\0" in name
-    if odd or not file.parent.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{printable(name)}.npy would lie outside of {printable(root)}")
-    return file
+def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The .npy file of each name; ValueError where one would lie outside of the folder."""
+    inside = {root: True}  # for each folder, links followed
+    files = {}
+    for name in names:
+        file = root / f"{name}.npy"
+        if not _leaves(name) and file.parent not in inside:
+            inside[file.parent] = file.parent.resolve().is_relative_to(root.resolve())
+        if _leaves(name) or not inside[file.parent]:
+            raise ValueError(f"{printable(name)}.npy would lie outside of {printable(root)}")
+        files[name] = file
+    return files
+
+
+def _leaves(name: str) -> bool:
+    """Whether a name leads out of the folder, or nowhere."""
+    pure = PurePosixPath(name)
+    return not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
 def _size(file: Path) -> int | None:
@@ -159,10 +171,9 @@ def _longest_name(path: Path) -> int:
 
 
 def _write_file(
-    root: Path, name: str, table: Table, clips: list[int], times: list[list[float]]
+    file: Path, root: Path, table: Table, clips: list[int], times: list[list[float]]
 ) -> int:
     """Write the rows of the clips and set their first timestamps and hops; size of the file."""
-    file = _file(root, name)
     part = table.select(list(dict.fromkeys(table.clips[i].recording for i in clips)))
     whole = part.recordings[0].key[1:3] == [0.0, None] and table.settings.get("segment") is None
     flat = len(clips) == 1 and whole and not table.timestamps
@@ -180,38 +191,29 @@ def _write_file(
     return file.stat().st_size
 
 
-def _clip_reader(read: Any, first: int, at: Sequence[float] | None) -> Reader:
+def _clip_reader(read: ArrayReader, first: int, at: Sequence[float]) -> Reader:
     """A reader of one clip."""
 
     def rows_of(start: int, count: int) -> Block:
-        times = None
-        if at is not None:
-            times = at[0] + at[1] * np.arange(start, start + count, dtype=np.float64)
+        times = at[0] + at[1] * np.arange(start, start + count, dtype=np.float64) if at else None
         return Block(read(first + start, count), times)
 
     return rows_of
 
 
-def _nothing(first: int, count: int) -> Block:
-    raise ValueError("the file is gone")
-
-
 # ---------------------------------------------------------------------------------------------
 # What is done
 # ---------------------------------------------------------------------------------------------
-def _ledger(path: Path) -> tuple[Table, dict[str, int], list[list[float]]]:
-    """Table without rows, size of each file, first timestamp and hop of each clip."""
-    try:
+def _ledger(path: Path) -> tuple[Table, dict[str, Path], dict[str, int], list[list[float]]]:
+    """Table without rows, files and their sizes by name, first timestamp and hop of each clip."""
+    with understood("folder"):
         table, parts = from_json((path / _LEDGER).read_bytes())
         sizes = {str(name): int(size) for name, size in parts["sizes"].items()}
         times = [[float(x) for x in at] for at in parts["times"]]
-        if len(times) != len(table.clips) or (table.timestamps and not all(map(len, times))):
+        if [len(at) for at in times] != [2 * table.timestamps] * len(table.clips):
             raise ValueError("times are missing")
-        for name in sizes:
-            _file(path, name)
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"it is not a folder of this command ({error})") from error
-    return table, sizes, times
+        files = _files(path, _clips(table))
+    return table, files, sizes, times
 
 
 def _clips(table: Table) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..table import Block, Table, from_json
-from .common import Format, array_reader, arrays, replaced
+from .common import ArrayReader, Format, array_reader, arrays, replaced, require_shape, understood
 
 
 class Npz(Format):
@@ -21,18 +21,15 @@ class Npz(Format):
 
     def read(self, path: Path) -> Table:
         """See `Format`."""
-        try:
-            with zipfile.ZipFile(path) as file:
-                if file.getinfo("recordings.npy").compress_type != zipfile.ZIP_STORED:
-                    raise ValueError("recordings are compressed")
-            with np.load(path, allow_pickle=False) as stored:
-                table, _ = from_json(stored["recordings"].tobytes())
-            rows = _member(path, "embeddings.npy", (table.total_rows, table.width), table.dtype)
+        with understood():
+            ledger, (size,) = _member(path, "recordings.npy", np.dtype(np.uint8))
+            table, _ = from_json(ledger(0, size).tobytes())
+            rows, shape = _member(path, "embeddings.npy", table.dtype)
+            require_shape(shape, (table.total_rows, table.width))
             times = None
             if table.timestamps:
-                times = _member(path, "timestamps.npy", (table.total_rows,), np.dtype(np.float64))
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, KeyError) as error:
-            raise ValueError(f"it is not a file of this command ({error})") from error
+                times, shape = _member(path, "timestamps.npy", np.dtype(np.float64))
+                require_shape(shape, (table.total_rows,))
         table.rows_of = lambda first, n: Block(rows(first, n), times and times(first, n))
         return table
 
@@ -62,23 +59,20 @@ def _add(file: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _member(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """A reader of an array that is stored without compression."""
+def _member(path: Path, name: str, dtype: np.dtype[Any]) -> tuple[ArrayReader, tuple[int, ...]]:
+    """A reader of an array that is stored without compression, and its shape."""
     with zipfile.ZipFile(path) as file, path.open("rb") as raw:
         info = file.getinfo(name)
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
         with file.open(info) as member:
             np.lib.format.read_magic(member)
-            header = np.lib.format.read_array_header_1_0(member)
+            shape, fortran, stored = np.lib.format.read_array_header_1_0(member)
             offset = member.tell()
-        if header != (shape, False, dtype):
-            raise ValueError(f"{name} is not as it was written")
-        # The name and the extra field lie between the local header and the data.
+        if info.compress_type != zipfile.ZIP_STORED or fortran or stored != dtype:
+            raise ValueError(f"{name} is stored in another way")
+        # The name and an extra field lie between the local header and the data.
         raw.seek(info.header_offset + 26)
-        lengths = np.frombuffer(raw.read(4), "<u2")
-        offset += info.header_offset + 30 + int(lengths.sum())
-    return array_reader(path, offset, shape, dtype)
+        offset += info.header_offset + 30 + int(np.frombuffer(raw.read(4), "<u2").sum())
+    return array_reader(path, offset, shape, dtype), shape
 
 
 def start_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import bisect
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import numpy as np
 
 from ...extras import need
 from ..table import Block, Table, from_json
-from .common import Format, clip_columns, replaced
+from .common import Format, block_reader, clip_columns, replaced, require_shape, understood
 
 _KEY = b"hear_msm_mae"
 # Recordings are stored compressed, as readers refuse metadata above 100 MB; so is what they need.
@@ -53,51 +52,29 @@ def read_parquet(open_: Callable[[], Any]) -> Table:
     Raises:
         ValueError: it is another file.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with understood():
         with open_() as source, pq.ParquetFile(source, **_LIMITS) as file:
             metadata, schema = file.metadata, file.schema_arrow
-        packed = base64.b64decode((schema.metadata or {})[_KEY])
+        packed = base64.b64decode(schema.metadata[_KEY])
         table, _ = from_json(zlib.decompressobj().decompress(packed, _MAX_JSON))
         field = schema.field("embedding").type
         kind = np.dtype(field.value_type.to_pandas_dtype())
-        if (metadata.num_rows, field.list_size, kind) != (
-            *(table.total_rows, table.width, table.dtype),
-        ):
-            raise ValueError("its rows are not those that were written")
-    except (pa.ArrowException, zlib.error, AttributeError, ValueError, KeyError) as error:
-        raise ValueError(f"it is not a file of this command ({error})") from error
+        found = metadata.num_rows, field.list_size, kind
+        require_shape(found, (table.total_rows, table.width, table.dtype))
     columns = ["embedding", *(["timestamp_ms"] if table.timestamps else [])]
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    ends = list(itertools.accumulate(sizes))
-    read = (-1, Block(np.empty((0, table.width)), None))  # the last group, and its rows
 
-    def rows_of(first: int, count: int) -> Block:
-        nonlocal read
-        rows, times = [], []
-        while count > 0:
-            group = bisect.bisect_right(ends, first)
-            if read[0] != group:
-                with open_() as source, pq.ParquetFile(source, metadata=metadata) as file:
-                    read = group, _block(file.read_row_group(group, columns), table)
-            start = first - (ends[group] - sizes[group])
-            part = slice(start, start + count)
-            rows.append(read[1].rows[part])
-            if read[1].times_ms is not None:
-                times.append(read[1].times_ms[part])
-            first, count = first + len(rows[-1]), count - len(rows[-1])
-        return Block(np.concatenate(rows), np.concatenate(times) if times else None)
+    def read(number: int) -> Block:
+        with open_() as source, pq.ParquetFile(source, metadata=metadata) as file:
+            group = file.read_row_group(number, columns)
+        rows = group["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        times = group["timestamp_ms"].to_numpy() if table.timestamps else None
+        return Block(rows.reshape(-1, table.width), times)
 
-    table.rows_of = rows_of
+    table.rows_of = block_reader(list(itertools.accumulate(sizes)), read)
     return table
-
-
-def _block(group: Any, table: Table) -> Block:
-    rows = group["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    times = group["timestamp_ms"].to_numpy() if table.timestamps else None
-    return Block(rows.reshape(-1, table.width), times)
 
 
 def write_parquet(file: Any, table: Table) -> None:

@@ -37,7 +37,7 @@ def channel_index(channel: str | int) -> int | None:
 
 
 class Mixer:
-    """Makes one channel of blocks with several; notices channels that cancel each other.
+    """Makes one channel of blocks with several; notices whether they cancel each other.
 
     Args:
         name: of the recording, for messages.
@@ -80,12 +80,17 @@ class Mixer:
             self._values += len(mono)
         return mono
 
-    def warn_if_cancelled(self) -> None:
-        """Warn where the channels were loud and their mean was not."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether the channels were loud and their mean was not."""
         loud = self._power > _AUDIBLE * self._values
-        if loud and self._mixed_power < _CANCELLED * self._power:
-            _log.warning(
-                "%s: its channels cancel each other (opposite phase), so that their mean is nearly "
-                "silent; choose one of them: --channel left, channel='left'",
-                self._name,
-            )
+        return loud and self._mixed_power < _CANCELLED * self._power
+
+
+def warn_of_cancellation(name: str) -> None:
+    """Say that a recording's channels cancel each other, and what to do."""
+    _log.warning(
+        "%s: its channels cancel each other (opposite phase), so that their mean is nearly "
+        "silent; choose one of them: --channel left, channel='left'",
+        name,
+    )

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import read_audio, resample
-from .channels import Mixer
-from .config import SAMPLE_RATE
+from ..config import SAMPLE_RATE
+from .channels import Mixer, warn_of_cancellation
+from .read import read_audio, resample
 
 _MOST_CHANNELS = 64  # more is taken for a waveform with its axes exchanged
 
@@ -61,8 +61,9 @@ def waveform_of(
     samples, rate = _samples_and_rate(item, name)
     mixer = Mixer(name, channel)
     mono = mixer(_as_array(samples, name).T)
-    mixer.warn_if_cancelled()
-    return resample(mono, rate, sample_rate)
+    if mixer.cancelled:
+        warn_of_cancellation(name)
+    return resample(np.ascontiguousarray(mono), rate, sample_rate)
 
 
 def _samples_and_rate(item: Any, name: str) -> tuple[Any, int]:

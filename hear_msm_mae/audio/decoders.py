@@ -15,11 +15,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ..extras import need
+from ..files import printable
 from .bytes_of import Bytes, Link, Unreadable, View
-from .containers import CHUNKED, chunk_links, flac_links, ogg_links
-from .extras import need
-from .files import printable
+from .chunks import CHUNKED, asf_links, chunk_links
+from .flac import flac_links
 from .mpeg import mpeg_links
+from .ogg import ogg_links
 from .recognise import PYAV_FORMATS, has_pyav, sniff
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 _MAX_DECODED_VALUES = 2**22
 # What PyAV may decode less than the container says before that is worth a word: codecs add and
 # take away some frames at both ends.
-_PYAV_TOLERANCE = 0.2  # s
+_PYAV_TOLERANCE = 0.05  # s
 _PYAV_BLOCK = 2**16  # frames
 # Containers that write the duration; for others it is estimated.
 _SAY_DURATION = frozenset(("asf", "matroska", "mp4", "ogg", "wavpack"))
@@ -74,16 +76,18 @@ def open_parts(path: str | Path) -> Iterator[Part]:
         state = os.fstat(file.fileno())
         if not state.st_size:
             raise Unreadable("the file is empty")
-        kind, links = _inspect(os.fspath(path), state.st_size, state.st_mtime_ns)
+        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+        kind, links = _inspect(os.fspath(path), identity)
         for link in links:
             yield from _open_link(path, file, kind, link)
 
 
 @functools.lru_cache(maxsize=256)
-def _inspect(path: str, size: int, mtime_ns: int) -> tuple[str | None, tuple[Link, ...]]:
+def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Link, ...]]:
     """The format of a file and how it is to be read.
 
-    A recording that is read in many stretches is looked at once, and warned of once.
+    A recording that is read in many stretches is inspected once and warned of once, as long as
+    its `identity` (where it is, its size and its time) stays the same.
     """
 
     def warn(what: str) -> None:
@@ -103,6 +107,8 @@ def _inspect(path: str, size: int, mtime_ns: int) -> tuple[str | None, tuple[Lin
             links = ogg_links(data, warn)
         elif kind in CHUNKED:
             links = chunk_links(kind, data, warn)
+        elif kind == "asf":
+            links = asf_links(data, warn)
         else:
             links = (Link(seekable=True, sndfile=kind not in PYAV_FORMATS),)
     if not links and kind == "mp3" and by_ending:
@@ -118,16 +124,16 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
         sound = _Sequential(view if link.pieces else _file_name(path))
     except (soundfile.SoundFileError, RuntimeError):
         # PyAV takes many files for audio that are none, so it is asked for known formats only.
-        if kind is None or not (has_pyav() or not link.sndfile):
+        if kind is None or (link.sndfile and not has_pyav()):
             raise
         sound = None
     if sound is not None:
         with sound:
             if sound.format == "RAW":  # taken for telephone sound because of its ending alone
                 raise Unreadable("it has no header")
-            counted = kind == "mp3" or sound.format != "MP3"
+            counted = kind == "mp3" or not sound.subtype.startswith("MPEG")
             if counted and sound.frames >= link.frames:
-                read = functools.partial(_read_sndfile, path, sound, link.seekable)
+                read = functools.partial(_read_sndfile, path, sound, link)
                 yield Part(sound.samplerate, sound.channels, link.seekable, read)
                 return
     need("av", "formats", f"{printable(path)}: files in this format ({kind})")
@@ -153,21 +159,20 @@ def _file_name(path: str | Path) -> str | bytes:
 
 
 def _read_sndfile(
-    path: str | Path, sound: soundfile.SoundFile, seekable: bool, start: int, count: int | None
+    path: str | Path, sound: soundfile.SoundFile, link: Link, start: int, count: int | None
 ) -> Iterator[Block]:
     declared, rate = sound.frames, sound.samplerate
-    if start >= declared > 0:
-        return
-    position = sound.seek(start) if start else 0
-    stop = None if count is None else start + count
+    with _errors_named(path, f"before {start / rate:.2f} s"):
+        position = sound.seek(start) if 0 < start < declared else start
+    # No further than declared: the FLAC decoder would meet what follows the last frame.
+    stop = declared if count is None else min(start + count, declared)
     size = max(1, _MAX_DECODED_VALUES // sound.channels)
-    while stop is None or position < stop:
-        wanted = size if stop is None else min(size, stop - position)
+    while position < stop:
         with _errors_named(path, f"after {position / rate:.2f} s"):
-            block = sound.read(wanted, np.float32, always_2d=True)
-            if not len(block) and position < declared < _UNKNOWN:
+            block = sound.read(min(size, stop - position), np.float32, always_2d=True)
+            if not len(block) and position < (link.frames or declared) < _UNKNOWN:
                 what = f"{position / rate:.2f} of {declared / rate:.2f} s can be decoded"
-                if not seekable:
+                if not link.seekable:
                     raise Unreadable(f"damaged: {what}")
                 _log.warning("%s: is cut off: %s", printable(path), what)
         if not len(block):
@@ -210,7 +215,9 @@ def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioF
     import av
 
     failed = None
+    packets = 0
     for packet in container.demux(stream):
+        packets += packet.size > 0
         if failed is not None and packet.size:
             raise failed
         try:
@@ -219,6 +226,9 @@ def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioF
             failed = error
     if failed is not None:
         _log.warning("%s: is cut off in its last frame", printable(path))
+    if packets < stream.frames:  # 0 where the container does not count them
+        what = f"{packets} of {stream.frames} packets are there"
+        _log.warning("%s: is cut off: %s", printable(path), what)
 
 
 def _read_pyav(
@@ -260,6 +270,8 @@ def _float(frame: av.AudioFrame) -> Block:
     return values.astype(np.float32)
 
 
+# ---------------------------------------------------------------------------------------------
+# Errors
 # ---------------------------------------------------------------------------------------------
 @contextmanager
 def _errors_named(path: str | Path, where: str = "") -> Iterator[None]:

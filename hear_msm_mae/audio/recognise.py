@@ -9,8 +9,8 @@ from pathlib import Path
 
 import soundfile
 
+from ..files import printable
 from .bytes_of import Bytes
-from .files import printable
 from .mpeg import begins_frames
 
 # Formats that PyAV reads and libsndfile does not.
@@ -36,8 +36,8 @@ _MAGIC = {
     b"OggS": "ogg",
     b"Creative Voice File": "voc",
     b"NIST_1A": "nist",
-    b"\x64\xa3\x01\x00": "ircam",
-    b"\x00\x01\xa3\x64": "ircam",
+    **{bytes((0x64, 0xA3, n, 0)): "ircam" for n in (1, 2, 3, 4)},
+    **{bytes((0, n, 0xA3, 0x64)): "ircam" for n in (1, 2, 3, 4)},
     b" paf": "paf",
     b"fap ": "paf",
     b"PVF1": "pvf",
@@ -67,7 +67,10 @@ _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jp
 
 def has_pyav() -> bool:
     """Whether PyAV is installed, which reads what libsndfile does not."""
-    return importlib.util.find_spec("av") is not None
+    try:
+        return importlib.util.find_spec("av") is not None
+    except ValueError:  # its import was made impossible
+        return False
 
 
 def sniff(path: str | Path) -> str | None:

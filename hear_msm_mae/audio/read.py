@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from .channels import Mixer
-from .config import SAMPLE_RATE
+from ..config import SAMPLE_RATE
+from ..files import printable
+from .channels import Mixer, warn_of_cancellation
 from .decoders import open_parts
-from .files import printable
-from .recognise import AUDIO_SUFFIXES as AUDIO_SUFFIXES
-from .recognise import find_audio as find_audio
 
 # Read before and after a stretch, so that the resampling filter sees the same neighbours there
 # as in the whole file. soxr's HQ filter is much shorter.
 _FILTER_MARGIN = 0.1  # s
+
+_HIGHEST_RATE = 10_000_000  # Hz; more is a damaged header, by which minutes become nothing
+
+# A recording that is read in many stretches is warned of once.
+_warn_once = functools.lru_cache(maxsize=1024)(warn_of_cancellation)
 
 _NOTHING = np.zeros(0, np.float32)
 _Mono = NDArray[np.float32]  # (n,)
@@ -144,7 +148,8 @@ def _stretch(
         if len(part):
             empty = False
             yield part
-    mixer.warn_if_cancelled()
+    if mixer.cancelled:
+        _warn_once(printable(path))
     if empty:
         raise ValueError(f"{printable(path)}: no audio from {start} s on, the file is shorter")
 
@@ -160,6 +165,8 @@ def _resampled(
     origin = max(0, int(start - _FILTER_MARGIN))  # s
     decoded = place = 0  # frames, samples
     for number, part in enumerate(open_parts(path)):
+        if not 0 < part.rate <= _HIGHEST_RATE:
+            raise ValueError(f"{printable(path)}: its header says {part.rate} samples per second")
         skip = 0 if number else origin * part.rate  # frames, left out before resampling
         end = None
         if stop is not None:

@@ -27,7 +27,6 @@ _BITRATES = {
     (False, 3): _LOW,
 }
 _HEAD = 40  # bytes of a frame that are looked at: up to the end of the tag's name
-_TRIMMED = 2 * 4096  # samples that a tag may take away at the ends
 _DECODER_DELAY = 529  # samples
 
 
@@ -84,10 +83,10 @@ def parse_header(head: bytes) -> _Header | None:
     return _Header((version, layer, hertz, mono), size, samples, 4 + side)
 
 
-def begins_frames(data: Bytes, position: int, kind: object = None) -> bool:
+def begins_frames(data: Bytes, position: int) -> bool:
     """Whether a frame begins there, followed by another of its kind, by a tag or by the end."""
     header = parse_header(data.at(position, 4))
-    if header is None or (kind is not None and header.kind != kind):
+    if header is None:
         return False
     behind = data.at(position + header.size, 4)
     following = parse_header(behind)
@@ -110,7 +109,7 @@ def mpeg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
     """
     runs = _scan(data, warn)
     if len(runs) == 1 and len(runs[0].ranges) == 1 and runs[0].tagged == runs[0].frames:
-        return (Link(frames=runs[0].samples - _TRIMMED),)
+        return (Link(),)
     return tuple(_link(data, run, warn) for run in runs)
 
 
@@ -118,7 +117,9 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
     runs: list[_Run] = []
     position = data.after_id3()
     run: _Run | None = None
-    in_step = False  # whether a frame, or a tag, ended at this position
+    in_step = False  # whether a frame ended at this position
+    lost: list[int] = []  # where bytes begin that are no frames
+    lost_bytes = 0
     while position < data.size:
         head = data.at(position, _HEAD)
         header = parse_header(head[:4])
@@ -130,11 +131,8 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
             behind = _after_tag(data, position)
             if behind == position:
                 behind = _next_frames(data, position + 1)
-                if runs:
-                    warn(
-                        f"holds no MPEG frames in bytes {position} to {behind} of {data.size}; "
-                        "what was there is missing"
-                    )
+                lost.append(position)
+                lost_bytes += behind - position
             position, in_step = behind, False
             continue
         name = head[header.tag : header.tag + 4]
@@ -153,6 +151,9 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
             run.frames += 1
             run.samples += header.samples
         position, in_step = stop, True
+    if runs and lost:
+        where = ", ".join(map(str, lost[:3])) + (" ..." if len(lost) > 3 else "")
+        warn(f"holds {lost_bytes} bytes that are no MPEG frames, from byte {where} on; left out")
     return [run for run in runs if run.frames]
 
 
@@ -189,9 +190,8 @@ def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
         pieces[:1] = [(start, run.tag), count, (run.tag + 4, stop)]
     elif run.kind[1] == 3:
         pieces.insert(0, _tag_frames(run))
-    # libsndfile knows no tag in layers I and II, which have a constant bit rate; where it takes
-    # such a file for shorter than its frames, `frames` shows it.
-    return Link(tuple(pieces), run.samples - (_TRIMMED if run.kind[1] == 3 else 1152))
+    # Layers I and II have no tags, so that libsndfile estimates how many samples there are.
+    return Link(tuple(pieces), 0 if run.kind[1] == 3 else run.samples)
 
 
 def _tag_frames(run: _Run) -> bytes:
