@@ -89,7 +89,7 @@ class LatentPredictor(MaskedAutoencoder):
         """
         first = int(self.teacher.config.cls_token)
         total = torch.zeros((), device=spectrogram.device)
-        for tokens in self.teacher.layers(spectrogram):
+        for tokens in self.teacher(spectrogram, layers=range(self.teacher.config.depth)):
             patches = tokens[:, first:].float().transpose(1, 2)  # (b, d, l)
             total = total + F.instance_norm(patches)
         return F.layer_norm((total / self.teacher.config.depth).transpose(1, 2), (total.shape[1],))
