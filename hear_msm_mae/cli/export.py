@@ -28,9 +28,9 @@ def export(
 ) -> None:
     """Write the weights of a run as a file for load_model."""
     with starting():
-        for package in ("yaml", "lightning.fabric", "tensorboard"):
+        for package in ("yaml", "jsonargparse", "lightning.fabric", "tensorboard"):
             need(package, "pretrain", "training runs")
-        from ..pretrain.train import export as run
+        from ..pretrain.export import export as run
 
     written = run(
         run_dir,

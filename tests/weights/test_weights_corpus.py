@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from weights.corpus import compose, midi
+
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "weights" / "corpus"
 EXAMPLES = ROOT / "examples"
@@ -25,13 +26,6 @@ needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs 
 def rows(name: str) -> list[dict[str, str]]:
     with (CORPUS / name).open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-@pytest.fixture
-def compose(monkeypatch):
-    """The composer; its folder is on the path for the length of a test only."""
-    monkeypatch.syspath_prepend(str(CORPUS))
-    return importlib.import_module("compose")
 
 
 # --- what is in the corpus -------------------------------------------------------------
@@ -208,7 +202,7 @@ def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(build, tmp_path
 # --- rendered music --------------------------------------------------------------------
 
 
-def test_scores_are_deterministic(compose):
+def test_scores_are_deterministic():
     for make in (
         lambda seed: compose.notes(5, Random(seed)),
         lambda seed: compose.drum_hits(0, Random(seed)),
@@ -218,9 +212,7 @@ def test_scores_are_deterministic(compose):
         assert make("x").to_bytes() == make("x").to_bytes() != make("y").to_bytes()
 
 
-def test_midi_bytes(monkeypatch):
-    monkeypatch.syspath_prepend(str(CORPUS))
-    midi = importlib.import_module("midi")
+def test_midi_bytes():
     # Examples of the Standard MIDI File specification.
     cases = [(0, "00"), (0x7F, "7f"), (0x80, "8100"), (0x2000, "c000"), (0x0FFFFFFF, "ffffff7f")]
     for value, expected in cases:
