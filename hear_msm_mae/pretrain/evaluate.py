@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoints.native import Checkpoint, state_tensors
 from ..corpus.bank import Bank
 from ..mae import Mask, MaskedAutoencoder
-from ..visualize.plots import Panel, draw
+from ..plots import Panel, draw
 from .hardware import uncompiled
 from .sampling import Batch, Sampler, split_order
 from .settings import Settings
