@@ -16,6 +16,7 @@ def export(
     half: bool = False,
     layer: int | None = None,
     embedding_scale: float = 1.0,
+    scene_pooling: str = "mean+std",
 ) -> Path:
     """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
 
@@ -29,6 +30,7 @@ def export(
         half: store float16.
         layer: block that `load_model` reads by default, see `ModelConfig.layer`.
         embedding_scale: factor of the embeddings, see `ModelConfig.embedding_scale`.
+        scene_pooling: of scene embeddings by default, "mean" or "mean+std".
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
@@ -41,7 +43,9 @@ def export(
     if run is None:
         raise FileNotFoundError(f"no checkpoints of a run in {run_dir}")
     config = run.settings.model_config(*run.norm)
-    config = dataclasses.replace(config, layer=layer, embedding_scale=embedding_scale)
+    config = dataclasses.replace(
+        config, layer=layer, embedding_scale=embedding_scale, scene_pooling=scene_pooling
+    )
     encoder_only |= run.settings.objective == "latents" and not run.settings.pixel_weight
     parts = ("encoder.",) if encoder_only else ("encoder.", "decoder.")
     tensors = {name: x for name, x in run.model.items() if name.startswith(parts)}
