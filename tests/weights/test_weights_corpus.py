@@ -14,13 +14,13 @@ from random import Random
 import numpy as np
 import pytest
 import soundfile
+from debs import make_deb, needs_dpkg
 
 from weights.corpus import compose, midi
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "weights" / "corpus"
 EXAMPLES = ROOT / "examples"
-needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -65,30 +65,6 @@ def test_the_allowed_festival_voice_is_not_excluded():
 
 
 # --- the builder, on a tiny package made here ------------------------------------------
-
-
-def make_deb(folder: Path, name: str, tones: dict[str, float]) -> Path:
-    """A .deb with one second of a sine per file, by frequency in Hz."""
-    tree = folder / name
-    (tree / "DEBIAN").mkdir(parents=True)
-    control = f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
-    control += "Maintainer: Nobody <nobody@example.org>\nDescription: test\n"
-    (tree / "DEBIAN" / "control").write_text(control)
-    for relative, frequency in tones.items():
-        path = tree / "usr/share/sounds" / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(16_000) / 16_000)
-        soundfile.write(path, wave, 16_000)
-    (tree / "usr/share/sounds/broken.wav").write_bytes(b"not audio")
-    (tree / "usr/share/sounds/picture.png").write_bytes(b"not audio either")
-    deb = folder / "debs" / f"{name}_1.0-1_all.deb"
-    deb.parent.mkdir(exist_ok=True)
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
-        check=True,
-        capture_output=True,
-    )
-    return deb
 
 
 @pytest.fixture
