@@ -27,11 +27,12 @@ ALLOWED = {
     "embed": CORE | {"checkpoints"},
     "corpus": CORE | {"checkpoints"},
     "visualize": CORE | {"checkpoints"},
+    "answers": CORE | {"checkpoints", "embed", "visualize"},
     "pretrain": CORE | {"checkpoints", "corpus"},
     "cli": CORE | FOLDERS | {FACADE},
     "model": CORE | {"checkpoints"},
     "api": CORE | {"checkpoints"},
-    FACADE: {"api", "embed"},
+    FACADE: {"api", "embed", "answers"},
     "__main__": {"cli"},
 }
 # Imports against these directions that are to go; nothing may be added.

@@ -17,11 +17,13 @@ from . import (
     convert,
     embed,
     export,
+    index,
     info,
     prepare,
     pretrain,
     reconstruct,
     report,
+    search,
     validate,
 )
 from .common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, complain, say
@@ -92,6 +94,8 @@ def _root(
 
 for _work in (
     embed.embed,
+    index.index,
+    search.search,
     info.info,
     convert.convert,
     validate.validate,

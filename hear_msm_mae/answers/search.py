@@ -1,0 +1,280 @@
+"""Nearest stretches and near-duplicates in an output of `embed`: exact, in bounded memory.
+
+Similarity is the cosine of the angle between two embeddings from which the mean embedding of the
+index was subtracted: embeddings of one model share a large part, and differences show without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..embed.records import embed_files
+from ..embed.sources import Recording, find_recordings
+from ..files import printable
+from .loading import Model, read_output, same_model
+
+CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
+CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
+PAIR_ROWS = 8192  # that are compared with all rows behind them in one pass over the index
+MOST_PAIRS = 1_000_000
+DUPLICATE = 0.98  # similarity from which on recordings are near-duplicates
+
+Rows = NDArray[np.float32]
+
+
+class Hit(NamedTuple):
+    """A stretch that is near to a query; `file` is its absolute path, `rank` counts from 1."""
+
+    query: str
+    rank: int
+    path: str
+    start: float
+    end: float
+    similarity: float
+    file: str
+
+
+class Pair(NamedTuple):
+    """Two files, and the stretches in which they are the most alike."""
+
+    path: str
+    start: float
+    end: float
+    other: str
+    other_start: float
+    other_end: float
+    similarity: float
+    file: str
+    other_file: str
+
+
+class Index:
+    """An output of `embed`, opened to be searched; the rows stay in the file.
+
+    Args:
+        path: of the output; one embedding for each recording or window.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else, has timestamps, or no rows.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path, self.table = Path(path), read_output(path)
+        if self.table.timestamps:
+            raise ValueError(
+                f"{printable(path)} was made with --timestamps; search needs an embedding for each "
+                "recording or window, as 'hear-msm-mae index' makes them"
+            )
+        if not self.table.total_rows:
+            raise ValueError(f"{printable(path)} holds no embeddings")
+        self._numbers: dict[str, int] = {}  # of the files
+        numbers = self._numbers
+        files = [numbers.setdefault(str(x.key[0]), len(numbers)) for x in self.table.recordings]
+        self._files = np.array([files[clip.recording] for clip in self.table.clips])
+        self._paths = self.table.paths()
+        self._centre = self._mean()
+
+    def _mean(self) -> Rows:
+        total = self.table.total_rows
+        if total < 3:  # nothing would be left of one or two
+            return np.zeros(self.table.width, np.float32)
+        step = -(-total // CENTRE_PARTS)
+        firsts = range(0, total, step)
+        sums, count = np.zeros(self.table.width), 0
+        for first in firsts:
+            rows = self.table.rows_of(first, min(step, CENTRE_ROWS, total - first)).rows
+            sums += rows.sum(0, dtype=np.float64)
+            count += len(rows)
+        return (sums / count).astype(np.float32)
+
+    def directions(self, rows: NDArray[np.floating]) -> Rows:
+        """Centred embeddings of length 1: (r, d)."""
+        centred = rows.astype(np.float32) - self._centre
+        lengths = np.sqrt(np.einsum("rd,rd->r", centred, centred))
+        if not np.isfinite(lengths).all():
+            raise ValueError(f"{printable(self.path)} holds NaN or infinite values; make it again")
+        return centred / np.maximum(lengths, 1e-12)[:, None]
+
+    def nearest(
+        self,
+        queries: NDArray[np.floating],
+        count: int,
+        hidden: Sequence[NDArray[np.int64]] | None = None,
+        one_per_file: bool = False,
+    ) -> list[list[tuple[int, float]]]:
+        """Rows and similarities of the nearest of each query (q, d), the best first.
+
+        Args:
+            count: how many at most.
+            hidden: rows that are left out, for each query.
+            one_per_file: only the best row of each file.
+        """
+        unit = self.directions(queries)
+        best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
+        for numbers, block in self.table.indexed():
+            scores = unit @ self.directions(block.rows).T  # (q, r)
+            for q, row in enumerate(scores):
+                if hidden is not None:
+                    inside = (hidden[q] >= numbers[0]) & (hidden[q] <= numbers[-1])
+                    row[hidden[q][inside] - numbers[0]] = -np.inf
+                known, known_scores = best[q]
+                worst = known_scores[-1] if len(known) == count else -np.inf
+                new = np.flatnonzero(row > worst)
+                if len(new):
+                    found = np.concatenate([known, numbers[new]])
+                    values = np.concatenate([known_scores, row[new]])
+                    best[q] = self._best(found, values, count, one_per_file)
+        return [[(int(r), float(s)) for r, s in zip(*x, strict=True)] for x in best]
+
+    def _best(
+        self, rows: NDArray[np.int64], scores: Rows, count: int, one_per_file: bool
+    ) -> tuple[NDArray[np.int64], Rows]:
+        order = np.lexsort((rows, -scores))
+        if one_per_file:
+            _, first = np.unique(self._files[rows[order]], return_index=True)
+            order = order[np.sort(first)]
+        return rows[order[:count]], scores[order[:count]]
+
+    def pairs(self, threshold: float) -> Iterator[tuple[int, int, float]]:
+        """All pairs of rows of different files that are at least so similar."""
+        total = self.table.total_rows
+        for first in range(0, total, PAIR_ROWS):
+            left = self.directions(self.table.rows_of(first, min(PAIR_ROWS, total - first)).rows)
+            for second in range(first, total, PAIR_ROWS):
+                right = left
+                if second > first:
+                    size = min(PAIR_ROWS, total - second)
+                    right = self.directions(self.table.rows_of(second, size).rows)
+                for i, row in enumerate(left @ right.T):
+                    for j in np.flatnonzero(row >= threshold):
+                        a, b = first + i, second + int(j)
+                        if a < b and self._files[a] != self._files[b]:
+                            yield a, b, float(row[j])
+
+    def stretch(self, row: int) -> tuple[str, float, float, str]:
+        """Path, start and end in seconds, and absolute path of a row."""
+        clip = self.table.clips[row]
+        file = str(self.table.recordings[clip.recording].key[0])
+        return self._paths[clip.recording], clip.start, clip.end, file
+
+    def overlapping(self, query: Recording, end: float) -> NDArray[np.int64]:
+        """Rows that share time with a stretch of a file."""
+        rows = np.flatnonzero(self._files == self._numbers.get(query.where, -1))
+        clips = [self.table.clips[row] for row in rows]
+        shared = [clip.start < end and query.start < clip.end for clip in clips]
+        return rows[np.array(shared, bool)]
+
+    @property
+    def crowding(self) -> int:
+        """How many windows share time with one of them, itself included."""
+        segment, overlap = (self.table.settings.get(name) for name in ("segment", "overlap"))
+        return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1
+
+
+def search(
+    index: str | Path | Index,
+    queries: Any,
+    model: Model = "",
+    *,
+    count: int = 10,
+    start: float = 0.0,
+    end: float | None = None,
+    one_per_file: bool = False,
+    device: str = "cpu",
+) -> list[Hit]:
+    """Find what sounds like a recording, or like a stretch of one.
+
+    A query becomes one embedding, whatever its length. What shares time with it is left out, and
+    of hits that overlap each other only the best is there.
+
+    Args:
+        index: an output of `embed` or `index`.
+        queries: as the sources of `embed_files`.
+        model: the model or weights that made the index; by default those that it names.
+        count: hits for each query.
+        start, end: of the stretch in each query, in seconds.
+        one_per_file: only the best stretch of each file.
+        device: where to embed the queries.
+
+    Returns:
+        Hits, those of the first query first, the best first.
+
+    Raises:
+        FileNotFoundError, ValueError: see `Index`; queries that cannot be read; a model that did
+            not make the index, or has other options.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    index = index if isinstance(index, Index) else Index(index)
+    found = find_recordings(queries)
+    if start or end is not None:
+        if start < 0 or (end is not None and end <= start):
+            raise ValueError(f"expected 0 <= start < end, got {start} and {end}")
+        found = [dataclasses.replace(x, start=start, end=end) for x in found]
+    model = same_model(index.path, index.table.settings, model, device)
+    embeddings = list(embed_files(found, model))
+    hidden = [index.overlapping(q, e.end) for q, e in zip(found, embeddings, strict=True)]
+    more = count if one_per_file else count * index.crowding
+    vectors = np.stack([x.embedding for x in embeddings])
+    hits = []
+    for query, rows in zip(found, index.nearest(vectors, more, hidden, one_per_file), strict=True):
+        taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for row, similarity in rows:
+            path, first, last, file = index.stretch(row)
+            rank = 1 + sum(map(len, taken.values()))
+            if rank > count or any(first < b and a < last for a, b in taken[file]):
+                continue
+            taken[file].append((first, last))
+            hits.append(Hit(printable(query.path), rank, path, first, last, similarity, file))
+    return hits
+
+
+def duplicates(index: str | Path | Index, threshold: float = DUPLICATE) -> list[Pair]:
+    """Find files that hold nearly the same sound, such as copies in another format.
+
+    Every row is compared with every other one, so the time grows with the square of their number.
+
+    Args:
+        index: an output of `embed` or `index`.
+        threshold: similarity from which on two stretches count, at most 1.
+
+    Returns:
+        For each two files the pair of stretches that is the most alike; the most similar first.
+
+    Raises:
+        FileNotFoundError, ValueError: see `Index`; more than a million pairs of files.
+    """
+    if not -1 < threshold <= 1:
+        raise ValueError(f"threshold must be above -1 and at most 1, got {threshold}")
+    index = index if isinstance(index, Index) else Index(index)
+    best: dict[tuple[str, str], tuple[float, int, int]] = {}
+    # Rounding puts the cosine of equal embeddings a little beside 1.
+    for a, b, similarity in index.pairs(threshold - 1e-5):
+        first, second = sorted((index.stretch(a)[3], index.stretch(b)[3]))
+        key = first, second
+        if key not in best and len(best) == MOST_PAIRS:
+            raise ValueError(
+                f"more than {MOST_PAIRS} pairs of files are at least {threshold} alike; raise "
+                "--threshold"
+            )
+        best[key] = max(best.get(key, (-2.0, 0, 0)), (similarity, a, b))
+    ordered = sorted(best.values(), key=lambda x: (-x[0], x[1], x[2]))
+    return [
+        Pair(
+            *index.stretch(a)[:3],
+            *index.stretch(b)[:3],
+            s,
+            index.stretch(a)[3],
+            index.stretch(b)[3],
+        )
+        for s, a, b in ordered
+    ]
