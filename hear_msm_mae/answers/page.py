@@ -24,11 +24,12 @@ _STYLE = """
 body { margin: 0 auto; max-width: 1100px; padding: 20px; font: 15px/1.45 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 28px; }
-table { border-collapse: collapse; } td, th { padding: 3px 10px; border-bottom: 1px solid var(--line);
-  text-align: left; } audio { height: 32px; width: 260px; } .quiet { color: var(--quiet); }
+table { border-collapse: collapse; } td, th { padding: 3px 10px;
+  border-bottom: 1px solid var(--line); text-align: left; }
+audio { height: 32px; width: 260px; } .quiet { color: var(--quiet); }
 .warning { border-left: 4px solid var(--accent); padding-left: 10px; }
-.scroll { overflow-x: auto; } svg { max-width: 560px; } polyline { fill: none; stroke: var(--accent);
-  stroke-width: 2; } svg text { fill: currentColor; font-size: 11px; }
+.scroll { overflow-x: auto; } svg { max-width: 560px; } polyline { fill: none;
+  stroke: var(--accent); stroke-width: 2; } svg text { fill: currentColor; font-size: 11px; }
 """
 
 

@@ -103,10 +103,10 @@ def _write(output: Path, title: str, found: Sequence[Hit] | Sequence[Pair]) -> N
 
         text = search_page(title, rows)
     elif output.suffix.lower() == ".json":
-        text = json.dumps(rows, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        text = json.dumps(rows, indent=1)
     else:
         from ..answers.events import csv_lines
 
         text = csv_lines(rows)
     with replacing(output) as temporary:
-        temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
+        temporary.write_text(text, "utf-8")

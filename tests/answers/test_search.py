@@ -194,7 +194,7 @@ def test_bad_input(run, sounds, index, tiny_file, tmp_path):
 
 def test_other_weights_or_options_are_named(index, tiny_model, sounds):
     other = load_model(Path(tiny_file_of(index)), scene_pooling="mean+std")
-    with pytest.raises(ValueError, match="another setting of --scene-pooling.*mean, not mean"):
+    with pytest.raises(ValueError, match=r"another setting of --scene-pooling.*mean, not mean"):
         search(index, sounds / "0.wav", other)
     with pytest.raises(ValueError, match="another setting of --weights"):
         search(index, sounds / "0.wav", load_model())
