@@ -29,6 +29,7 @@ LOG_MEL = "linear probe on log-mel statistics"
 CONSTANT = "always the most frequent label"
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # labelled recordings of each label
 BINS = 10
+FEW_THREADS = 2000  # recordings below which one thread fits
 
 
 class _Outcome(NamedTuple):
@@ -84,7 +85,11 @@ def probe(
             f"only recordings of {labelled.names} could be read, a classifier needs two labels; "
             f"see {printable(str(summary.failures_file))}"
         )
-    result = _evaluated(labelled, found, settings.stored(), seed)
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    # Threads cost more than they bring where the matrices are small, much more on a busy machine.
+    with threadpool_limits(1 if len(found.kept) < FEW_THREADS else None):
+        result = _evaluated(labelled, found, settings.stored(), seed)
     result.failures, result.out = summary.failures, out
     with replacing(out / PAGE) as temporary:
         temporary.write_text(probe_page(result), "utf-8")

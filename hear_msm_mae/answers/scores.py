@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .fit import Array, Targets
 
-DRAWS = 1000
+DRAWS = 400
 
 Metric = Callable[[Array, Targets, Array], float]  # (scores, labels, weight of each recording)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..embed.records import embed_files
 from ..embed.sources import Recording, find_recordings
@@ -23,7 +25,8 @@ from .loading import Model, read_output, same_model
 
 CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
 CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
-PAIR_ROWS = 8192  # that are compared with all rows behind them in one pass over the index
+TILE_ROWS = 256  # that are centred and compared at once: they fit into a core's cache
+PAIR_ROWS = 4096  # that are compared with all rows behind them in one pass over the index
 MOST_PAIRS = 1_000_000
 DUPLICATE = 0.98  # similarity from which on recordings are near-duplicates
 
@@ -83,10 +86,10 @@ class Index:
         self._paths = self.table.paths()
         self._centre = self._mean()
 
-    def _mean(self) -> Rows:
+    def _mean(self) -> Tensor:
         total = self.table.total_rows
         if total < 3:  # nothing would be left of one or two
-            return np.zeros(self.table.width, np.float32)
+            return torch.zeros(self.table.width)
         step = -(-total // CENTRE_PARTS)
         firsts = range(0, total, step)
         sums, count = np.zeros(self.table.width), 0
@@ -94,15 +97,21 @@ class Index:
             rows = self.table.rows_of(first, min(step, CENTRE_ROWS, total - first)).rows
             sums += rows.sum(0, dtype=np.float64)
             count += len(rows)
-        return (sums / count).astype(np.float32)
+        return torch.from_numpy(sums / count).float()
 
-    def directions(self, rows: NDArray[np.floating]) -> Rows:
+    def directions(self, rows: NDArray[np.floating]) -> Tensor:
         """Centred embeddings of length 1: (r, d)."""
-        centred = rows.astype(np.float32) - self._centre
-        lengths = np.sqrt(np.einsum("rd,rd->r", centred, centred))
-        if not np.isfinite(lengths).all():
+        # A copy: arrays that pyarrow reads cannot be written to, which torch warns about.
+        centred = torch.from_numpy(rows.copy()).float().sub_(self._centre)
+        lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+        if not lengths.isfinite().all():
             raise ValueError(f"{printable(self.path)} holds NaN or infinite values; make it again")
-        return centred / np.maximum(lengths, 1e-12)[:, None]
+        return centred.div_(lengths.clamp_(min=1e-12))
+
+    def similarities(self, unit: Tensor, rows: NDArray[np.floating]) -> Rows:
+        """Of directions (q, d) and embeddings (r, d): (q, r)."""
+        parts = [rows[i : i + TILE_ROWS] for i in range(0, len(rows), TILE_ROWS)]
+        return torch.cat([unit @ self.directions(part).T for part in parts], dim=1).numpy()
 
     def nearest(
         self,
@@ -121,7 +130,7 @@ class Index:
         unit = self.directions(queries)
         best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
         for numbers, block in self.table.indexed():
-            scores = unit @ self.directions(block.rows).T  # (q, r)
+            scores = self.similarities(unit, block.rows)  # (q, r)
             for q, row in enumerate(scores):
                 if hidden is not None:
                     inside = (hidden[q] >= numbers[0]) & (hidden[q] <= numbers[-1])
@@ -150,15 +159,12 @@ class Index:
         for first in range(0, total, PAIR_ROWS):
             left = self.directions(self.table.rows_of(first, min(PAIR_ROWS, total - first)).rows)
             for second in range(first, total, PAIR_ROWS):
-                right = left
-                if second > first:
-                    size = min(PAIR_ROWS, total - second)
-                    right = self.directions(self.table.rows_of(second, size).rows)
-                for i, row in enumerate(left @ right.T):
-                    for j in np.flatnonzero(row >= threshold):
-                        a, b = first + i, second + int(j)
-                        if a < b and self._files[a] != self._files[b]:
-                            yield a, b, float(row[j])
+                right = self.table.rows_of(second, min(PAIR_ROWS, total - second)).rows
+                scores = self.similarities(left, right)
+                for i, j in np.argwhere(scores >= threshold).tolist():
+                    a, b = first + i, second + j
+                    if a < b and self._files[a] != self._files[b]:
+                        yield a, b, float(scores[i, j])
 
     def stretch(self, row: int) -> tuple[str, float, float, str]:
         """Path, start and end in seconds, and absolute path of a row."""

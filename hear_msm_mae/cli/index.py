@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Weights, require_suffix
+from .common import Device, Weights
 from .embed import embed
 
 
@@ -16,7 +16,9 @@ def index(
         list[str],
         typer.Argument(help="As for embed: files, folders, globs, URLs, lists.", metavar="SRC..."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="What to write, .parquet.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="What to write: .parquet, or .npz (see below).")
+    ],
     segment: Annotated[float, typer.Option(help="Length of the windows in seconds.")] = 2.0,
     overlap: Annotated[float, typer.Option(help="Seconds that neighbouring windows share.")] = 1.0,
     whole: Annotated[
@@ -34,11 +36,13 @@ def index(
 ) -> None:
     """Embed recordings for search: windows of 2 s, one every second, in half precision.
 
-    The index is an ordinary Parquet output of embed. Repeat the command to add what is new in SRC.
+    The index is an ordinary output of embed. Repeat the command to add what is new in SRC. Search
+    reads .npz faster, other programs read .parquet.
 
     Exit status 3: some files could not be read; they are in INDEX.errors.csv.
     """
-    require_suffix("--output", output, ".parquet")
+    if output.suffix.lower() not in (".parquet", ".npz"):
+        raise ValueError(f"--output must end in .parquet or .npz, got {str(output)!r}")
     embed(
         sources,
         str(output),

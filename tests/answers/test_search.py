@@ -189,7 +189,7 @@ def test_bad_input(run, sounds, index, tiny_file, tmp_path):
     frames = tmp_path / "frames.parquet"
     assert run("embed", query, "-o", frames, "--timestamps", "-w", tiny_file).status == 0
     assert_one_line_error(run("search", frames, query), "made with --timestamps")
-    assert_one_line_error(run("index", sounds, "-o", "a.npz"), "must end in .parquet")
+    assert_one_line_error(run("index", sounds, "-o", "a.csv"), "must end in .parquet")
 
 
 def test_other_weights_or_options_are_named(index, tiny_model, sounds):
