@@ -31,6 +31,10 @@ def search(
     one_per_file: Annotated[
         bool, typer.Option("--one-per-file", help="Only the best stretch of each file.")
     ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Fast in large indexes; keeps lists in INDEX.faiss."),
+    ] = False,
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Instead of queries: files that are nearly equal.")
     ] = False,
@@ -60,8 +64,9 @@ def search(
     found: Sequence[Hit] | Sequence[Pair]
     with starting():
         from ..answers import search as engine
+        from ..answers.index import Index
 
-        index_ = engine.Index(index)
+        index_ = Index(index)
     if duplicates:
         limit = engine.DUPLICATE if threshold is None else threshold
         found = engine.duplicates(index_, limit)
@@ -77,6 +82,7 @@ def search(
             start=start,
             end=end,
             one_per_file=one_per_file,
+            approximate=approximate,
             device=device,
         )
         title = f"{len(found)} hits in {index_.table.total_rows} embeddings"

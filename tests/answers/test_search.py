@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from cli_errors import assert_one_line_error
 from visual_commands import EVIL, Reader, tone
 
 from hear_msm_mae import duplicates, embed_files, load_model, search
-from hear_msm_mae.answers import search as engine
+from hear_msm_mae.answers import index as engine
+from hear_msm_mae.answers import search as searching
+from hear_msm_mae.answers.approximate import Lists
 from hear_msm_mae.embed import table as tables
 from hear_msm_mae.embed.formats.parquet import Parquet
 from hear_msm_mae.embed.table import Block, Clip, Done, Table
@@ -95,7 +98,7 @@ def test_pairs_are_those_of_numpy(tmp_path, small_blocks):
 
 
 def test_too_many_pairs_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "MOST_PAIRS", 5)
+    monkeypatch.setattr(searching, "MOST_PAIRS", 5)
     rows = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     with pytest.raises(ValueError, match="more than 5 pairs"):
         duplicates(write_index(tmp_path / "i.parquet", rows), -0.99)
@@ -157,6 +160,36 @@ def test_hits_do_not_overlap_each_other_or_the_query(sounds, index):
         for other, a, b in stretches[:i]:
             assert name != other or end <= a or b <= start
     assert len(hits) == 8
+
+
+def test_approximate_lists_find_nearly_the_same(run, sounds, index, tmp_path):
+    pytest.importorskip("faiss")
+    lists = Path(f"{index}.faiss")
+    found = []
+    for option in ([], ["--approximate"], ["--approximate"]):
+        options = ("-n", 8, "-o", tmp_path / "hits.json", *option)
+        result = run("search", index, sounds / "both.wav", "--end", 3, *options)
+        assert result.status == 0, result.err
+        found.append(json.loads((tmp_path / "hits.json").read_text()))
+    exact, near, again = found
+    assert near == again  # from the lists that were kept
+    wanted = {(hit["path"], hit["start"]) for hit in exact}
+    assert len(wanted & {(hit["path"], hit["start"]) for hit in near}) >= 7
+    assert near[0]["similarity"] == pytest.approx(exact[0]["similarity"], abs=0.02)
+    made = lists.stat().st_mtime_ns
+    rows = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    write_index(index, rows, per_file=30)  # a newer index
+    opened = engine.Index(index)
+    hits = Lists(opened).nearest(rows[:20], 5, [np.array([0])] + [np.zeros(0, np.int64)] * 19)
+    assert lists.stat().st_mtime_ns > made
+    assert [each[0][0] for each in hits[1:]] == list(range(1, 20))
+    assert all(row != 0 for row, _ in hits[0])
+
+
+def test_the_extra_for_faiss_is_named(index, sounds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"hear_msm_mae\[approximate\]"):
+        search(index, sounds / "0.wav", approximate=True)
 
 
 def test_duplicates_of_files(run, index, tmp_path):
