@@ -56,7 +56,7 @@ class Lists:
     def _filled(self, faiss: Any) -> Any:
         table, directions = self._index.table, self._index.directions
         total = table.total_rows
-        count = max(1, min(int(4 * total**0.5), total // TRAINING_ROWS))
+        count = max(1, min(int(total**0.5), total // TRAINING_ROWS))
         made = faiss.index_factory(table.width, f"IVF{count},SQ8", faiss.METRIC_INNER_PRODUCT)
         step = max(1, total // (TRAINING_ROWS * count))
         sample = [directions(block.rows[::step]).numpy() for _, block in table.indexed()]

@@ -10,7 +10,7 @@ from typing import Any
 from ..api import load_model, unwrap
 from ..checkpoints.native import BUNDLED_WEIGHTS
 from ..embed.formats import format_of
-from ..embed.settings import COMPARED, fingerprint, settings_of
+from ..embed.settings import COMPARED, settings_of
 from ..embed.table import Table
 from ..files import printable
 from ..model import HearModel
@@ -118,6 +118,3 @@ def _options(made: Mapping[str, Any]) -> dict[str, Any]:
         else normalization,
         "scene_pooling": made["scene_pooling"],
     }
-
-
-__all__ = ["Model", "fingerprint", "loaded", "read_output", "require_same_model", "same_model"]

@@ -32,6 +32,14 @@ BINS = 10
 FEW_THREADS = 2000  # recordings below which one thread fits
 
 
+class _Division(NamedTuple):
+    """Places of the recordings to learn from and to test; inner folds choose the strength."""
+
+    learn: Indices
+    check: Indices
+    inner: Folds
+
+
 class _Outcome(NamedTuple):
     """Probabilities (n, c) of recordings that were not learnt from, and the strengths chosen."""
 
@@ -103,35 +111,40 @@ def probe(
     return result
 
 
-def _divided(labelled: Labelled, seed: int) -> tuple[Folds, Folds | None]:
-    """(to learn from, to test), and the inner folds where the table names them."""
+def _divided(labelled: Labelled, seed: int) -> list[_Division]:
+    """Five folds over whole groups, or the split of the table.
+
+    Raises:
+        ValueError: too few recordings or groups.
+    """
+    y, groups = labelled.targets, np.array(labelled.groups)
+
+    def inside(learn: Indices) -> Folds:
+        pairs = fit.folds(y[learn], groups[learn], fit.INNER_FOLDS, seed + 1)
+        return [(learn[a], learn[b]) for a, b in pairs]
+
     if labelled.splits is None:
-        groups = np.array(labelled.groups)
-        return fit.folds(labelled.targets, groups, fit.OUTER_FOLDS, seed), None
+        outer = fit.folds(y, groups, fit.OUTER_FOLDS, seed)
+        return [_Division(learn, check, inside(learn)) for learn, check in outer]
     splits = np.array(labelled.splits)
     train, valid, test = (np.flatnonzero(splits == x) for x in ("train", "valid", "test"))
-    learn = np.concatenate([train, valid])
     if not len(train) or not len(test):
         raise ValueError("no recordings are left of one side of the split")
-    return [(learn, test)], [(train, valid)] if len(valid) else None
+    inner = [(train, valid)] if len(valid) else inside(train)
+    return [_Division(np.concatenate([train, valid]), test, inner)]
 
 
 def _evaluated(
     labelled: Labelled, found: Features, settings: dict[str, object], seed: int
 ) -> ProbeResult:
     y, groups, several = labelled.targets, np.array(labelled.groups), labelled.several
-    outer, inner = _divided(labelled, seed)
-
-    def inner_of(learn: Indices) -> Folds:
-        if inner is not None:
-            return inner
-        pairs = fit.folds(y[learn], groups[learn], fit.INNER_FOLDS, seed + 1)
-        return [(learn[a], learn[b]) for a, b in pairs]
+    divisions = _divided(labelled, seed)
+    outer = [(learn, check) for learn, check, _ in divisions]
 
     def crossed(x: NDArray[np.floating]) -> tuple[_Outcome, tuple[float, fit.Linear]]:
         scores, strengths = np.zeros(y.shape), []
-        for learn, check in outer:
-            strength, temperature, linear = fit.choose(x, y, several, inner_of(learn))
+        for _, check, inner in divisions:
+            strength, temperature, linear = fit.choose(x, y, several, inner)
             scores[check] = fit.probabilities(linear.logits(x[check]) / temperature, several)
             strengths.append(strength)
         return _Outcome(scores, strengths), (temperature, linear)
@@ -139,7 +152,8 @@ def _evaluated(
     x = found.embeddings
     outcome, (temperature, linear) = crossed(x)
     if labelled.splits is None:  # else the head is the classifier that was tested
-        _, temperature, linear = fit.choose(x, y, several, inner_of(np.arange(len(y))))
+        inner = fit.folds(y, groups, fit.INNER_FOLDS, seed + 1)
+        _, temperature, linear = fit.choose(x, y, several, inner)
     tested = np.concatenate([check for _, check in outer])
     nearest, constant = np.zeros(y.shape), np.tile(y.mean(0), (len(y), 1))
     for learn, check in outer:

@@ -11,7 +11,7 @@ from .common import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     Device,
-    Weights,
+    MadeWith,
     complain,
     require_suffix,
     say,
@@ -58,7 +58,7 @@ def predict(
     channel: Annotated[
         str, typer.Option(help="mix (the mean), left, right, a number from 0 on, or each.")
     ] = "mix",
-    weights: Weights = "",
+    weights: MadeWith = "",
     device: Device = "cpu",
     workers: Annotated[
         int | None, typer.Option(help="Threads that read files; one per core, at most 16.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Device, Weights, say, starting
+from .common import Device, MadeWith, say, starting
 
 if TYPE_CHECKING:
     from ..answers.search import Hit, Pair
@@ -46,7 +46,7 @@ def search(
         Path | None,
         typer.Option("--output", "-o", help="Also write .csv, .json, or .html with players."),
     ] = None,
-    weights: Weights = "",
+    weights: MadeWith = "",
     device: Device = "cpu",
 ) -> None:
     """Find recordings, or stretches of them, that sound like a query.

@@ -145,6 +145,10 @@ def test_bad_input_leaves_nothing(run, probed, labelled, tiny_file, tmp_path):
     shutil.copy(labelled / "low" / "0.wav", tmp_path / "one" / "cat")
     refused = run("probe", tmp_path / "one", "--out", out, "-w", tiny_file)
     assert_one_line_error(refused, "cannot be divided.*label more files")
+    for label in ("dog", "cat"):  # enough for the test, too few to choose the strength on
+        shutil.copy(labelled / "low" / "1.wav", tmp_path / "one" / label)
+    refused = run("probe", tmp_path / "one", "--out", out, "-w", tiny_file)
+    assert_one_line_error(refused, "cannot be divided.*label more files")
     assert not out.exists()
     shutil.copytree(probed.out, out)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
