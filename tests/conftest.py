@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from labelled_sounds import labelled, probed  # noqa: F401  (fixtures)
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
 from toy_corpus import ToyCorpus, quick

@@ -29,10 +29,11 @@ ALLOWED = {
     "corpus": CORE | {"audio", "checkpoints"},
     "visualize": CORE | {"audio", "checkpoints"},
     "pretrain": CORE | {"audio", "checkpoints", "corpus"},
+    "answers": CORE | {"audio", "checkpoints", "embed", "visualize"},
     "cli": CORE | FOLDERS | {FACADE},
     "model": CORE | {"checkpoints"},
     "api": CORE | {"checkpoints"},
-    FACADE: {"api", "embed"},
+    FACADE: {"api", "embed", "answers"},
     "__main__": {"cli"},
 }
 
