@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,10 +21,6 @@ from .config import (
 
 # Frames that a CPU transforms at once: few enough to stay in its cache. Other devices take all.
 _CPU_FRAMES = 512
-
-# Frames of context kept while streaming. Two hide the edge; three also leave more than a window
-# behind the last whole one, as the reflection at the end of the recording needs.
-CONTEXT_FRAMES = 3
 
 SILENCE = math.log(LOG_EPS)  # log-mel value of digital silence
 MIN_STD = 1e-6  # constant input (silence) under its own statistics stays finite
@@ -178,38 +172,6 @@ class LogMel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
-
-    def stream(self, blocks: Iterable[np.ndarray], skip: int = 0) -> Iterator[Tensor]:
-        """Log-mel frames of one waveform that arrives in blocks, in bounded memory.
-
-        Args:
-            blocks: (n,) float32 pieces of the waveform.
-            skip: leave out so many frames at the beginning (context that is known already).
-
-        Yields:
-            (f, t) float32, not normalised; side by side they are `log_mel` of the whole waveform,
-            without its first `skip` frames.
-
-        >>> pieces = LogMel(40).stream([np.ones(8000, np.float32)] * 2)
-        >>> sum(piece.shape[1] for piece in pieces)
-        101
-        """
-        waveform = np.zeros(0, np.float32)
-        done = skip  # frames of `waveform` that are out already
-
-        def emit(stop: int) -> Tensor:
-            return self.log_mel_range(torch.from_numpy(waveform)[None], done, stop)[0]
-
-        for block in blocks:
-            waveform = np.concatenate([waveform, block])
-            # Frames whose whole window has arrived.
-            stop = (len(waveform) - self.window_length // 2) // self.hop_length + 1
-            if stop > done and len(waveform) > self.window_length:
-                yield emit(stop)
-                drop = max(0, stop - CONTEXT_FRAMES)
-                waveform, done = waveform[drop * self.hop_length :], stop - drop
-        if (stop := self.num_frames(len(waveform))) > done:
-            yield emit(stop)
 
 
 class Statistics:

@@ -8,7 +8,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .checks import check_waveforms
 from .encoder import Encoder
 from .log_mel import LogMel, Statistics
 from .options import Options
+from .pooling import Sums, moments_of, pooled
 from .timeline import Piece, Timeline
 
 logger = logging.getLogger(__name__)
@@ -35,22 +36,6 @@ _VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, d
 # the micro-batches.
 CPU_FRAMES = 12_000  # 2 minutes
 DEVICE_FRAMES = 120_000
-
-
-class Sums(NamedTuple):
-    """What the scene embedding of a clip is made of; those of its pieces add up.
-
-    Attributes:
-        moments: (1, d) or (2, d) float64: sums over time of the weighted frame embeddings and, for
-            their standard deviation, of the squares.
-        weight: sum of the weights.
-    """
-
-    moments: Tensor
-    weight: float
-
-    def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
-        return Sums(self.moments + other.moments, self.weight + other.weight)
 
 
 class HearModel(nn.Module):
@@ -121,7 +106,7 @@ class HearModel(nn.Module):
         scenes = []
         for count in counts:
             parts = [part for part in itertools.islice(results, count) if isinstance(part, Sums)]
-            scenes.append(self.pool(functools.reduce(Sums.__add__, parts)))
+            scenes.append(pooled(functools.reduce(Sums.__add__, parts)))
         return torch.stack(scenes)
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -146,21 +131,6 @@ class HearModel(nn.Module):
                 output[clip, row : row + len(rows)] = rows
                 row += len(rows)
         return output, timestamps.to(self.device).repeat(len(audio), 1)
-
-    def pool(self, sums: Sums) -> Tensor:
-        """The scene embedding of a clip: mean over time and, if asked for, standard deviation.
-
-        Shape:
-            - output: (d,) float32, or (2 d,): mean, then standard deviation
-        """
-        mean, *squares = (sums.moments / sums.weight).unbind()
-        if not squares:
-            return mean.float()
-        variance = squares[0] - mean.square()
-        # The root of zero has no gradient; rounding can make the variance of equal frames negative.
-        positive = variance > 0
-        std = torch.where(positive, variance, 1.0).sqrt() * positive
-        return torch.cat([mean, std]).float()
 
     def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel values of pieces of scenes."""
@@ -225,7 +195,7 @@ class HearModel(nn.Module):
                     with torch.autocast(self.device.type, enabled=False):
                         if scene:
                             share = weights[part].to(output.dtype)
-                            moments = _moments(embeddings, share, powers)
+                            moments = moments_of(embeddings, share, powers)
                             output.index_add_(0, target[part, 0], moments)
                         else:
                             output[target[part]] = embeddings
@@ -325,13 +295,6 @@ class HearModel(nn.Module):
             The address, "hf://user/repo".
         """
         return push_to_hub(repo_id, self.checkpoint(), **options)
-
-
-def _moments(embeddings: Tensor, weights: Tensor, powers: int) -> Tensor:
-    """Weighted sums over time of values and, if asked for, squares: (u, t, d) -> (u, powers, d)."""
-    values = embeddings.to(weights.dtype)
-    sums = [torch.einsum("ut,utd->ud", weights, values**k) for k in range(1, powers + 1)]
-    return torch.stack(sums, dim=1)
 
 
 def _units(

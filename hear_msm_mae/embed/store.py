@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..files import printable, replacing
-from ..model import Sums
+from ..pooling import Sums
 from ..timeline import Timeline
 from .pieces import Result, Resume
 from .sources import Recording
