@@ -90,7 +90,7 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[embed,formats,hub,pretrain,ray,test,visual]" tensorflow-cpu
+	$(BIN)/pip install --quiet --editable ".[answers,embed,formats,hub,pretrain,ray,test,visual]" tensorflow-cpu
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
 

@@ -1,10 +1,13 @@
-"""Speed and memory of a pretraining step: ratios against a plain loop, measured in one run.
+"""Speed and memory of a pretraining step: on a GPU against its peak, on a CPU against other code.
 
-    python -m benchmarks.pretrain [--recipe small-cpu] [--batch 128] [--compile] [--write]
+    python -m benchmarks.pretrain --device cuda [--write]
+    python -m benchmarks.pretrain [--recipe small-cpu] [--batch 64] [--beside FOLDER] [--write]
 
-Every variant trains the same model on the same crops, in a process of its own that keeps its
-memory to itself. The processes take turns, step by step, so that a change of the machine's load
-meets all of them. Prints a Markdown table; `--write` puts it into RESULTS.md.
+A step draws its crops and masks from a bank of noise, as `pretrain` does. On a CPU every
+contestant trains the same model in a process of its own, and the processes take turns, step by
+step, so that a change of the machine's load meets all of them: the plain loop, `pretrain` in both
+precisions and, with `--beside`, the checkout of another commit whose file of this name has a
+`--serve`. Prints a Markdown table; `--write` puts it into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -16,87 +19,147 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks import measure
+from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.mae import Mask, MaskedAutoencoder
-from hear_msm_mae.pretrain.engine import keep_freed_memory, parameter_groups, set_attention
-from hear_msm_mae.pretrain.sampling import CropSampler, StepDataset, split_order
-from hear_msm_mae.pretrain.settings import Settings, load_recipe
-from hear_msm_mae.pretrain.speed import training_flops
+from hear_msm_mae.pretrain.hardware import (
+    compile_blocks,
+    denormals_flushed,
+    launch,
+    matmul_peak,
+    place_bank,
+    set_attention,
+    training_flops,
+)
+from hear_msm_mae.pretrain.parsing import load_recipe
+from hear_msm_mae.pretrain.sampling import Sampler, feed, shares, split_order
+from hear_msm_mae.pretrain.settings import Settings
+from hear_msm_mae.pretrain.step import Stepper, parameter_groups
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+PLAIN, BF16, FP32 = CONTESTANTS = ("plain", "bf16", "fp32")
+NAMES = {
+    PLAIN: "plain: float32, explicit attention, all patches",
+    BF16: "`pretrain`, `precision=bf16`",
+    FP32: "`pretrain`, `precision=fp32`",
+}
+GPU_RUNS = {  # overrides of the recipe base-80x208p16x16
+    "base, decoder 384 x 4": [],
+    "base, not recorded as a graph": ["cuda_graph=false"],
+    "base, corpus on the host": ["bank=host"],
+    "small, decoder 192 x 8": ["size=small", "decoder_width=192", "decoder_heads=3"],
+}
+GPU_RUNS["small, decoder 192 x 8"] += ["decoder_depth=8", "gain_db=8", "tilt_db=6", "mix=0.15"]
+WARM_STEPS, TIMED_STEPS, PROFILED_STEPS = 12, 60, 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One way to compute the same step."""
-
-    name: str
-    bf16: bool = True
-    fused_attention: bool = False
-    masked_only: bool = True
-    fused_optimizer: bool = True
-    keep_memory: bool = True
-    compile: bool = False
+def noise_bank(hours: float = 0.5) -> Bank:
+    """Clips of 10 s with noise."""
+    clips = round(hours * 360)
+    torch.manual_seed(0)
+    frames = torch.randn(clips * 1000, 80).mul_(4).sub_(8).half()
+    lengths = torch.full((clips,), 1000)
+    starts = torch.arange(clips) * 1000
+    return Bank(frames, starts, lengths, ["noise"] * clips, -8.0, 4.0, "0" * 64)
 
 
-PLAIN = Variant(
-    "plain: float32, explicit attention, all patches", False, False, False, False, False
-)
-CHOSEN = Variant("+ freed memory kept (`precision=bf16`)")
-FLOAT32 = Variant("the same in float32, SDPA (`precision=fp32`)", bf16=False, fused_attention=True)
-VARIANTS = [
-    PLAIN,
-    Variant("float32, SDPA", False, True, False, False, False),
-    Variant("bf16, SDPA", True, True, False, False, False),
-    Variant("bf16, matrix products as attention", True, False, False, False, False),
-    Variant("+ loss on gathered masked tokens", True, False, True, False, False),
-    Variant("+ fused AdamW", True, False, True, True, False),
-    CHOSEN,
-    FLOAT32,
-]
-COMPILED = Variant("+ torch.compile", compile=True)
+def pretrain_step(settings: Settings) -> tuple[Callable[[], None], torch.device]:
+    """A step of `pretrain` on what the settings' accelerator is."""
+    fabric = launch(settings)
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(settings.model)
+    set_attention(model, fabric.device.type != "cpu" or settings.precision == "fp32")
+    if fabric.device.type == "cuda":
+        compile_blocks(model)
+    sampler = Sampler(place_bank(noise_bank(), settings.bank, fabric.device), settings)
+    step = Stepper(settings, fabric, model, sampler)
+    batches = feed(sampler, shares(settings), range(10**9), fabric.device)
+    return (lambda: step(next(batches), 1e-4)), fabric.device
 
 
-class Trainer:
-    """The model of one variant, and its step."""
-
-    def __init__(self, variant: Variant, settings: Settings) -> None:
-        torch.manual_seed(0)
-        torch.set_flush_denormal(True)
-        if variant.keep_memory:
-            keep_freed_memory()
-        self.variant = variant
-        self.model = MaskedAutoencoder(settings.model_config())
-        set_attention(self.model, variant.fused_attention)
-        groups = parameter_groups(self.model, settings.weight_decay)
-        fused = variant.fused_optimizer
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=1e-4, betas=(0.9, 0.95), fused=fused, foreach=False
+# ---------------------------------------------------------------------------------------------
+# On a GPU
+# ---------------------------------------------------------------------------------------------
+def gpu_table(batch: int) -> str:
+    """Samples per second, share of the matmul peak and of the time that the GPU computes."""
+    peak = matmul_peak(torch.device("cuda"), "bf16")
+    lines = [
+        f"{torch.cuda.get_device_name()}; torch {torch.__version__}; batch {batch}; matmul peak "
+        f"{peak / 1e12:.0f} TFLOP/s bf16.\n",
+        "| run | samples/s | TFLOP/s | of matmul peak | GPU busy | peak GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, overrides in GPU_RUNS.items():
+        words = [f"batch={batch}", "precision=bf16", "accelerator=cuda", "devices=1", *overrides]
+        settings = load_recipe("base-80x208p16x16", words)
+        torch.cuda.reset_peak_memory_stats()
+        step, _ = pretrain_step(settings)
+        for _ in range(WARM_STEPS):
+            step()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(TIMED_STEPS):
+            step()
+        torch.cuda.synchronize()
+        rate = TIMED_STEPS * batch / (time.perf_counter() - start)
+        flops = rate * training_flops(settings)
+        lines.append(
+            f"| {name} | {rate:.0f} | {flops / 1e12:.0f} | {flops / peak:.0%} "
+            f"| {busy_share(step):.0%} | {torch.cuda.max_memory_allocated() / 1e9:.1f} |"
         )
-        if variant.compile:
-            self.model.compile()
+        del step
+        gc.collect()
+        torch.cuda.empty_cache()
+    return "\n".join(lines)
 
-    def step(self, spectrogram: Tensor, mask: Mask) -> tuple[float, float]:
-        """One optimiser step; returns its seconds on the clock and of the processor."""
-        clock, processor = time.perf_counter(), time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.variant.bf16):
-            if self.variant.masked_only:
-                loss = self.model(spectrogram, mask)
-            else:
-                loss = loss_over_all_patches(self.model, spectrogram, mask)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return time.perf_counter() - clock, time.process_time() - processor
+
+def busy_share(step: Callable[[], None]) -> float:
+    """Share of some steps' time in which a kernel or a copy runs, by torch's profiler."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(PROFILED_STEPS):
+            step()
+        torch.cuda.synchronize()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    busy, end = 0.0, spans[0][0]
+    for first, last in spans:
+        busy += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return busy / (end - spans[0][0])
+
+
+# ---------------------------------------------------------------------------------------------
+# On a CPU
+# ---------------------------------------------------------------------------------------------
+def plain_step(settings: Settings) -> Callable[[], None]:
+    """What one writes first: no fused kernels, and the loss over all patches."""
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(settings.model)
+    set_attention(model, fused=False)
+    groups = parameter_groups(model, settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), foreach=False)
+    x = torch.randn(settings.batch, settings.model.n_mels, settings.model.unit_frames)
+    order = torch.rand(settings.batch, settings.model.rows * settings.model.columns).argsort(1)
+    mask = split_order(order, settings.mask_ratio)
+
+    def step() -> None:
+        loss_over_all_patches(model, x, mask).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def loss_over_all_patches(model: MaskedAutoencoder, spectrogram: Tensor, mask: Mask) -> Tensor:
@@ -110,64 +173,46 @@ def loss_over_all_patches(model: MaskedAutoencoder, spectrogram: Tensor, mask: M
     return (errors * hidden).sum() / hidden.sum()
 
 
-class DiskCorpus:
-    """Half an hour of noise in one memory-mapped file, laid out as `prepare` does."""
-
-    mean, std, hours, n_mels, fingerprint = -8.0, 4.0, 0.5, 80, "0" * 64
-
-    def __init__(self, folder: str) -> None:
-        path = Path(folder) / "frames.npy"
-        noise = np.random.default_rng(0).normal(-8, 4, (180_000, 80))
-        np.save(path, noise.astype(np.float16))
-        self.frames = np.load(path, mmap_mode="r").view(np.ndarray)
-        self.clip_frames = np.full(180, 1000)
-        self.clip_sources = ["noise"] * 180
-
-    def read(self, clip: int, start: int, length: int) -> np.ndarray:
-        """(f, t) float16."""
-        begin = clip * 1000 + start
-        return np.ascontiguousarray(self.frames[begin : begin + length].T)
-
-
-def fixed_batch(settings: Settings) -> tuple[Tensor, Mask]:
-    """Noise and masks."""
-    config = settings.model_config()
-    torch.manual_seed(1)
-    x = torch.randn(settings.batch, config.n_mels, config.unit_frames)
-    order = torch.rand(settings.batch, config.rows * config.columns).argsort(1)
-    return x, split_order(order, settings.mask_ratio)
-
-
-def serve(variant: Variant, settings: Settings) -> None:
+def serve(contestant: str, settings: Settings) -> None:
     """In a process of its own: a step per line of input, then the peak memory.
 
     Answers `seconds processor-seconds`; at the end MB beyond what the imports take.
     """
     gc.collect()
     imports = measure.peak_rss_mb(lambda: None)
-    trainer = Trainer(variant, settings)
-    batch = fixed_batch(settings)
+    if contestant == PLAIN:
+        compute = plain_step(settings)
+    else:
+        changed = dataclasses.replace(settings, accelerator="cpu", precision=contestant)
+        compute, _ = pretrain_step(changed)
 
     def step() -> None:
-        print(*trainer.step(*batch), flush=True)
+        clock, processor = time.perf_counter(), time.process_time()
+        compute()
+        print(time.perf_counter() - clock, time.process_time() - processor, flush=True)
 
-    peak = measure.peak_rss_mb(step)
-    for _ in sys.stdin:
-        peak = max(peak, measure.peak_rss_mb(step))
+    with denormals_flushed():
+        peak = measure.peak_rss_mb(step)
+        for _ in sys.stdin:
+            peak = max(peak, measure.peak_rss_mb(step))
     print(peak - imports, flush=True)
 
 
 class Contestant:
-    """The process of one variant, seen from outside."""
+    """The process of one contestant, seen from outside."""
 
-    def __init__(self, index: int, arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.pretrain", *arguments, "--serve", str(index)]
+    def __init__(self, name: str, arguments: list[str], folder: Path | None = None) -> None:
+        command = [sys.executable, "-m", "benchmarks.pretrain", *arguments, "--serve", name]
+        environment = dict(os.environ)
+        if folder is not None:
+            environment["PYTHONPATH"] = str(folder)
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            cwd=folder,
+            env=environment,
         )
         self.seconds: list[float] = []
         self.processor: list[float] = []
@@ -193,87 +238,78 @@ class Contestant:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a variant's process ended with status {self.process.wait()}")
+            raise RuntimeError(f"a contestant's process ended with status {self.process.wait()}")
         return [float(word) for word in line.split()]
 
 
-def reading_seconds(settings: Settings, repeats: int = 10) -> float:
-    """Time to read and assemble a batch in the training process."""
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = StepDataset(CropSampler(DiskCorpus(folder), settings))
-        start = time.perf_counter()
-        for step in range(repeats):
-            dataset[step]
-        return (time.perf_counter() - start) / repeats
-
-
-def table(settings: Settings, variants: list[Variant], rounds: int, arguments: list[str]) -> str:
-    """Measure all variants in turns."""
+def table(
+    settings: Settings, rounds: int, arguments: list[str], beside: tuple[Path, list[str]] | None
+) -> str:
+    """Measure all contestants in turns."""
     header = measure.machine()
-    peaks = {True: measure.MatmulPeak(torch.bfloat16), False: measure.MatmulPeak(torch.float32)}
-    contestants = [
-        Contestant(VARIANTS.index(v) if v in VARIANTS else -1, arguments) for v in variants
-    ]
+    peaks = {BF16: measure.MatmulPeak(torch.bfloat16), FP32: measure.MatmulPeak(torch.float32)}
+    contestants = {NAMES[name]: Contestant(name, arguments) for name in CONTESTANTS}
+    if beside is not None:
+        folder, served = beside
+        for name in served:
+            contestants[f"other commit, `--serve {name}`"] = Contestant(name, arguments, folder)
     for _ in range(rounds):
-        for contestant in contestants:
+        for contestant in contestants.values():
             contestant.step()
         for peak in peaks.values():
             peak()
-    flops = training_flops(settings.model_config(), settings.mask_ratio) * settings.batch
+    flops = training_flops(settings) * settings.batch
     lines = [
-        f"{settings.size} {settings.model_config().name}, batch {settings.batch}; {header}; matmul "
-        f"peak {peaks[False].flops_per_second / 1e9:.0f} GFLOP/s float32, "
-        f"{peaks[True].flops_per_second / 1e9:.0f} bf16. Best of {rounds} steps; ratios by the "
-        "best steps, by the median of the pairs, and by the best processor times.\n",
-        "| step | samples/s | ratio, best | median | processor | of matmul peak | peak MB |",
+        f"{settings.size} {settings.model.name}, batch {settings.batch}; {header}; matmul peak "
+        f"{peaks[FP32].flops_per_second / 1e9:.0f} GFLOP/s float32, "
+        f"{peaks[BF16].flops_per_second / 1e9:.0f} bf16. {rounds} steps; ratios to the plain loop "
+        "by the best steps, by the median of the pairs, and by the best processor times.\n",
+        "| step | samples/s | GFLOP/s | ratio, best | median | processor | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    plain = contestants[0]
-    for variant, contestant in zip(variants, contestants, strict=True):
+    plain = contestants[NAMES[PLAIN]]
+    for name, contestant in contestants.items():
         best = min(contestant.seconds)
         pairs = statistics.median(
             a / b for a, b in zip(plain.seconds, contestant.seconds, strict=True)
         )
         processor = min(plain.processor) / min(contestant.processor)
         lines.append(
-            f"| {variant.name} | {settings.batch / best:.1f} | {min(plain.seconds) / best:.2f} "
-            f"| {pairs:.2f} | {processor:.2f} "
-            f"| {flops / best / peaks[variant.bf16].flops_per_second:.0%} "
+            f"| {name} | {settings.batch / best:.1f} | {flops / best / 1e9:.0f} "
+            f"| {min(plain.seconds) / best:.2f} | {pairs:.2f} | {processor:.2f} "
             f"| {contestant.finish():.0f} |"
         )
-    wait = reading_seconds(settings)
-    step = min(min(contestants[variants.index(v)].seconds) for v in (CHOSEN, FLOAT32))
-    lines.append(
-        f"\nReading a batch in the training process (`workers=0`): {wait * 1e3:.1f} ms, "
-        f"{wait / (wait + step):.2%} of the faster step."
-    )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--recipe", default="base-80x208p16x16")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--compile", action="store_true", help="torch.compile too (minutes)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--recipe", default="base-80x208p16x16", help="on a CPU")
+    parser.add_argument("--batch", type=int, default=None, help="64, on a GPU 1024")
+    parser.add_argument("--rounds", type=int, default=6, help="steps of each contestant")
+    parser.add_argument("--beside", type=Path, help="checkout of another commit")
     parser.add_argument(
-        "--ends", action="store_true", help="only the first and the last two variants"
+        "--beside-serve", nargs="+", default=[BF16, FP32], help="what its --serve is given"
     )
     parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
-    parser.add_argument("--serve", type=int, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    settings = load_recipe(options.recipe, [f"batch={options.batch}", "source_weights={}"])
-    if options.serve is not None:
-        serve(COMPILED if options.serve < 0 else VARIANTS[options.serve], settings)
-        return
-    variants = [PLAIN, CHOSEN, FLOAT32] if options.ends else list(VARIANTS)
-    if options.compile:
-        variants.append(COMPILED)
-    passed = ["--recipe", options.recipe, "--batch", str(options.batch)]
-    text = table(settings, variants, options.rounds, passed)
+    batch = options.batch or (1024 if options.device == "cuda" else 64)
+    if options.device == "cuda":
+        name, text = "pretrain on a GPU", gpu_table(batch)
+    else:
+        settings = load_recipe(options.recipe, [f"batch={batch}", "source_weights={}"])
+        if options.serve is not None:
+            serve(options.serve, settings)
+            return
+        passed = ["--recipe", options.recipe, "--batch", str(batch)]
+        beside = (options.beside.resolve(), options.beside_serve) if options.beside else None
+        name = f"pretrain {options.recipe}"
+        text = table(settings, options.rounds, passed, beside)
     print(text)
     if options.write:
-        measure.write_section(RESULTS, f"pretrain {options.recipe}", text)
+        measure.write_section(RESULTS, name, text)
 
 
 if __name__ == "__main__":

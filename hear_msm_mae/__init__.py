@@ -17,22 +17,33 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "duplicates",
     "embed_files",
     "get_scene_embeddings",
     "get_timestamp_embeddings",
     "load_model",
+    "predict",
+    "probe",
+    "search",
 ]
 
 if TYPE_CHECKING:
+    from .answers.predict import predict
+    from .answers.probe import probe
+    from .answers.search import duplicates, search
     from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
     from .embed.records import embed_files
 else:
     # Each function is imported when it is first used, as torch takes seconds to import (PEP 562).
     _MODULES = {
+        "duplicates": "answers.search",
         "embed_files": "embed.records",
         "get_scene_embeddings": "api",
         "get_timestamp_embeddings": "api",
         "load_model": "api",
+        "predict": "answers.predict",
+        "probe": "answers.probe",
+        "search": "answers.search",
     }
 
     def __getattr__(name: str) -> object:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .config import ModelConfig
 from .encoder import (
+    DTYPE,
     Encoder,
     gather_tokens,
     initialize,
@@ -77,8 +78,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.decoder_width
-        self.embed = nn.Linear(config.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.embed = nn.Linear(config.width, width, dtype=DTYPE)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width, dtype=DTYPE))
         if config.decoder_positions == "1d":
             table = sinusoid_table(config.rows * config.columns, width)
         else:
@@ -88,21 +89,29 @@ class Decoder(nn.Module):
             width, config.decoder_depth, config.decoder_heads, config.mlp_ratio
         )
         self.norm = layer_norm(width)
-        self.predict = nn.Linear(width, config.patch_area)
+        self.predict = nn.Linear(width, config.patch_area, dtype=DTYPE)
         self.apply(initialize)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, latents: Tensor, mask: Mask, targets: Tensor | None = None) -> Tensor:
-        """Predicted patch values.
+        """Predicted patch values: `tokens` through the output layer.
+
+        Returns:
+            (b, m, a) predictions.
+        """
+        return self.predict(self.tokens(latents, mask, targets))
+
+    def tokens(self, latents: Tensor, mask: Mask, targets: Tensor | None = None) -> Tensor:
+        """What the output layer sees.
 
         Args:
             latents: (b, [1 +] k, d), CLS first where the model has one.
             mask: which patches the latents belong to.
             targets: (b, m) indices of the patches to predict, all of them in grid order by
-                default. The output layer runs on these alone.
+                default.
 
         Returns:
-            (b, m, a) predictions.
+            (b, m, d') tokens, normalised.
         """
         # A loaded encoder may be in bfloat16; the decoder stays in float32.
         x = self.embed(latents.to(self.embed.weight.dtype))
@@ -117,7 +126,7 @@ class Decoder(nn.Module):
         x = x[:, cls_tokens.shape[1] :]
         if targets is not None:
             x = gather_tokens(x, targets)
-        return self.predict(self.norm(x))
+        return self.norm(x)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -140,14 +149,21 @@ class MaskedAutoencoder(nn.Module):
 
         Args:
             spectrogram: (b, f, t) normalised log-mel of whole units.
-            mask: `random_mask` or a fixed one.
+            mask: `random_mask` or a fixed one, of b clips or m for each of them in a row.
 
         Returns:
             Scalar loss, float32.
         """
+        spectrogram = self.repeated(spectrogram, mask)
         latents = self.encoder(spectrogram, mask.visible)
         prediction = self.decoder(latents, mask, targets=mask.masked)
         return F.mse_loss(prediction.float(), self.target(spectrogram, mask))
+
+    @staticmethod
+    def repeated(clips: Tensor, mask: Mask) -> Tensor:
+        """Each clip as often as there are masks for it: (b, ...) -> (b m, ...)."""
+        masks = len(mask.visible) // len(clips)
+        return clips if masks == 1 else clips.repeat_interleave(masks, dim=0)
 
     def target(self, spectrogram: Tensor, mask: Mask) -> Tensor:
         """What the masked patches are compared with: (b, f, t) -> (b, l - k, a) float32."""

@@ -41,7 +41,8 @@ class Sums(NamedTuple):
     """What the scene embedding of a clip is made of; those of its pieces add up.
 
     Attributes:
-        moments: (2, d) float64 sums over time of the weighted frame embeddings and their squares.
+        moments: (1, d) or (2, d) float64: sums over time of the weighted frame embeddings and, for
+            their standard deviation, of the squares.
         weight: sum of the weights.
     """
 
@@ -152,10 +153,10 @@ class HearModel(nn.Module):
         Shape:
             - output: (d,) float32, or (2 d,): mean, then standard deviation
         """
-        mean, square = (sums.moments / sums.weight).unbind()
-        if self.options.scene_pooling == "mean":
+        mean, *squares = (sums.moments / sums.weight).unbind()
+        if not squares:
             return mean.float()
-        variance = square - mean.square()
+        variance = squares[0] - mean.square()
         # The root of zero has no gradient; rounding can make the variance of equal frames negative.
         positive = variance > 0
         std = torch.where(positive, variance, 1.0).sqrt() * positive
@@ -207,10 +208,10 @@ class HearModel(nn.Module):
         frames, bases = self._log_mel(pieces)
         scene = pieces[0].layout.scene
         rows = np.cumsum([0] + [1 if scene else piece.layout.rows for piece in pieces])
-        d = self.timestamp_embedding_size
+        d, powers = self.timestamp_embedding_size, len(self.options.scene_pooling.split("+"))
         if scene:
             wide = torch.float32 if self.device.type == "mps" else torch.float64
-            output = torch.zeros(len(pieces), 2, d, dtype=wide, device=self.device)
+            output = torch.zeros(len(pieces), powers, d, dtype=wide, device=self.device)
         else:
             output = torch.empty(int(rows[-1]), d, dtype=torch.float32, device=self.device)
         for columns, arrays in _units(pieces, bases, rows, self.config.patch_frames).items():
@@ -223,7 +224,8 @@ class HearModel(nn.Module):
                     embeddings = self.embed_units(spectrogram)[:, :columns]
                     with torch.autocast(self.device.type, enabled=False):
                         if scene:
-                            moments = _moments(embeddings, weights[part].to(output.dtype))
+                            share = weights[part].to(output.dtype)
+                            moments = _moments(embeddings, share, powers)
                             output.index_add_(0, target[part, 0], moments)
                         else:
                             output[target[part]] = embeddings
@@ -325,11 +327,11 @@ class HearModel(nn.Module):
         return push_to_hub(repo_id, self.checkpoint(), **options)
 
 
-def _moments(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums over time of values and squares: (u, t, d), (u, t) -> (u, 2, d)."""
+def _moments(embeddings: Tensor, weights: Tensor, powers: int) -> Tensor:
+    """Weighted sums over time of values and, if asked for, squares: (u, t, d) -> (u, powers, d)."""
     values = embeddings.to(weights.dtype)
-    powers = torch.stack([values, values.square()], dim=1)  # (u, 2, t, d)
-    return torch.einsum("ut,uptd->upd", weights, powers)
+    sums = [torch.einsum("ut,utd->ud", weights, values**k) for k in range(1, powers + 1)]
+    return torch.stack(sums, dim=1)
 
 
 def _units(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from labelled_sounds import labelled, probed  # noqa: F401  (fixtures)
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
 from toy_corpus import ToyCorpus, quick
@@ -29,8 +30,7 @@ from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.mae import Decoder, MaskedAutoencoder
 from hear_msm_mae.model import HearModel
-from hear_msm_mae.pretrain import speed
-from hear_msm_mae.pretrain import state as states
+from hear_msm_mae.pretrain import hardware, snapshots
 from hear_msm_mae.pretrain.train import pretrain
 
 # So that their failures show values like those of test files do.
@@ -280,12 +280,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def finished(tmp_path_factory) -> Path:
     """A run of 12 steps with checkpoints at 4, 8 and 12; only to be read."""
     folder = tmp_path_factory.mktemp("finished")
-    peak_size, speed.PEAK_SIZE = speed.PEAK_SIZE, 64
+    peak_size, hardware.PEAK_SIZE = hardware.PEAK_SIZE, 64
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pretrain(quick(folder, checkpoint_steps=4), corpus=ToyCorpus())
     torch.set_num_threads(threads)
-    speed.PEAK_SIZE = peak_size
+    hardware.PEAK_SIZE = peak_size
     return folder
 
 
@@ -293,14 +293,14 @@ def finished(tmp_path_factory) -> Path:
 def copy(finished, tmp_path) -> Path:
     """A copy of it in which the newest checkpoint is that of step 8."""
     shutil.copytree(finished, tmp_path / "run")
-    states.checkpoints(tmp_path / "run")[0].unlink()
+    snapshots.checkpoints(tmp_path / "run")[0].unlink()
     return tmp_path / "run"
 
 
 @pytest.fixture
 def small_and_alone(monkeypatch) -> Iterator[None]:
     """One thread, and a peak that is measured in no time."""
-    monkeypatch.setattr(speed, "PEAK_SIZE", 64)
+    monkeypatch.setattr(hardware, "PEAK_SIZE", 64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

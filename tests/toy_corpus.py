@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.log_mel import SILENCE
-from hear_msm_mae.pretrain.settings import Settings, from_dict
+from hear_msm_mae.pretrain.parsing import from_dict
+from hear_msm_mae.pretrain.settings import Settings
 
 # A model that takes milliseconds per step: 5 x 2 patches, 32 channels.
 QUICK = {
@@ -37,32 +39,29 @@ QUICK = {
 }
 
 
-@dataclasses.dataclass
-class ToyCorpus:
-    """Clips of moving harmonics; a clip in `poisoned` holds NaN."""
-
-    frames: tuple[int, ...] = (100, 40, 20, 64)
-    sources: tuple[str, ...] = ("a", "a", "b", "b")
-    poisoned: tuple[int, ...] = ()
-    mean: float = -8.0
-    std: float = 4.0
-    n_mels: int = 80
-    fingerprint: str = "f" * 64
-
-    def __post_init__(self) -> None:
-        self.clip_frames = np.array(self.frames, dtype=np.int64)
-        self.clip_sources = list(self.sources)
-        self.hours = float(self.clip_frames.sum()) / 360_000
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def read(self, clip: int, start: int, length: int) -> np.ndarray:
-        assert start >= 0
-        assert start + length <= self.frames[clip]
-        if clip in self.poisoned:
-            return np.full((self.n_mels, length), np.nan, dtype=np.float16)
-        return harmonics(clip, np.arange(start, start + length), self.n_mels)
+def ToyCorpus(
+    frames: tuple[int, ...] = (100, 40, 20, 64),
+    sources: tuple[str, ...] = ("a", "a", "b", "b"),
+    poisoned: tuple[int, ...] = (),
+    mean: float = -8.0,
+    std: float = 4.0,
+    n_mels: int = 80,
+    fingerprint: str = "f" * 64,
+) -> Bank:
+    """A bank with clips of moving harmonics; a clip in `poisoned` holds NaN."""
+    clips = [harmonics(clip, np.arange(length), n_mels) for clip, length in enumerate(frames)]
+    for clip in poisoned:
+        clips[clip][:] = np.nan
+    lengths = torch.tensor(frames)
+    return Bank(
+        torch.from_numpy(np.concatenate(clips, axis=1).T.copy()),
+        lengths.cumsum(0) - lengths,
+        lengths,
+        list(sources),
+        mean,
+        std,
+        fingerprint,
+    )
 
 
 def harmonics(clip: int, frame: np.ndarray, n_mels: int = 80) -> np.ndarray:
@@ -80,12 +79,11 @@ def quick(run_dir: Path | str, **changes: Any) -> Settings:
 
 
 def main() -> int:
-    import torch
     import yaml
 
-    from hear_msm_mae.pretrain import speed, train
+    from hear_msm_mae.pretrain import hardware, train
 
-    speed.PEAK_SIZE = 64
+    hardware.PEAK_SIZE = 64
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
     pairs = (text.split("=", 1) for text in sys.argv[1:])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from hear_msm_mae.pretrain import state as states
+from hear_msm_mae.pretrain import snapshots
+from hear_msm_mae.pretrain.scalars import read as scalars
+
+__all__ = ["identical", "newest", "scalars", "snapshot"]
 
 
 def newest(run_dir):
-    return states.load_latest(run_dir)
+    return snapshots.load_latest(run_dir)
 
 
 def identical(first, second):
@@ -21,15 +24,6 @@ def identical(first, second):
         )
     ]
     return weights and all(moments) and first.progress.step == second.progress.step
-
-
-def scalars(run_dir):
-    """{tag: {step: value}} of the TensorBoard files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run_dir / "tensorboard"))
-    events.Reload()
-    return {t: {e.step: e.value for e in events.Scalars(t)} for t in events.Tags()["scalars"]}
 
 
 def snapshot(folder):

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hear_msm_mae.files import replacing
-from hear_msm_mae.pretrain.settings import load_recipe
+from hear_msm_mae.pretrain import scalars
+from hear_msm_mae.pretrain.parsing import load_recipe
 
 TRAINING, HELD_OUT = "loss", "held_out/loss"
 SMOOTHING_POINTS = 15  # running mean of the training loss
@@ -31,12 +31,10 @@ def curve(run_dir: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: the run has no such scalar.
     """
-    events = EventAccumulator(str(run_dir / "tensorboard"))
-    events.Reload()
-    if tag not in events.Tags()["scalars"]:
-        raise ValueError(f"no scalar {tag!r} in {run_dir / 'tensorboard'}; is this a run folder?")
-    points = events.Scalars(tag)
-    return np.array([p.step for p in points]), np.array([p.value for p in points])
+    values = scalars.read(run_dir).get(tag)
+    if not values:
+        raise ValueError(f"no scalar {tag!r} in {run_dir / scalars.FOLDER}; is this a run folder?")
+    return np.array(list(values)), np.array(list(values.values()))
 
 
 def smoothed(values: np.ndarray, points: int) -> np.ndarray:

@@ -17,11 +17,15 @@ from . import (
     convert,
     embed,
     export,
+    index,
     info,
+    predict,
     prepare,
     pretrain,
+    probe,
     reconstruct,
     report,
+    search,
     validate,
 )
 from .common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, complain, say
@@ -92,6 +96,10 @@ def _root(
 
 for _work in (
     embed.embed,
+    index.index,
+    search.search,
+    probe.probe,
+    predict.predict,
     info.info,
     convert.convert,
     validate.validate,

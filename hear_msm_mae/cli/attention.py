@@ -40,8 +40,8 @@ def attention(
     import numpy as np
 
     from ..config import SAMPLE_RATE, num_frames
+    from ..plots import Panel, draw
     from ..visualize.clip import attention_map
-    from ..visualize.plots import Panel, draw
 
     heads = attention_map(model, clip, block, queries)  # (h, rows, columns)
     frames = num_frames(len(waveform))

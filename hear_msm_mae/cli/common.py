@@ -32,6 +32,15 @@ Weights = Annotated[
     str,
     typer.Option("--weights", "-w", help="File, folder or hf://user/repo; the bundled weights."),
 ]
+MadeWith = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        "-w",
+        help="Where the weights are now that it was made with.",
+        show_default="where they were",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
 Seed = Annotated[int, typer.Option(help="Decides which patches are hidden.")]
 Seconds = Annotated[float, typer.Option(help="Length of the stretch, at most.")]

@@ -25,12 +25,15 @@ def export(
     embedding_scale: Annotated[
         float, typer.Option(help="Factor of the embeddings that load_model gives by default.")
     ] = 1.0,
+    scene_pooling: Annotated[
+        str, typer.Option(help="Of scene embeddings by default: mean, or mean+std.")
+    ] = "mean+std",
 ) -> None:
     """Write the weights of a run as a file for load_model."""
     with starting():
-        for package in ("yaml", "lightning.fabric", "tensorboard"):
+        for package in ("yaml", "jsonargparse", "lightning.fabric", "tensorboard"):
             need(package, "pretrain", "training runs")
-        from ..pretrain.train import export as run
+        from ..pretrain.export import export as run
 
     written = run(
         run_dir,
@@ -39,5 +42,6 @@ def export(
         half=half,
         layer=layer,
         embedding_scale=embedding_scale,
+        scene_pooling=scene_pooling,
     )
     say(str(written))

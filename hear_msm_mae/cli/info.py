@@ -15,7 +15,6 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
     with starting():
         from ..checkpoints.foreign import load_any
         from ..checkpoints.hub import find_weights
-        from ..config import SAMPLE_RATE
         from ..timeline import valid_hops_ms
 
         path = find_weights(weights)
@@ -32,7 +31,7 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
         "file": f"{path} ({path.stat().st_size / 1e6:.1f} MB)",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "name": config.name,
-        "input": f"{config.n_mels} mel bins x {config.unit_frames} frames, {SAMPLE_RATE} Hz",
+        "input": f"{config.n_mels} mel bins x {config.unit_frames} frames, {config.sample_rate} Hz",
         "patch": f"{config.patch_mels} x {config.patch_frames} ({config.native_hop_ms} ms)",
         "encoder": f"{config.width}-d, {config.depth} blocks, {config.heads} heads, "
         f"{'CLS' if config.cls_token else 'no CLS'}, {count['encoder'] / 1e6:.1f} M parameters",

@@ -22,12 +22,15 @@ def prepare(
         str | None,
         typer.Option(help="Licence tag that the manifest records for the new files."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where to compute the log-mel: cpu, cuda, ...")
+    ] = "cpu",
 ) -> None:
-    """Turn folders of audio into a corpus of log-mel shards; run again to continue."""
+    """Turn folders of audio into a corpus of log-mel frames; run again to continue or repair."""
     with starting():
         from ..corpus.prepare import prepare as run
 
-    report = run(sources, dest, workers=workers, n_mels=n_mels, licence=licence)
+    report = run(sources, dest, workers=workers, n_mels=n_mels, licence=licence, device=device)
     skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
     say(
         f"{report.files} files: {report.prepared} prepared, {report.unchanged} unchanged, "

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from ..extras import need
-from .common import say, starting
+from .common import complain, say, starting
+
+
+def _show_help(context: typer.Context, wanted: bool) -> None:
+    """The help of the command, and every setting."""
+    if not wanted:
+        return
+    _need()
+    from ..pretrain.parsing import help_text, recipe_names
+
+    text = f"{context.get_help()}\n\nRecipes: {', '.join(recipe_names())}\n\n"
+    text += f"Settings, as key=value behind the recipe:\n\n{help_text()}"
+    for line in text.splitlines():
+        say(line)
+    raise typer.Exit
 
 
 def pretrain(
@@ -17,15 +31,30 @@ def pretrain(
         list[str] | None,
         typer.Argument(help="Changed settings, key=value.", metavar="[KEY=VALUE]..."),
     ] = None,
+    help_: Annotated[
+        bool,
+        typer.Option(
+            "--help", "-h", is_eager=True, callback=_show_help, help="Show this and all settings."
+        ),
+    ] = False,
 ) -> None:
     """Train a masked autoencoder; an interrupted run goes on when the command is repeated."""
     with starting():
-        for package in ("yaml", "lightning.fabric", "tensorboard", "sklearn"):
-            need(package, "pretrain", "training runs")
-        from ..pretrain.settings import load_recipe
+        _need()
+        from ..pretrain.parsing import load_recipe
+        from ..pretrain.train import TrainingDiverged
         from ..pretrain.train import pretrain as run
 
-    outcome = run(load_recipe(recipe, overrides or []))
-    say(f"step {outcome.step} of {outcome.total_steps}")
+    try:
+        outcome = run(load_recipe(recipe, overrides or []))
+    except TrainingDiverged as error:
+        complain(f"error: {error}")
+        raise typer.Exit(1) from None
+    say(str(outcome))
     if outcome.signal is not None:  # as if the signal had ended the process
         raise typer.Exit(128 + signal.Signals(outcome.signal))
+
+
+def _need() -> None:
+    for package in ("yaml", "jsonargparse", "docstring_parser", "lightning.fabric", "tensorboard"):
+        need(package, "pretrain", "training runs")

@@ -45,9 +45,9 @@ def reconstruct(
 
     from ..config import SAMPLE_RATE, num_frames
     from ..files import replacing
+    from ..plots import Panel, draw
     from ..visualize.clip import hide, masked_autoencoder
     from ..visualize.clip import reconstruct as run
-    from ..visualize.plots import Panel, draw
     from ..visualize.sound import to_waveform
 
     result = run(masked_autoencoder(model), clip, mask_ratio, seed)

@@ -1,1 +1,1 @@
-"""Folders of audio -> a corpus of log-mel frames for pretraining."""
+"""Folders of audio -> a bank of log-mel frames: `prepare` writes it, `bank` reads it."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..audio import stream_audio
-from ..config import HOP_LENGTH, SAMPLE_RATE, num_frames
+from ..config import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, num_frames
 from ..files import printable
 from ..log_mel import LogMel
 
@@ -30,6 +32,9 @@ MIN_CLIP_FRAMES = 16  # 0.16 s, one standard patch; shorter files are left out
 _BLOCK_SECONDS = 30.0  # decoded at once; a multiple of the level's window
 _HASH_BYTES = 2**20  # read at once
 _SUM_FRAMES = 4096  # added up at once
+# Frames kept before the next block. Two hide the edge; three also leave more than a window behind
+# the last whole one, as the reflection at the end of the recording needs.
+_CONTEXT_FRAMES = 3
 
 
 class Task(NamedTuple):
@@ -50,6 +55,7 @@ class Options(NamedTuple):
     spool: str  # folder for the frames of single files
     n_mels: int
     silence_dbfs: float
+    device: str  # where the log-mel is computed
 
 
 class Stretch(NamedTuple):
@@ -105,18 +111,25 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
 
     def measured() -> Iterator[NDArray[np.float32]]:
         nonlocal samples
-        for block in stream_audio(task.file, _BLOCK_SECONDS):
+        blocks = stream_audio(task.file, _BLOCK_SECONDS)
+        while True:
+            try:
+                block = next(blocks, None)
+            except OSError as error:  # of the file; those of the spool are not caught
+                raise ValueError(error.strerror or str(error)) from error
+            if block is None:
+                return
             samples += len(block)
             levels.append(window_levels(block))
             yield block
 
     try:
-        for frames in stream_log_mel(measured(), options.n_mels):
-            values = frames.astype(np.float16)
-            if not np.isfinite(values).all():
+        for frames in stream_log_mel(measured(), _front_end(options.n_mels, options.device)):
+            values = frames.half()
+            if not values.isfinite().all():
                 raise ValueError("sample values too large for a power spectrum")
-            file.write(values.data)
-    except (ValueError, FileNotFoundError) as error:
+            file.write(values.cpu().numpy().data)
+    except ValueError as error:
         reason = str(error).removeprefix(f"{printable(task.file)}: ")
         return Extracted(sha256, f"unreadable: {reason}", samples / SAMPLE_RATE)
     seconds = samples / SAMPLE_RATE
@@ -138,25 +151,37 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
     )
 
 
-def stream_log_mel(
-    blocks: Iterable[NDArray[np.float32]], n_mels: int
-) -> Iterator[NDArray[np.float32]]:
-    """Log-mel frames of a waveform that arrives in blocks.
+def stream_log_mel(blocks: Iterable[NDArray[np.float32]], front_end: LogMel) -> Iterator[Tensor]:
+    """Log-mel frames of a waveform that arrives in blocks, in bounded memory.
 
     Args:
         blocks: (n,) float32 pieces of one waveform.
-        n_mels: mel bins f.
+        front_end: computes on its device.
 
     Yields:
         (t, f) float32; one behind the other they are `LogMel.log_mel` of the whole waveform,
         1 + n // 160 frames.
 
-    >>> pieces = stream_log_mel([np.ones(8000, np.float32)] * 2, n_mels=40)
+    >>> pieces = stream_log_mel([np.ones(8000, np.float32)] * 2, LogMel(40))
     >>> sum(len(piece) for piece in pieces)
     101
     """
-    for frames in _front_end(n_mels).stream(blocks):
-        yield frames.T.contiguous().numpy()
+    waveform = np.zeros(0, np.float32)
+    done = 0  # frames of `waveform` that are out already
+
+    def emit(stop: int) -> Tensor:
+        frames = front_end.log_mel_range(torch.from_numpy(waveform)[None], done, stop)
+        return frames[0].T.contiguous()
+
+    for block in blocks:
+        waveform = np.concatenate([waveform, block])
+        stop = (len(waveform) - WINDOW_LENGTH // 2) // HOP_LENGTH + 1  # whole windows arrived
+        if stop > done and len(waveform) > WINDOW_LENGTH:
+            yield emit(stop)
+            drop = max(0, stop - _CONTEXT_FRAMES)
+            waveform, done = waveform[drop * HOP_LENGTH :], stop - drop
+    if (stop := num_frames(len(waveform))) > done:
+        yield emit(stop)
 
 
 def window_levels(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -205,8 +230,8 @@ def stretches(silent: NDArray[np.bool_], total_frames: int) -> Iterator[tuple[in
 
 
 @functools.cache
-def _front_end(n_mels: int) -> LogMel:
-    return LogMel(n_mels)
+def _front_end(n_mels: int, device: str) -> LogMel:
+    return LogMel(n_mels).to(device)
 
 
 def _sha256(path: str | Path) -> str:

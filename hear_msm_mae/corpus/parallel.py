@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import torch
@@ -31,8 +29,8 @@ def ordered_map(
 ) -> Generator[tuple[_Item, _Result | None], None, None]:
     """Apply a function to items in worker processes; results come in the order of the items.
 
-    Close the iterator (`contextlib.closing`) to stop the workers at once. They also stop, within
-    a moment, when this process is killed, and they do not see Ctrl-C.
+    Close the iterator (`contextlib.closing`) to stop the workers at once. They also stop when
+    this process is killed, and they do not see Ctrl-C.
 
     Args:
         function: picklable, like its items and results.
@@ -52,25 +50,25 @@ def ordered_map(
         return
     rest = iter(items)
     waiting: deque[tuple[_Item, Future[_Result]]] = deque()
-    pool = _Pool(workers)
+    pool = _start(workers)
     try:
         while True:
+            for item in itertools.islice(rest, _AHEAD * workers - len(waiting)):
+                waiting.append((item, _submit(pool, function, item)))
+            if not waiting:
+                return
             try:
-                for item in itertools.islice(rest, _AHEAD * workers - len(waiting)):
-                    waiting.append((item, pool.submit(function, item)))
-                if not waiting:
-                    return
                 result = waiting[0][1].result()
             except BrokenProcessPool:
-                pool.stop()
+                _stop(pool)
                 for item, future in waiting:
                     yield item, _alone(function, item, future)
                 waiting.clear()
-                pool = _Pool(workers)
+                pool = _start(workers)
             else:
                 yield waiting.popleft()[0], result
     finally:
-        pool.stop()
+        _stop(pool)
 
 
 def _alone(
@@ -79,82 +77,59 @@ def _alone(
     """The result for an item that was in the hands of a pool that broke."""
     if future.done() and not future.cancelled() and future.exception() is None:
         return future.result()
-    pool = _Pool(1)
+    pool = _start(1)
     try:
-        return pool.submit(function, item).result()
+        return _submit(pool, function, item).result()
     except BrokenProcessPool:
         return None
     finally:
-        pool.stop()
+        _stop(pool)
 
 
-class _Pool:
-    """A ProcessPoolExecutor of spawned workers that can be stopped in the middle of their work."""
-
-    def __init__(self, workers: int) -> None:
-        context = get_context("spawn")
-        # The workers hold the reading end and stop when the writing end is gone.
-        self._reader, self._writer = context.Pipe(duplex=False)
-        self._executor = ProcessPoolExecutor(workers, context, _start_worker, (self._reader,))
-        try:
-            self.submit(abs, 0).result()
-        except BrokenProcessPool as error:
-            self.stop()
-            raise RuntimeError(
-                "worker processes cannot be started; in a script, call from below "
-                'if __name__ == "__main__", or work in this process with workers=0'
-            ) from error
-
-    def submit(self, function: Callable[[_Item], _Result], item: _Item) -> Future[_Result]:
-        """Like Executor.submit, but a broken pool is always found in the result."""
-        try:
-            with _interrupts_blocked():  # submitting may start a process
-                return self._executor.submit(_run, function, item)
-        except BrokenProcessPool as error:
-            future: Future[_Result] = Future()
-            future.set_exception(error)
-            return future
-
-    def stop(self) -> None:
-        """End the workers now, also those in the middle of an item."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._writer.close()
-        self._executor.shutdown(wait=True)
-        self._reader.close()
-
-
-class _Busy:
-    """Whether this worker computes. It must not be ended while it sends a result."""
-
-    lock = threading.Lock()
-    now = False
-
-
-def _run(function: Callable[[_Item], _Result], item: _Item) -> _Result:
-    _Busy.now = True
+def _start(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
     try:
-        return function(item)
-    finally:
-        with _Busy.lock:
-            _Busy.now = False
+        _submit(pool, abs, 0).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "worker processes cannot be started; in a script, call from below "
+            'if __name__ == "__main__", or work in this process with workers=0'
+        ) from error
+    return pool
 
 
-def _start_worker(parent: Connection) -> None:
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], item: _Item
+) -> Future[_Result]:
+    """Like Executor.submit, but a broken pool is always found in the result."""
+    try:
+        with _interrupts_blocked():  # submitting may start a process
+            return pool.submit(function, item)
+    except BrokenProcessPool as error:
+        future: Future[_Result] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers now, also those in the middle of an item."""
+    processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    pool.shutdown(wait=True)
+
+
+def _start_worker() -> None:
     torch.set_num_threads(1)
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _exit_with(parent: Connection) -> None:
-    """Wait until the parent closes its end, or dies, and end this process."""
-    try:
-        parent.recv_bytes()
-    except (EOFError, OSError):
-        deadline = time.monotonic() + 2.0
-        while time.monotonic() < deadline:  # an idle worker is ended by its executor
-            with _Busy.lock:
-                if _Busy.now:
-                    os._exit(1)
-            time.sleep(0.02)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
         os._exit(1)
 
 

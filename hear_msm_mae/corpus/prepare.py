@@ -1,7 +1,7 @@
-"""Folders of audio -> a corpus of log-mel shards for pretraining (`hear-msm-mae prepare`).
+"""Folders of audio -> a corpus of log-mel frames for pretraining (`hear-msm-mae prepare`).
 
 Every file is decoded, averaged to mono, resampled to 16 kHz and turned into log-mel frames by
-worker processes (`extract`); this process appends the frames to the shards in the order of the
+worker processes (`extract`); this process appends the frames to the corpus in the order of the
 file names (`writer`), so the corpus does not depend on the number of workers or on interruptions.
 
 Left out, and listed in `skipped.csv` with the reason: unreadable files; files shorter than
@@ -23,12 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 from ..files import available_cpus
 from .extract import (
@@ -41,7 +38,7 @@ from .extract import (
     Task,
     extract,
 )
-from .manifest import SKIPPED_FILE, check_front_end, escape, read_summary, statistics, unescape
+from .index import SKIPPED_FILE, check_front_end, escape, read_summary, statistics, unescape
 from .parallel import ordered_map
 from .sources import check_folders, find_files, name_sources
 from .writer import CorpusWriter, Key
@@ -84,6 +81,7 @@ def prepare(
     n_mels: int = 80,
     licence: str | None = None,
     silence_dbfs: float = SILENCE_DBFS,
+    device: str = "cpu",
     progress: bool = True,
 ) -> PrepareReport:
     """Make a corpus of the audio files below some folders, or add them to one.
@@ -91,7 +89,7 @@ def prepare(
     Run it again with the same arguments to continue after an interruption: files that are in
     the corpus, by name, size and modification time, are not read again; files that changed are
     replaced; files that could not be read are tried again. Files that are gone from the sources
-    stay in the corpus.
+    stay in the corpus. Files whose frames are damaged on the disk are decoded again.
 
     Args:
         sources: folders with audio of any format, rate and channel count that libsndfile reads.
@@ -102,12 +100,13 @@ def prepare(
         n_mels: mel bins.
         licence: tag that is noted in the manifest for the files that are new.
         silence_dbfs: a half second of a lower level counts as silent; -inf keeps everything.
+        device: where the log-mel is computed, such as "cuda"; every worker process uses it.
         progress: show a progress bar on stderr.
 
     Raises:
         FileNotFoundError: a source does not exist.
         ValueError: a source is empty of audio; dest lies in a source, is no corpus, or one with
-            other settings; or no file could be used.
+            other settings; the device cannot be used; or no file could be used.
         OSError: the disk is full; the corpus holds what came before.
         KeyboardInterrupt: Ctrl-C; the same.
     """
@@ -115,6 +114,10 @@ def prepare(
     dest = Path(dest)
     if n_mels < 1 or (workers is not None and workers < 0):
         raise ValueError(f"n_mels and workers must be positive, got {n_mels} and {workers}")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not usable here: {error}") from error
     folders = check_folders(sources, dest)
     cutting = {
         "silence_dbfs": float(silence_dbfs),
@@ -135,9 +138,17 @@ def prepare(
                 writer.commit()
                 shutil.rmtree(spool, ignore_errors=True)
                 spool.mkdir()
-                work = functools.partial(extract, options=Options(str(spool), n_mels, silence_dbfs))
+                options = Options(str(spool), n_mels, silence_dbfs, device)
+                work = functools.partial(extract, options=options)
                 with contextlib.closing(ordered_map(work, tasks, count)) as results:
                     job.run(results)
+                if writer.lost:
+                    logger.warning(
+                        "%d files had damaged frames and are not below the given sources; the "
+                        "corpus lacks them now (first: %s)",
+                        len(writer.lost),
+                        "/".join(next(iter(writer.lost))),
+                    )
             finally:
                 shutil.rmtree(spool, ignore_errors=True)  # first: it may be what fills the disk
                 job.finish()
@@ -267,7 +278,8 @@ def _plan(files: list[Task], writer: CorpusWriter) -> list[Task]:
                 continue
             # Unreadable: permissions and networks change without a trace.
         tasks.append(file)
-    return tasks
+    # Files that were lost go first: their duplicates would take their place.
+    return sorted(tasks, key=lambda file: (file.root, file.path) not in writer.lost)
 
 
 def _check_dest(dest: Path, n_mels: int, cutting: dict[str, float]) -> dict[str, str]:
@@ -293,10 +305,8 @@ def _check_dest(dest: Path, n_mels: int, cutting: dict[str, float]) -> dict[str,
 @contextlib.contextmanager
 def _locked(dest: Path) -> Iterator[None]:
     """Keep a second run away from DEST; the lock goes with the process, however it ends."""
-    with (dest / _LOCK).open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f"another process is preparing {dest}; wait for it") from error
-        yield
+    try:
+        with FileLock(dest / _LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(f"another process is preparing {dest}; wait for it") from error

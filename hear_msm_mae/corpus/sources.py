@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..audio import find_audio
 from .extract import Task
-from .manifest import Clip, escape
+from .index import Clip, escape
 
 Folder = tuple[str, str]  # root, first component below it or ""
 

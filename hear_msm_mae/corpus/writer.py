@@ -1,42 +1,43 @@
 """Writing a corpus so that it is valid whenever the writing stops.
 
-Frames are appended to the shards first; a clip exists once the manifest, which is replaced as a
-whole, lists it. What a killed run left behind the last listed frame is cut off by the next one.
+Frames are appended to the array first; a clip exists once `corpus.json`, which is replaced as a
+whole, names a manifest that lists it. What a killed run left behind the last listed frame is cut
+off by the next one. Clips in a damaged shard are taken out of the table; when `prepare` meets their
+files again, it writes their frames in the same place.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from ..files import replacing
 from .extract import Stretch, Task
-from .manifest import (
+from .index import (
     CORPUS_FILE,
     FORMAT,
     FORMAT_VERSION,
-    MANIFEST_FILE,
+    FRAMES_FILE,
     SKIPPED_FILE,
     Clip,
-    check_shards,
+    damaged_shards,
     fingerprint,
     front_end_settings,
+    manifest_name,
+    num_shards,
     read_manifest,
-    shard_path,
+    read_summary,
+    shard_digest,
+    shards_of,
     statistics,
 )
 
-SHARD_FRAMES = 2**21  # a shard is closed when it has as many: 5.8 h, 320 MiB at 80 mel bins
-
-_HEADER_BYTES = 128  # of an .npy file whose header fits; NumPy leaves room for a growing length
 _COPY_BYTES = 2**24  # copied at once
 
 Key = tuple[str, str]  # root and path of a file
@@ -64,8 +65,13 @@ class CorpusWriter:
         cutting: settings that decide what is kept, recorded in `corpus.json`.
         roots: names and folders of the sources, recorded too.
 
+    Attributes:
+        clips: of each file in the corpus.
+        skipped: files that were left out.
+        lost: clips of files that a damaged shard held.
+
     Raises:
-        ValueError: the corpus that is there is damaged.
+        ValueError: the manifest that is there is damaged.
     """
 
     def __init__(
@@ -76,19 +82,36 @@ class CorpusWriter:
         self.cutting = cutting
         self.roots = roots
         self.clips: dict[Key, list[Clip]] = {}
-        self.skipped: dict[Key, Skipped] = {}
-        if (folder / MANIFEST_FILE).exists():
-            for clip in read_manifest(folder):
-                self.clips.setdefault((clip.root, clip.path), []).append(clip)
-            check_shards(folder, n_mels, self.rows())
-        if (folder / SKIPPED_FILE).exists():
-            self.skipped = {(row.root, row.path): row for row in _read_skipped(folder)}
+        self.lost: dict[Key, list[Clip]] = {}
+        self.skipped = {(row.root, row.path): row for row in _read_skipped(folder)}
+        self._frames = 0
+        self._digests: list[str] = []
+        if (folder / CORPUS_FILE).exists():
+            self._read()
         self._by_hash = {clips[0].sha256: key for key, clips in self.clips.items()}
-        self._shard = max((clip.shard for clip in self.rows()), default=0)
-        self._file: FileIO | None = None
-        self._frames = max(
-            (c.offset + c.frames for c in self.rows() if c.shard == self._shard), default=0
-        )
+        for left in (*folder.glob(".*-*.csv"), *folder.glob(".*-*.json")):  # of a killed run
+            left.unlink(missing_ok=True)
+        path = folder / FRAMES_FILE
+        # Unbuffered: after a failed write nothing is left that would fail again.
+        self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+
+    def _read(self) -> None:
+        summary = read_summary(self.folder)
+        self._frames, self._digests = int(summary["frames"]), list(summary["shards"])
+        damaged = set(damaged_shards(self.folder, self.n_mels, summary))
+        for clip in read_manifest(self.folder, summary):
+            self.clips.setdefault((clip.root, clip.path), []).append(clip)
+        for key, clips in list(self.clips.items()):
+            if any(damaged.intersection(shards_of(clip)) for clip in clips):
+                self.lost[key] = self.clips.pop(key)
+        for shard in damaged:
+            self._digests[shard] = ""
+        if damaged:
+            logger.warning(
+                "%s is damaged: %d files have to be decoded again",
+                self.folder / FRAMES_FILE,
+                len(self.lost),
+            )
 
     def holder_of(self, sha256: str) -> Key | None:
         """The file in the corpus that has this content."""
@@ -107,23 +130,30 @@ class CorpusWriter:
         Raises:
             OSError: the disk is full; nothing of the file is added then.
         """
-        if self._frames >= SHARD_FRAMES:
-            self._close_shard()
-            self._shard, self._frames = self._shard + 1, 0
-        shard = self._open_shard()
+        key = (task.root, task.path)
+        end = self._frames
+        places = []
+        for part in parts:
+            places.append(end)
+            end += part.stop - part.start
+        lost = self.lost.get(key, [])
+        stretches = [(part.start, part.stop - part.start) for part in parts]
+        if sha256 in {c.sha256 for c in lost} and stretches == [(c.start, c.frames) for c in lost]:
+            places, end, tag = [c.offset for c in lost], self._frames, lost[0].licence
         clips = []
-        frames = self._frames
         with open(spool, "rb") as source:
-            for part in parts:
+            for part, place in zip(parts, places, strict=True):
                 length = part.stop - part.start
-                _copy(source, part.start * self._row_bytes, length * self._row_bytes, shard)
-                row = (task.root, task.path, task.source, part.start, length, self._shard, frames)
+                row = (task.root, task.path, task.source, part.start, length, place)
                 identity = (sha256, task.bytes, task.mtime_ns, tag)
                 clips.append(Clip(*row, *identity, part.sum, part.sum_squares))
-                frames += length
-        key = (task.root, task.path)
+                self._file.seek(place * self._row_bytes)
+                _copy(source, part.start * self._row_bytes, length * self._row_bytes, self._file)
+                for shard in shards_of(clips[-1]):
+                    self._digests += [""] * (shard + 1 - len(self._digests))
+                    self._digests[shard] = ""
         self._forget(key)
-        self._frames = frames
+        self._frames = end
         self.clips[key] = clips
         self._by_hash[sha256] = key
 
@@ -146,14 +176,19 @@ class CorpusWriter:
         Raises:
             OSError: the disk is full; the corpus is as it was at the last commit then.
         """
-        rows = list(self.rows())
-        if self._file is not None:
-            # Frames behind the last clip: those of a file that did not fit on the disk.
-            self._file.truncate(_HEADER_BYTES + self._frames * self._row_bytes)
-            os.fsync(self._file.fileno())
-            self._write_header(self._file)
-        _write_csv(self.folder / MANIFEST_FILE, Clip._fields, rows)
-        _write_csv(self.folder / SKIPPED_FILE, Skipped._fields, self.skipped.values())
+        rows = sorted(self.rows())
+        # Cuts off the frames of a file that did not fit on the disk; makes up for lost ones.
+        self._file.truncate(self._frames * self._row_bytes)
+        os.fsync(self._file.fileno())
+        del self._digests[num_shards(self._frames) :]
+        for shard, digest in enumerate(self._digests):
+            if not digest:
+                self._digests[shard] = shard_digest(self.folder, self.n_mels, shard, self._frames)
+        manifest = _csv(Clip._fields, rows)
+        name = manifest_name(manifest)
+        if not (self.folder / name).exists():
+            _replace(self.folder / name, manifest)
+        _replace(self.folder / SKIPPED_FILE, _csv(Skipped._fields, self.skipped.values()))
         mean, std, hours = statistics(rows, self.n_mels)
         summary = {
             "format": FORMAT,
@@ -168,22 +203,26 @@ class CorpusWriter:
             "front_end": front_end_settings(self.n_mels),
             "cutting": self.cutting,
             "roots": self.roots,
+            "manifest": name,
+            "frames": self._frames,
+            "shards": self._digests,
         }
-        with replacing(self.folder / CORPUS_FILE) as path:
-            path.write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+        _replace(self.folder / CORPUS_FILE, (json.dumps(summary, indent=1) + "\n").encode())
+        for old in self.folder.glob("manifest-*.csv"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the shard; what was not committed is lost."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the array; what was not committed is lost."""
+        self._file.close()
 
     def rows(self) -> Iterable[Clip]:
-        """All clips, in the order of the manifest."""
+        """All clips."""
         return (clip for clips in self.clips.values() for clip in clips)
 
     def _forget(self, key: Key) -> None:
         self.skipped.pop(key, None)
+        self.lost.pop(key, None)
         if clips := self.clips.pop(key, None):
             self._by_hash.pop(clips[0].sha256, None)
 
@@ -191,37 +230,8 @@ class CorpusWriter:
     def _row_bytes(self) -> int:
         return 2 * self.n_mels
 
-    def _open_shard(self) -> FileIO:
-        """The shard's file, positioned behind its last clip."""
-        if self._file is None:
-            path = shard_path(self.folder, self._shard)
-            # Unbuffered: after a failed write nothing is left that would fail again.
-            self._file = path.open("r+b" if self._frames else "w+b", buffering=0)
-            if not self._frames:
-                self._write_header(self._file)
-        self._file.seek(_HEADER_BYTES + self._frames * self._row_bytes)
-        return self._file
 
-    def _close_shard(self) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._write_header(self._file)
-            self.close()
-
-    def _write_header(self, file: FileIO) -> None:
-        file.seek(0)
-        description = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
-            "fortran_order": False,
-            "shape": (self._frames, self.n_mels),
-        }
-        np.lib.format.write_array_header_1_0(file, description)
-        if file.tell() != _HEADER_BYTES:
-            raise RuntimeError(f"NumPy wrote a header of {file.tell()} bytes")
-        os.fsync(file.fileno())
-
-
-def _copy(source: BinaryIO, start: int, size: int, target: FileIO) -> None:
+def _copy(source: BinaryIO, start: int, size: int, target: io.FileIO) -> None:
     source.seek(start)
     while size:
         piece = memoryview(source.read(min(size, _COPY_BYTES)))
@@ -232,15 +242,18 @@ def _copy(source: BinaryIO, start: int, size: int, target: FileIO) -> None:
             piece = piece[target.write(piece) :]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Replace a CSV file at once; it is on the disk before it takes the place of the old one."""
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+def _csv(header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file at once; it is on the disk before it takes the place of the old one."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -255,6 +268,8 @@ def _read_skipped(folder: Path) -> Iterable[Skipped]:
                 Skipped(root, path, reason, sha256, int(size), int(mtime_ns))
                 for root, path, reason, sha256, size, mtime_ns in rows
             ]
+    except FileNotFoundError:
+        return []
     except (ValueError, TypeError, IndexError, csv.Error) as error:
         logger.warning("%s is damaged (%s) and begun anew", folder / SKIPPED_FILE, error)
         return []

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..audio import stream_audio, waveform_of
 from ..checks import LOUD, TOO_LOUD, check_levels
-from ..config import SAMPLE_RATE
 from ..files import available_cpus, printable
 from ..model import HearModel, Sums
 from ..timeline import Piece, Timeline
@@ -49,6 +48,11 @@ class Plan:
     segment: int | None = None
     step: int = 0
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that the model takes, in Hz."""
+        return self.model.sample_rate
+
 
 def make_plan(
     model: HearModel, timestamps: bool, segment: float | None = None, overlap: float = 0.0
@@ -71,7 +75,8 @@ def make_plan(
         raise ValueError(f"segment must be at least 0.01 seconds, got {segment}")
     if not 0 <= overlap < segment:
         raise ValueError(f"overlap must be at least 0 and below the segment, got {overlap}")
-    length, step = round(segment * SAMPLE_RATE), round((segment - overlap) * SAMPLE_RATE)
+    rate = plan.sample_rate
+    length, step = round(segment * rate), round((segment - overlap) * rate)
     if step < 1:
         raise ValueError(f"overlap {overlap} leaves no step between segments of {segment} s")
     return dataclasses.replace(plan, segment=length, step=step)
@@ -234,15 +239,15 @@ def cut(recording: Recording, plan: Plan, begin: Resume) -> Iterator[tuple[Place
     Raises:
         OSError, ValueError: the file cannot be read, or its values cannot be embedded.
     """
-    start = round(recording.start * SAMPLE_RATE)
+    start = round(recording.start * plan.sample_rate)
     if recording.item is None:
         source: Any = local_copy(recording.path)
     else:
-        source = nullcontext(_in_memory(recording))
+        source = nullcontext(_in_memory(recording, plan.sample_rate))
     with source as opened:
 
         def read(sample: int) -> Iterator[Tensor]:
-            return _blocks(recording, opened, start + sample)
+            return _blocks(recording, opened, start + sample, plan.sample_rate)
 
         if plan.segment is None:
             yield from _cut_clip(read, plan, begin, Place(0, 0, start, None, True, 0.0))
@@ -269,7 +274,7 @@ def _cut_clip(
                 number=number,
                 samples=piece.samples,
                 last=place.last and ends,
-                position=read_to / SAMPLE_RATE,
+                position=read_to / plan.sample_rate,
             ),
             piece,
         )
@@ -295,17 +300,16 @@ def _windows(read: _Read, plan: Plan, number: int) -> Iterator[tuple[int, int, T
     yield number, offset, waveform, True
 
 
-def _blocks(recording: Recording, opened: Any, sample: int) -> Iterator[Tensor]:
+def _blocks(recording: Recording, opened: Any, sample: int, rate: int) -> Iterator[Tensor]:
     """Blocks of the waveform from a sample of the file on, with their levels checked."""
     if recording.item is None:
         channel = "mix" if recording.channel is None else recording.channel
-        blocks = stream_audio(
-            opened, BLOCK_SECONDS, sample / SAMPLE_RATE, recording.end, channel=channel
-        )
+        begin, end = sample / rate, recording.end
+        blocks = stream_audio(opened, BLOCK_SECONDS, begin, end, channel=channel, sample_rate=rate)
     else:
-        stop = None if recording.end is None else round(recording.end * SAMPLE_RATE)
+        stop = None if recording.end is None else round(recording.end * rate)
         if sample >= len(opened):
-            raise ValueError(f"no audio from {sample / SAMPLE_RATE} s on, it is shorter")
+            raise ValueError(f"no audio from {sample / rate} s on, it is shorter")
         blocks = iter([opened[sample:stop]])
     limit = LOUD
     for block in blocks:
@@ -316,10 +320,10 @@ def _blocks(recording: Recording, opened: Any, sample: int) -> Iterator[Tensor]:
         yield torch.from_numpy(block)
 
 
-def _in_memory(recording: Recording) -> NDArray[np.float32]:
+def _in_memory(recording: Recording, rate: int) -> NDArray[np.float32]:
     channel = "mix" if recording.channel is None else recording.channel
     waveform: NDArray[np.float32] = waveform_of(
-        recording.item, channel=channel, name=printable(recording.path)
+        recording.item, channel=channel, sample_rate=rate, name=printable(recording.path)
     )
     if not len(waveform):
         raise ValueError("holds no audio samples")

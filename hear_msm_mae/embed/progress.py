@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..config import SAMPLE_RATE
 from .pieces import Result
 from .remote import is_remote
 from .sources import Failure, Recording
@@ -26,14 +25,16 @@ class Progress:
 
     Args:
         recordings: what is to be done.
+        sample_rate: of the waveforms, in Hz.
         earlier: recordings that were done by earlier runs.
 
     Attributes:
         done: recordings that are complete; seconds: audio embedded so far.
     """
 
-    def __init__(self, recordings: Sequence[Recording], earlier: int = 0) -> None:
+    def __init__(self, recordings: Sequence[Recording], sample_rate: int, earlier: int = 0) -> None:
         self.done, self.seconds = 0, 0.0
+        self._rate = sample_rate
         self._earlier, self._total = earlier, earlier + len(recordings)
         self._failed = 0
         self._stretches = any(recording.end is not None for recording in recordings)
@@ -61,7 +62,7 @@ class Progress:
             return
         place = event.place
         # What an earlier run did of this recording is not counted.
-        begin = place.position if place.number else place.start / SAMPLE_RATE
+        begin = place.position if place.number else place.start / self._rate
         since = self._positions.pop(recording.key, begin)
         self.seconds += max(0.0, place.position - since)
         if place.last:

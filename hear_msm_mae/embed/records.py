@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..api import unwrap
-from ..config import SAMPLE_RATE
 from ..files import printable
 from ..model import HearModel
 from .pieces import Plan, Result, embed_recordings, make_plan
@@ -116,7 +115,8 @@ def _records(
             continue
         rows, times = np.concatenate(waiting), None
         waiting = []
-        start, end = place.start / SAMPLE_RATE, (place.start + place.samples) / SAMPLE_RATE
+        rate = plan.sample_rate
+        start, end = place.start / rate, (place.start + place.samples) / rate
         if plan.timeline.hop_ms is None:
             rows = rows[0]
         else:

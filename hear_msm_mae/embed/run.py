@@ -127,7 +127,7 @@ def embed_to(
         job = _Job(output, format_, store, base, recordings)
         rest = job.rest()
         earlier = len(recordings) - len(rest)
-        progress = Progress(rest, earlier)
+        progress = Progress(rest, model.sample_rate, earlier)
         resume = job.resume(rest[0]) if rest else None
         flushed, begun = time.monotonic(), True
         try:

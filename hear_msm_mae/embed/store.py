@@ -28,7 +28,6 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ..config import SAMPLE_RATE
 from ..files import printable, replacing
 from ..model import Sums
 from ..timeline import Timeline
@@ -238,7 +237,13 @@ class Store:
                 if run.samples is not None:
                     start, end = run.start, run.start + run.samples
                     channel = entry.done.key[3] if isinstance(entry.done.key[3], int) else None
-                    clip = Clip(len(done), start / SAMPLE_RATE, end / SAMPLE_RATE, offset, channel)
+                    clip = Clip(
+                        len(done),
+                        start / self._timeline.config.sample_rate,
+                        end / self._timeline.config.sample_rate,
+                        offset,
+                        channel,
+                    )
                     clips.append(clip)
                     offset = 0
             done.append(entry.done)
@@ -260,7 +265,10 @@ class Store:
         """Rows of one run, which begin at row `offset` of the clip, with times in the file."""
 
         def read(first: int, count: int) -> Block:
-            times = 1000 * run.start / SAMPLE_RATE + self._timeline.timestamps_ms(samples)
+            times = (
+                1000 * run.start / self._timeline.config.sample_rate
+                + self._timeline.timestamps_ms(samples)
+            )
             at = offset + first
             return Block(rows(run.first_row + first, count).rows, times[at : at + count])
 

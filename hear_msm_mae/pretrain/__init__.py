@@ -1,1 +1,4 @@
-"""Pretraining: corpus preparation, masked autoencoder, training loop."""
+"""Pretraining: `parsing` reads `settings`, `sampling` draws batches from the corpus, `objectives`
+are the models and losses, `step` updates the weights, `train` is the loop; `snapshots` keep what a
+run needs to go on, `evaluate`, `reporting` and `scalars` watch it, `export` writes its weights.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -11,10 +12,14 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..mae import MaskedAutoencoder
-from ..visualize.plots import Panel, draw
-from .sampling import Batch, CorpusLike, CropSampler, StepDataset, split_order
+from ..checkpoints.native import Checkpoint, state_tensors
+from ..corpus.bank import Bank
+from ..mae import Mask, MaskedAutoencoder
+from ..plots import Panel, draw
+from .hardware import uncompiled
+from .sampling import Batch, Sampler, split_order
 from .settings import Settings
+from .step import autocast
 
 log = logging.getLogger(__name__)
 
@@ -31,73 +36,80 @@ class Evaluation:
     """
 
     def __init__(
-        self, settings: Settings, corpus: CorpusLike, fabric: Fabric, model: MaskedAutoencoder
+        self, settings: Settings, bank: Bank, fabric: Fabric, model: MaskedAutoencoder
     ) -> None:
-        self.settings, self.fabric, self.model = settings, fabric, model
-        self.crops: Batch | None = None
-        self.shown: Batch | None = None
+        self.settings, self.device, self.model = settings, fabric.device, model
+        single = dataclasses.replace(settings, masks=1, accumulation=1)
         try:
-            sampler = CropSampler(corpus, settings, held_out=True)
-            held_out = True
+            self.sampler = Sampler(bank, single, held_out=True)
+            held_out = settings.holdout_crops
         except ValueError:  # too few clips to hold any out, or holdout=0
             log.info("no clip is held out: no held-out loss, pictures are of training clips")
-            sampler = CropSampler(corpus, settings)
-            held_out = False
-        count = max(settings.holdout_crops if held_out else 0, settings.pictures)
-        if count:
-            crops = StepDataset(sampler).batch(0, range(count))
-            if held_out and settings.holdout_crops:
-                self.crops = Batch(*(x[: settings.holdout_crops] for x in crops))
-            if settings.pictures:
-                self.shown = Batch(*(x[: settings.pictures] for x in crops))
+            self.sampler = Sampler(bank, single)
+            held_out = 0
+        self.crops = [
+            range(start, min(start + PART, held_out)) for start in range(0, held_out, PART)
+        ]
+        pixels = settings.objective == "pixels" or settings.pixel_weight > 0
+        self.shown = range(settings.pictures if pixels else 0)
         self.probe = _load_probe(settings.probe) if settings.probe else None
 
     @torch.no_grad()
     def run(self, step: int) -> dict[str, float]:
         """Scores of the model as it is; draws the picture of this step."""
         scores: dict[str, float] = {}
-        if self.crops is not None:
-            scores |= self._held_out(self.crops)
-        if self.shown is not None:
-            path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
-            draw_reconstruction(path, *self._reconstruct(self.shown), step)
-        if self.probe is not None:
-            scores["probe/accuracy"] = linear_probe(self._embed(self.probe[0]), self.probe[1])
+        with uncompiled():
+            if self.crops:
+                scores |= self._held_out()
+            if self.shown:
+                path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
+                draw_reconstruction(path, *self._reconstruct(), step)
+            if self.probe is not None:
+                embeddings = _embed(self.model, self.settings, self.device, self.probe[0])
+                scores["probe/accuracy"] = linear_probe(embeddings, self.probe[1])
         return scores
 
-    def _held_out(self, crops: Batch) -> dict[str, float]:
+    def _input(self, samples: range) -> tuple[Tensor, Mask]:
+        batch: Batch = self.sampler.batch(0, samples).to(self.device)
+        mask = split_order(batch.order, self.settings.mask_ratio)
+        return self.sampler.spectrogram(batch), mask
+
+    def _held_out(self) -> dict[str, float]:
         """Loss, and loss relative to predicting the target's mean everywhere (the corpus mean)."""
         total = mean_only = 0.0
-        count = len(crops.order)
-        for start in range(0, count, PART):
-            x, order = (t[start : start + PART].to(self.fabric.device) for t in crops)
-            mask = split_order(order, self.settings.mask_ratio)
-            with self.fabric.autocast():
+        count = self.crops[-1].stop
+        for samples in self.crops:
+            x, mask = self._input(samples)
+            with autocast(self.settings, self.device):
                 loss = self.model(x, mask)
+                target = self.model.target(x, mask)
             total += float(loss) * len(x)
-            mean_only += float(self.model.target(x, mask).square().mean()) * len(x)
+            mean_only += float(target.square().mean()) * len(x)
         return {"held_out/loss": total / count, "held_out/loss_vs_mean": total / mean_only}
 
-    def _reconstruct(self, crops: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _reconstruct(self) -> tuple[Tensor, Tensor, Tensor]:
         """Original, masked and reconstructed spectrograms, each (b, f, t)."""
-        x, order = crops.spectrogram.to(self.fabric.device), crops.order.to(self.fabric.device)
-        mask = split_order(order, self.settings.mask_ratio)
-        with self.fabric.autocast():
+        x, mask = self._input(self.shown)
+        with autocast(self.settings, self.device):
             output = self.model.reconstruct(x, mask).float()
         return x.cpu(), self.model.hide(x, mask).cpu(), output.cpu()
 
-    def _embed(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Scene embeddings (n, d) by the encoder in training, frozen."""
-        from ..model import HearModel
-        from ..options import resolve_options
 
-        with torch.random.fork_rng(devices=[]):  # it draws initial weights
-            hear = HearModel(self.model.config, resolve_options(self.model.config, {}))
-        hear.encoder = self.model.encoder  # shared, only read
-        hear.frontend.to(self.fabric.device)
-        with self.fabric.autocast():
-            clips = [torch.from_numpy(w)[None].to(self.fabric.device) for w in waveforms]
-            return torch.cat([hear(clip).float().cpu() for clip in clips]).numpy()
+def _embed(
+    model: MaskedAutoencoder,
+    settings: Settings,
+    device: torch.device,
+    waveforms: list[NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Scene embeddings (n, d) by the encoder in training."""
+    from ..model import HearModel
+    from ..options import resolve_options
+
+    checkpoint = Checkpoint(model.config, state_tensors(model.encoder))
+    hear = HearModel(checkpoint, resolve_options(model.config, {})).to(device)
+    with autocast(settings, device):
+        clips = [torch.from_numpy(waveform)[None].to(device) for waveform in waveforms]
+        return torch.cat([hear(clip).float().cpu() for clip in clips]).numpy()
 
 
 def linear_probe(embeddings: NDArray[np.float32], labels: list[str]) -> float:

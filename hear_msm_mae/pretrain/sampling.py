@@ -1,183 +1,225 @@
 """Crops and masks of every training step, as a pure function of (seed, step, sample).
 
-Nothing here keeps a state: sample g of step s is the same in whichever process, worker or resumed
-run it is computed. So the position of the sampler is the step number.
+Nothing here keeps a state: sample g of step s is the same in whichever process, on whichever
+device and in whichever resumed run it is computed. So the position of the sampler is the step
+number. All choices are integers from one hash of 64-bit integers, which gives the same bits on
+every device.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..config import LOG_EPS
-from ..log_mel import SILENCE
+from ..corpus.bank import Bank
 from ..mae import Mask
 from .settings import Settings
 
-TRAIN, HELD_OUT, SPLIT = 0, 1, 2  # independent streams of random numbers under one seed
+# Independent streams of random numbers under one seed.
+TRAIN, TRAIN_MASK, HELD_OUT, HELD_OUT_MASK, SPLIT = range(5)
+# What the random numbers of a crop are for.
+CLIP, START, MIX_CLIP, MIX_START, MIX_LEVEL, GAIN, TILT = range(7)
 MIX_DB = (-20.0, 0.0)  # level of the second crop relative to the first, before its own level
 
-
-class CorpusLike(Protocol):
-    """What training needs of a corpus (see corpus.py)."""
-
-    mean: float
-    std: float
-    hours: float
-    n_mels: int
-    fingerprint: str
-    clip_frames: NDArray[np.int64]
-    clip_sources: list[str]
-
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float16]: ...
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed integer
 
 
+# ---------------------------------------------------------------------------------------------
+# Random numbers
+# ---------------------------------------------------------------------------------------------
+def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) -> Tensor:
+    """Random 64-bit integers by their address; the same on every device.
+
+    Args:
+        seed, stream, step: what they belong to.
+        samples: (b,) int64, numbers of the samples.
+        count: how many for each sample.
+
+    Returns:
+        (b, count) int64, all 64 bits random.
+
+    >>> random_bits(0, 0, 0, torch.arange(2), 1).flatten().tolist()
+    [7780345916685949976, 5167107053587251381]
+    """
+    key = torch.tensor(_GOLDEN)  # not zero, which is scrambled to itself
+    for word in (seed, stream, step):
+        key = _scrambled(key * _GOLDEN + word)
+    rows = _scrambled(samples * _GOLDEN + int(key))  # (b,)
+    columns = torch.arange(count, device=samples.device) * _GOLDEN
+    return _scrambled(rows[:, None] + columns)
+
+
+def _scrambled(x: Tensor) -> Tensor:
+    """A bijection of 64-bit integers: the finaliser of splitmix64 (Steele et al. 2014)."""
+    # Products wrap around like unsigned ones; shifts need the sign bits taken off.
+    x = (x ^ ((x >> 30) & (2**34 - 1))) * (0xBF58476D1CE4E5B9 - 2**64)
+    x = (x ^ ((x >> 27) & (2**37 - 1))) * (0x94D049BB133111EB - 2**64)
+    return x ^ ((x >> 31) & (2**33 - 1))
+
+
+def below(bits: Tensor, bound: Tensor) -> Tensor:
+    """Uniform integers 0 <= i < bound < 2**31."""
+    return (((bits >> 33) & (2**31 - 1)) * bound) >> 31
+
+
+def between(bits: Tensor, low: float, high: float) -> Tensor:
+    """Uniform float32 numbers; no rounding differs between devices."""
+    return ((bits >> 40) & (2**24 - 1)).float() * ((high - low) * 2.0**-24) + low
+
+
+# ---------------------------------------------------------------------------------------------
+# Crops
+# ---------------------------------------------------------------------------------------------
 class Batch(NamedTuple):
-    """A part of a step's global batch."""
+    """A part of a step's global batch: b crops with m masks each."""
 
-    spectrogram: Tensor  # (b, f, t) float32, normalised
-    order: Tensor  # (b, l) int64, permutation of the patches; the first ones stay visible
+    frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor augmented
+    second: Tensor | None  # (k, t, f) what is mixed into some of the crops
+    mixed: Tensor | None  # (k,) int64, into which ones
+    levels: Tensor  # (b, 3) float32, dB: of the second crop, gain, tilt
+    order: Tensor  # (b m, l) int64, permutations of the patches; the first ones stay visible
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what the function gives for each tensor."""
+        return Batch(*(x if x is None else function(x) for x in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device; in the background when the tensors are page-locked."""
+        return self.map(lambda x: x.to(device, non_blocking=True))
 
 
-def generator(seed: int, stream: int, step: int, sample: int) -> np.random.Generator:
-    """Random numbers of one sample: a counter-based generator, so any of them at no cost."""
-    # The first word of the counter runs while numbers are drawn; the others name the sample.
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, stream, step, sample]))
-
-
-class CropSampler:
-    """Draws crops from the clips of a corpus.
+class Sampler:
+    """Draws crops from the clips of a bank, and masks.
 
     A clip's chance is its duration times the weight of its source, and the start is uniform in
     the clip, so that every stretch of audio is about equally likely. Clips shorter than the crop
     lie at a random place in silence.
 
     Args:
-        corpus: clips and their sources.
+        bank: clips and their sources; the draws are made on its device.
         settings: crop length, weights, hold-out, augmentation, seed.
-        held_out: draw from the held-out clips instead of the others.
+        held_out: draw from the held-out clips instead of the others, without augmentation, so that
+            runs with other settings can be compared.
 
     Raises:
         ValueError: no clips are left to draw from, or a weighted source does not exist.
     """
 
-    def __init__(self, corpus: CorpusLike, settings: Settings, held_out: bool = False) -> None:
-        self.corpus = corpus
+    def __init__(self, bank: Bank, settings: Settings, held_out: bool = False) -> None:
+        self.bank = bank
+        config = settings.model_config(bank.mean, bank.std)
+        self.mean, self.std = config.norm_mean, config.norm_std
         self.settings = settings
-        self.stream = HELD_OUT if held_out else TRAIN
+        self.held_out = held_out
         self.seed = settings.seed
         if not held_out and settings.data_seed is not None:
             self.seed = settings.data_seed
-        weights = clip_weights(corpus, settings.source_weights)
-        held = held_out_clips(len(weights), settings.holdout, settings.seed)
-        weights = np.where(held if held_out else ~held, weights, 0.0)
-        if not weights.sum() > 0:
+        self.gain, self.tilt, self.mix = settings.gain_db, settings.tilt_db, settings.mix
+        if held_out:
+            self.gain = self.tilt = self.mix = 0.0
+        weights = clip_weights(bank, settings.source_weights)
+        held = held_out_clips(len(bank), settings.holdout, settings.seed)
+        weights = torch.where(held if held_out else ~held, weights, 0.0)
+        total = weights.sum()
+        if not total > 0:
             raise ValueError(
                 "no clips to train on: the corpus is empty or source_weights and holdout "
                 "leave nothing"
             )
-        self.cumulative = np.cumsum(weights)
+        cumulative = weights.cumsum(0)
+        thresholds = (cumulative / cumulative[-1] * 2.0**53).long()
+        self.thresholds = thresholds.to(bank.device)  # (c,) of 53-bit integers
+        self._places: dict[range, Tensor | None] = {}
 
-    def place(self, random: np.random.Generator) -> tuple[int, int]:
-        """Clip and first frame of a crop; negative when silence comes before the clip."""
-        point = random.random() * self.cumulative[-1]
-        clip = int(np.searchsorted(self.cumulative, point, side="right"))
-        spare = int(self.corpus.clip_frames[clip]) - self.settings.unit_frames
-        return clip, int(random.integers(spare + 1) if spare >= 0 else -random.integers(1 - spare))
+    def batch(self, step: int, samples: range, pin: bool = False) -> Batch:
+        """Samples of the global batch of a step; `masks` in a row share a crop.
 
-    def crop(self, random: np.random.Generator) -> NDArray[np.float32]:
-        """(f, t) log-mel, not normalised; for training augmented when the settings say so."""
-        s = self.settings
-        log_mel = self._read(*self.place(random))
-        if self.stream == HELD_OUT:  # so that runs with other settings can be compared
-            return log_mel
-        if s.mix > 0 and random.random() < s.mix:
-            level = random.uniform(*MIX_DB)
-            log_mel = mix(log_mel, self._read(*self.place(random)), level)
-        if s.gain_db > 0:
-            log_mel = gain(log_mel, random.uniform(-s.gain_db, s.gain_db))
-        return log_mel
+        Args:
+            step: number of the step.
+            samples: numbers of the samples, a multiple of `masks`.
+            pin: in page-locked memory, for copies to a GPU.
+        """
+        s, device = self.settings, self.bank.device
+        stream, masks = (HELD_OUT, HELD_OUT_MASK) if self.held_out else (TRAIN, TRAIN_MASK)
+        crops = range(samples.start // s.masks, samples.stop // s.masks)
+        number = torch.arange(crops.start, crops.stop, device=device)
+        bits = random_bits(self.seed, stream, step, number, 7)
+        second, mixed = None, self._mixed(crops)
+        if mixed is not None:
+            second = self._crops(bits[mixed, MIX_CLIP], bits[mixed, MIX_START], pin)
+        levels = (
+            between(bits[:, MIX_LEVEL], *MIX_DB),
+            between(bits[:, GAIN], -self.gain, self.gain),
+            between(bits[:, TILT], -self.tilt, self.tilt),
+        )
+        number = torch.arange(samples.start, samples.stop, device=device)
+        keys = random_bits(self.seed, masks, step, number, s.model.rows * s.model.columns)
+        frames = self._crops(bits[:, CLIP], bits[:, START], pin)
+        order = keys.argsort(dim=1, stable=True)
+        batch = Batch(frames, second, mixed, torch.stack(levels, dim=1), order)
+        return batch.map(torch.Tensor.pin_memory) if pin else batch
 
-    def _read(self, clip: int, start: int) -> NDArray[np.float32]:
-        length = self.settings.unit_frames
-        first = max(start, 0)
-        available = min(length, int(self.corpus.clip_frames[clip]) - first)
-        frames = self.corpus.read(clip, first, available)
-        if available == length:
-            return frames.astype(np.float32)
-        log_mel = np.full((self.corpus.n_mels, length), SILENCE, dtype=np.float32)
-        log_mel[:, first - start : first - start + available] = frames
-        return log_mel
+    def place(self, clip_bits: Tensor, start_bits: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips and first frames of crops; negative when silence comes before the clip."""
+        point = (clip_bits >> 11) & (2**53 - 1)
+        clips = torch.searchsorted(self.thresholds, point, right=True)
+        spare = self.bank.lengths[clips] - self.settings.model.unit_frames
+        return clips, below(start_bits, spare.abs() + 1) * spare.sign()
+
+    def _mixed(self, crops: range) -> Tensor | None:
+        """Places of the crops that are mixed, on the device; kept, as copying would wait for it."""
+        if crops not in self._places:
+            places = mixed_places(crops, self.mix)
+            found = torch.tensor(places, device=self.bank.device) if places else None
+            self._places[crops] = found
+        return self._places[crops]
+
+    def _crops(self, clip_bits: Tensor, start_bits: Tensor, pin: bool) -> Tensor:
+        place = self.place(clip_bits.contiguous(), start_bits)
+        return self.bank.crops(*place, self.settings.model.unit_frames, pin)
+
+    def spectrogram(self, batch: Batch) -> Tensor:
+        """What the model sees: crops (b, f, t) float32, augmented and normalised."""
+        x = batch.frames.to(torch.float32, copy=True)  # all else is done in place
+        level, gain, tilt = batch.levels[:, :, None, None].unbind(1)  # (b, 1, 1) each
+        if self.gain or self.tilt or batch.second is not None:
+            to_power(x)
+            if batch.second is not None and batch.mixed is not None:
+                second = to_power(batch.second.float()).mul_(to_factor(level[batch.mixed]))
+                x.index_add_(0, batch.mixed, second)
+            slope = torch.linspace(-1.0, 1.0, x.shape[-1], device=x.device)
+            to_log_mel(x.mul_(to_factor(gain + tilt * slope if self.tilt else gain)))
+        return x.sub_(self.mean).div_(self.std).transpose(1, 2)
 
 
-class StepDataset(Dataset[list[Batch]]):
-    """Item s is this process's share of step s: `accumulation` parts of the global batch.
+def mixed_places(crops: range, share: float) -> list[int]:
+    """Which of some crops a second one is added to: a share of all crops, evenly spread.
 
-    Args:
-        sampler: where crops come from.
-        rank, world_size: this process among those that share the batch.
+    >>> mixed_places(range(8, 16), 0.25)
+    [3, 7]
     """
-
-    def __init__(self, sampler: CropSampler, rank: int = 0, world_size: int = 1) -> None:
-        self.sampler = sampler
-        self.rank, self.world_size = rank, world_size
-        s = sampler.settings
-        self.part = s.batch // (s.accumulation * world_size)
-        if self.part * s.accumulation * world_size != s.batch:
-            raise ValueError(
-                f"batch ({s.batch}) must be a multiple of accumulation ({s.accumulation}) "
-                f"times the number of processes ({world_size})"
-            )
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        s = self.sampler.settings
-        starts = [(i * self.world_size + self.rank) * self.part for i in range(s.accumulation)]
-        return [self.batch(step, range(start, start + self.part)) for start in starts]
-
-    def batch(self, step: int, samples: range) -> Batch:
-        """Samples of the global batch of a step."""
-        s, corpus, seed = self.sampler.settings, self.sampler.corpus, self.sampler.seed
-        patches = (s.n_mels // s.patch_mels) * (s.unit_frames // s.patch_frames)
-        spectrogram = np.empty((len(samples), corpus.n_mels, s.unit_frames), dtype=np.float32)
-        order = np.empty((len(samples), patches), dtype=np.int64)
-        for i, sample in enumerate(samples):
-            random = generator(seed, self.sampler.stream, step, sample)
-            order[i] = random.permutation(patches)
-            spectrogram[i] = self.sampler.crop(random)
-        spectrogram -= np.float32(corpus.mean)
-        spectrogram /= np.float32(corpus.std)
-        return Batch(torch.from_numpy(spectrogram), torch.from_numpy(order))
+    return [i for i, g in enumerate(crops) if int((g + 1) * share) > int(g * share)]
 
 
-def batches(
-    dataset: StepDataset, start: int, stop: int, pin: bool = False
-) -> Iterator[list[Batch]]:
-    """This process's shares of steps start..stop, in order, read ahead by worker processes."""
-    workers = dataset.sampler.settings.workers
-    loader: DataLoader[list[Batch]] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # else the loader draws from the global one
-    )
-    return iter(loader)
+def to_power(log_mel: Tensor) -> Tensor:
+    """Mel power of log-mel values, in their place."""
+    return log_mel.exp_().sub_(LOG_EPS).clamp_min_(0)
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach workers too; the training process decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def to_log_mel(power: Tensor) -> Tensor:
+    """Log-mel values of mel power, in its place; the inverse of `to_power`."""
+    return power.add_(LOG_EPS).log_()
+
+
+def to_factor(decibels: Tensor) -> Tensor:
+    """Factor of the power that so many dB are."""
+    return (decibels * (math.log(10) / 10)).exp()
 
 
 def split_order(order: Tensor, mask_ratio: float) -> Mask:
@@ -186,40 +228,68 @@ def split_order(order: Tensor, mask_ratio: float) -> Mask:
     return Mask.from_permutation(order, min(patches - 1, max(1, int(patches * (1 - mask_ratio)))))
 
 
-def clip_weights(corpus: CorpusLike, source_weights: Mapping[str, float]) -> NDArray[np.float64]:
-    """(c,) chance of each clip, not normalised: frames times the weight of the source.
+def clip_weights(bank: Bank, source_weights: Mapping[str, float]) -> Tensor:
+    """(c,) float64 chance of each clip, not normalised: frames times the weight of the source.
 
     Raises:
         ValueError: a weight is given for a source that the corpus does not have.
     """
-    known = set(corpus.clip_sources)
+    known = set(bank.sources)
     if unknown := sorted(set(source_weights) - known):
         raise ValueError(
             f"source_weights names {unknown}, not in the corpus; its sources: {sorted(known)}"
         )
-    factors = np.array([source_weights.get(name, 1.0) for name in corpus.clip_sources])
-    return np.asarray(corpus.clip_frames, dtype=np.float64) * factors.reshape(-1)
+    factors = [source_weights.get(name, 1.0) for name in bank.sources]
+    return bank.lengths.cpu().double() * torch.tensor(factors, dtype=torch.float64)
 
 
-def held_out_clips(clips: int, share: float, seed: int) -> NDArray[np.bool_]:
+def held_out_clips(clips: int, share: float, seed: int) -> Tensor:
     """(c,) which clips are never trained on: a share of them; at least one, but never all."""
     count = min(max(round(clips * share), 1 if share > 0 else 0), max(clips - 1, 0))
-    held = np.zeros(clips, dtype=bool)
-    held[generator(seed, SPLIT, 0, 0).permutation(clips)[:count]] = True
+    held = torch.zeros(clips, dtype=torch.bool)
+    held[random_bits(seed, SPLIT, 0, torch.arange(clips), 1)[:, 0].argsort()[:count]] = True
     return held
 
 
-def gain(log_mel: NDArray[np.float32], decibels: float) -> NDArray[np.float32]:
-    """The log-mel spectrogram of the same audio, louder by so many dB."""
-    factor = np.float32(10.0 ** (decibels / 10))
-    power = np.maximum(np.exp(log_mel) - np.float32(LOG_EPS), 0)
-    return np.log(power * factor + np.float32(LOG_EPS))
+# ---------------------------------------------------------------------------------------------
+# Processes and devices
+# ---------------------------------------------------------------------------------------------
+def shares(settings: Settings, rank: int = 0, world_size: int = 1) -> list[range]:
+    """The samples of the global batch that a process computes, in `accumulation` parts.
+
+    Raises:
+        ValueError: the batch cannot be divided.
+    """
+    s = settings
+    part = s.batch // (s.accumulation * world_size)
+    if part * s.accumulation * world_size != s.batch or part % s.masks:
+        raise ValueError(
+            f"batch ({s.batch}) must be a multiple of accumulation ({s.accumulation}) "
+            f"times masks ({s.masks}) times the number of processes ({world_size})"
+        )
+    starts = [(i * world_size + rank) * part for i in range(s.accumulation)]
+    return [range(start, start + part) for start in starts]
 
 
-def mix(
-    first: NDArray[np.float32], second: NDArray[np.float32], decibels: float
-) -> NDArray[np.float32]:
-    """The sum, in power, of the first and the second at so many dB."""
-    factor = np.float32(10.0 ** (decibels / 10))
-    power = np.maximum(np.exp(second) - np.float32(LOG_EPS), 0)
-    return np.log(np.exp(first) + power * factor)
+def feed(
+    sampler: Sampler, parts: list[range], steps: Iterable[int], device: torch.device
+) -> Generator[list[Batch], None, None]:
+    """The batches of some steps on a device, one list of parts a step.
+
+    Where the bank is not on the device, a thread gathers the next step's crops in page-locked
+    memory while the device computes, and nobody waits for their copies.
+    """
+    if sampler.bank.device == device:
+        for step in steps:
+            yield [sampler.batch(step, part) for part in parts]
+        return
+    pin = device.type == "cuda"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for step in steps:
+            coming = pool.submit(lambda s: [sampler.batch(s, p, pin) for p in parts], step)
+            if waiting is not None:
+                yield [batch.to(device) for batch in waiting.result()]
+            waiting = coming
+        if waiting is not None:
+            yield [batch.to(device) for batch in waiting.result()]

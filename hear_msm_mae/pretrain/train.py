@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import itertools
 import logging
-import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,17 +17,24 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
 
-from ..checkpoints.native import Checkpoint, save_checkpoint, state_tensors
+from ..corpus.bank import Bank
 from ..files import replacing
 from ..mae import MaskedAutoencoder
-from . import state as states
-from .engine import denormals_flushed, launch, make_model, make_optimizer, set_attention
-from .sampling import Batch, CorpusLike, CropSampler, StepDataset, batches, split_order
+from . import snapshots
+from .hardware import (
+    compile_blocks,
+    denormals_flushed,
+    faster_precision,
+    launch,
+    place_bank,
+    set_attention,
+)
+from .objectives import LatentPredictor, make_model
+from .reporting import Reporter
+from .sampling import Sampler, feed, shares
 from .settings import Settings
-from .speed import faster_precision
-from .watch import Watcher
+from .step import Stepper
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +51,21 @@ class Outcome:
 
     step: int
     """Steps done."""
-    total_steps: int
-    """Length of the run."""
+    total_steps: int | None
+    """Length of the run; None where `minutes` decides."""
     signal: int | None = None
     """The signal that stopped it, None when the run is complete."""
 
     @property
     def finished(self) -> bool:
         """Whether the run is complete."""
-        return self.step >= self.total_steps
+        return self.signal is None
+
+    def __str__(self) -> str:
+        return f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
 
 
-def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None = None) -> Outcome:
+def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None) -> Outcome:
     """Train, or go on with the run in `settings.run_dir`.
 
     Args:
@@ -65,22 +77,25 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
         FileNotFoundError, FileExistsError, ValueError: refused before anything was written; the
             message names the setting.
         TrainingDiverged: the loss stayed NaN/Inf; the last checkpoint is intact.
+        OSError: a checkpoint cannot be written, or the GPU failed; the last one is intact.
     """
-    corpus = corpus if corpus is not None else _open_corpus(settings)
-    if corpus.n_mels != settings.n_mels:
+    if corpus is None:
+        # One process of a node compares the digests.
+        corpus = Bank.open(settings.corpus, verify=os.environ.get("LOCAL_RANK", "0") == "0")
+    if corpus.n_mels != settings.model.n_mels:
         raise ValueError(
-            f"n_mels is {settings.n_mels}, but the corpus was prepared with {corpus.n_mels} mel "
-            "bins; set n_mels or prepare it again"
+            f"n_mels is {settings.model.n_mels}, but the corpus was prepared with "
+            f"{corpus.n_mels} mel bins; set n_mels or prepare it again"
         )
-    config = settings.model_config(corpus.mean, corpus.std)
-    resumed = states.load_latest(settings.run_dir)
+    teacher = _digest(settings.teacher)
+    resumed = snapshots.load_latest(settings.run_dir)
     if settings.precision == "auto":
         of_run = resumed.settings.precision if resumed else faster_precision(settings.accelerator)
         settings = dataclasses.replace(settings, precision=of_run)
     if resumed is not None:
         if not resume:
             raise FileExistsError(f"run_dir {settings.run_dir} holds a run; choose another one")
-        states.check_same_run(resumed, settings, corpus.fingerprint)
+        snapshots.check_same_run(resumed, settings, corpus.fingerprint, teacher)
     elif settings.init_from is not None and settings.data_seed is None:
         log.warning(
             "this run draws its crops and masks by seed %d; if the run that made init_from did so "
@@ -88,74 +103,50 @@ def pretrain(settings: Settings, resume: bool = True, corpus: CorpusLike | None 
             settings.seed,
         )
     fabric = launch(settings)
-    dataset = StepDataset(CropSampler(corpus, settings), fabric.global_rank, fabric.world_size)
+    if settings.minutes is not None and fabric.world_size > 1:
+        raise ValueError(
+            f"minutes={settings.minutes} with {fabric.world_size} processes, whose clocks differ; "
+            "give steps, samples or epochs, or set devices=1"
+        )
+    parts = shares(settings, fabric.global_rank, fabric.world_size)
+    config = settings.model_config(corpus.mean, corpus.std)
     model = make_model(config, settings, resumed.model if resumed else None)
+    bank = place_bank(corpus, settings.bank, fabric.device)
+    sampler = Sampler(bank, settings)
     first = fabric.global_rank == 0
-    alone = states.locked(settings.run_dir) if first else contextlib.nullcontext()
-    with alone, denormals_flushed():
-        run = _Run(settings, corpus, fabric, model, resumed)
-        outcome = run.train(dataset)
+    alone = snapshots.locked(settings.run_dir) if first else contextlib.nullcontext()
+    with alone, denormals_flushed(), snapshots.device_failures_named(settings.run_dir):
+        outcome = _Run(settings, sampler, fabric, model, resumed, teacher).train(parts)
     if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
     return outcome
 
 
-def export(
-    run_dir: str | Path,
-    out_path: str | Path,
-    encoder_only: bool = False,
-    half: bool = False,
-    layer: int | None = None,
-    embedding_scale: float = 1.0,
-) -> Path:
-    """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
-
-    Args:
-        run_dir: folder of the run.
-        out_path: file to write, `.safetensors`.
-        encoder_only: leave out the decoder (reconstructions need it, embeddings do not).
-        half: store float16.
-        layer: block that `load_model` reads by default, see `ModelConfig.layer`.
-        embedding_scale: factor of the embeddings, see `ModelConfig.embedding_scale`.
-
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-        ValueError: no checkpoint can be read, a wrong suffix, no such block, or no such factor.
-    """
-    out_path = Path(out_path)
-    if out_path.suffix != ".safetensors":
-        raise ValueError(f"out_path must end in .safetensors, got {str(out_path)!r}")
-    run = states.load_latest(run_dir)
-    if run is None:
-        raise FileNotFoundError(f"no checkpoints of a run in {run_dir}")
-    config = run.settings.model_config(*run.norm)
-    model = MaskedAutoencoder(config)
-    model.load_state_dict(run.model)
-    tensors = state_tensors(model.encoder, None if encoder_only else model.decoder)
-    config = dataclasses.replace(config, layer=layer, embedding_scale=embedding_scale)
-    save_checkpoint(out_path, Checkpoint(config, tensors), half=half)
-    return out_path
-
-
 class _Run:
-    """One process of a run: the model in its engine, the position, and the loop."""
+    """One process of a run: the model on its device, the position, and the loop."""
 
     def __init__(
         self,
         settings: Settings,
-        corpus: CorpusLike,
+        sampler: Sampler,
         fabric: Fabric,
         model: MaskedAutoencoder,
-        resumed: states.TrainingState | None,
+        resumed: snapshots.Snapshot | None,
+        teacher: str,
     ) -> None:
-        self.settings, self.corpus, self.fabric, self.model = settings, corpus, fabric, model
-        self.total = settings.total_steps(corpus.hours)
-        self.progress = states.Progress()
-        optimizer = make_optimizer(model, settings, fabric.device)
-        set_attention(model, fused=fabric.device.type != "cpu" or settings.precision == "fp32")
-        if settings.compile:
-            model.compile()
-        self.engine, self.optimizer = fabric.setup(model, optimizer)
+        self.settings, self.sampler, self.fabric, self.model = settings, sampler, fabric, model
+        self.teacher = teacher
+        self.total = settings.total_steps(sampler.bank.hours)
+        self.progress = resumed.progress if resumed else snapshots.Progress()
+        cuda = fabric.device.type == "cuda"
+        fused = fabric.device.type != "cpu" or settings.precision == "fp32"
+        networks = [model, model.teacher] if isinstance(model, LatentPredictor) else [model]
+        for network in networks:
+            set_attention(network, fused)
+            if settings.compile or (settings.compile is None and cuda):
+                compile_blocks(network)
+        counts = (self.progress.skipped, self.progress.bad_in_a_row)
+        self.step = Stepper(settings, fabric, model, sampler, *counts)
         # Also those that found none take part, or they would wait for each other for ever.
         found = _gather(fabric, (resumed.progress.step if resumed else None, settings.precision))
         if len(set(found)) > 1:
@@ -165,108 +156,102 @@ class _Run:
                 "equal hardware"
             )
         if resumed is not None:
-            self.optimizer.load_state_dict(resumed.optimizer)
-            self.progress = resumed.progress
-            if fabric.global_rank < len(resumed.rng):
-                states.set_rng_state(resumed.rng[fabric.global_rank])
+            self.step.load_state(resumed.optimizer)
+        # Processes agree on checkpoints and signals; on GPUs they would wait for each other.
+        self.agree_steps = settings.log_steps if cuda and fabric.world_size > 1 else 1
         self.stop_signal: int | None = None
         self.started = time.monotonic() - self.progress.seconds
 
-    def train(self, dataset: StepDataset) -> Outcome:
+    @property
+    def done(self) -> bool:
+        """Whether the run has its whole length."""
+        if self.settings.minutes is not None:
+            return self.progress.seconds >= 60 * self.settings.minutes
+        return self.progress.step >= (self.total or 0)
+
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        s = self.settings
+        if s.minutes is not None:
+            return s.lr_at(self.progress.seconds / 60, s.minutes, step=0.0)
+        return s.lr_at(self.progress.step, self.total or 1)
+
+    def train(self, parts: list[range]) -> Outcome:
         """Steps until the end of the run, or a signal."""
         s, progress = self.settings, self.progress
-        first = progress.step
-        pin = self.fabric.device.type == "cuda"
-        data = batches(dataset, first, self.total, pin) if first < self.total else iter(())
+        steps = itertools.count(progress.step)
         last_checkpoint = time.monotonic()
-        stop = False
-        watcher = Watcher(s, self.corpus, self.fabric, self.model, first, self.total)
-        if first < self.total and self.fabric.global_rank == 0:
+        stop, finished_before = False, self.done
+        reporter = Reporter(s, self.sampler, self.fabric, self.model, progress, self.total)
+        if not finished_before and self.fabric.global_rank == 0:
             _save_settings(s)
-        with watcher, self._signals():
-            while progress.step < self.total and not stop:
-                with watcher.waiting():
-                    parts = next(data)
+        with (
+            reporter,
+            self._signals(),
+            contextlib.closing(feed(self.sampler, parts, steps, self.fabric.device)) as batches,
+        ):
+            while not self.done and not stop:
+                with reporter.waiting():
+                    batch = next(batches)
+                lr = self.lr()
+                self.step(batch, lr)
+                progress.step += 1
+                progress.seconds = time.monotonic() - self.started
                 minutes = (time.monotonic() - last_checkpoint) / 60
-                due = 0 < s.checkpoint_minutes < minutes
-                loss, norm, due, stop = self._step(parts, due)
-                watcher.step(progress, loss, norm, s.lr_at(progress.step - 1, self.total))
-                self._check_diverged()
+                due, stop = self._agree(0 < s.checkpoint_minutes < minutes)
                 due |= s.checkpoint_steps > 0 and progress.step % s.checkpoint_steps == 0
-                if due or stop or progress.step == self.total:
+                due |= stop or self.done
+                if due or progress.step % s.log_steps == 0:
+                    self._look(reporter, lr)
+                reporter.advance()
+                if due:
                     self._checkpoint()
                     last_checkpoint = time.monotonic()
                     if not stop:
-                        watcher.checkpoint(progress.step)
+                        reporter.checkpoint(progress.step)
         # The signal may have reached another process.
         number = (self.stop_signal or int(signal.SIGTERM)) if stop else None
         return Outcome(progress.step, self.total, number)
 
-    def _step(self, parts: list[Batch], due: bool) -> tuple[float, float, bool, bool]:
-        """One optimiser step: loss over the global batch, gradient norm, and what was agreed on.
-
-        Every process contributes its loss, whether it holds a checkpoint due and whether it got a
-        signal; all continue with the same answers.
-        """
-        s, progress = self.settings, self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.lr_at(progress.step, self.total)
-        losses = [self._backward(part, i == len(parts) - 1) for i, part in enumerate(parts)]
-        mine = [
-            float(torch.stack(losses).mean()),
-            float(due and self.fabric.global_rank == 0),  # the first process keeps the time
-            float(self.stop_signal is not None),
-        ]
-        agreed = torch.tensor(mine, device=self.fabric.device)
-        agreed = self.fabric.all_reduce(agreed, reduce_op="sum").cpu()
-        loss = float(agreed[0]) / self.fabric.world_size
-        # Gradients are already averaged over the processes, so all find the same norm.
-        limit = s.clip_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.optimizer.step()
-            progress.bad_in_a_row = 0
-        else:
-            progress.skipped += 1
-            progress.bad_in_a_row += 1
-        self.optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        progress.seconds = time.monotonic() - self.started
-        return loss, norm, bool(agreed[1] > 0), bool(agreed[2] > 0)
-
-    def _backward(self, part: Batch, last: bool) -> Tensor:
-        """Gradients of one part of the batch; exchanged between processes at the last part."""
-        device = self.fabric.device
-        spectrogram = part.spectrogram.to(device, non_blocking=True)
-        order = part.order.to(device, non_blocking=True)
-        with self.fabric.no_backward_sync(self.engine, enabled=not last):
-            loss: Tensor = self.engine(spectrogram, split_order(order, self.settings.mask_ratio))
-            self.fabric.backward(loss / self.settings.accumulation)
-        return loss.detach()
-
-    def _check_diverged(self) -> None:
-        if self.progress.bad_in_a_row >= self.settings.max_bad_steps:
-            kept = states.checkpoints(self.settings.run_dir)
+    def _look(self, reporter: Reporter, lr: float) -> None:
+        """Ask the device for the counters of the steps so far, and report them."""
+        progress = self.progress
+        report = self.step.report()
+        reporter.look(progress, report, lr)
+        progress.skipped, progress.bad_in_a_row = report.skipped, report.bad_in_a_row
+        if report.worst >= self.settings.max_bad_steps:
+            kept = snapshots.checkpoints(self.settings.run_dir)
             raise TrainingDiverged(
-                f"loss or gradient was NaN/Inf in {self.progress.bad_in_a_row} steps in a row, up "
-                f"to step {self.progress.step}; the newest checkpoint is "
-                f"{kept[0] if kept else '(none yet)'}. Lower base_lr, set clip_norm, or check the "
-                "corpus"
+                f"loss or gradient was NaN/Inf in {report.worst} steps in a row, seen at step "
+                f"{progress.step}; the newest checkpoint is {kept[0] if kept else '(none yet)'}. "
+                "Lower base_lr, set clip_norm, or check the corpus"
             )
+
+    def _agree(self, due: bool) -> tuple[bool, bool]:
+        """Whether a checkpoint is due, by the first process, and whether any one got a signal."""
+        stop = self.stop_signal is not None
+        if self.fabric.world_size == 1:
+            return due, stop
+        if self.progress.step % self.agree_steps and self.progress.step != self.total:
+            return False, False
+        mine = [float(due and self.fabric.global_rank == 0), float(stop)]
+        flags = torch.tensor(mine, device=self.fabric.device)
+        agreed = self.fabric.all_reduce(flags, reduce_op="sum").tolist()
+        return agreed[0] > 0, agreed[1] > 0
 
     def _checkpoint(self) -> None:
-        rng = _gather(self.fabric, states.rng_state())
         if self.fabric.global_rank == 0:
-            state = states.TrainingState(
-                states.on_cpu(self.model.state_dict()),
-                states.on_cpu(self.optimizer.state_dict()),
+            bank = self.sampler.bank
+            snapshot = snapshots.Snapshot(
+                self.model.state_dict(),
+                self.step.optimizer.state_dict(),
                 self.progress,
-                rng,
                 self.settings,
-                (self.corpus.mean, self.corpus.std),
-                self.corpus.fingerprint,
+                (bank.mean, bank.std),
+                bank.fingerprint,
+                self.teacher,
             )
-            states.save(self.settings.run_dir, state, self.settings.keep_last)
+            snapshots.save(self.settings.run_dir, snapshot, self.settings.keep_last)
         self.fabric.barrier()
 
     @contextlib.contextmanager
@@ -293,10 +278,8 @@ class _Run:
                 signal.signal(number, handler)
 
 
-def _open_corpus(settings: Settings) -> CorpusLike:
-    from ..corpus.corpus import Corpus
-
-    return Corpus.open(settings.corpus)
+def _digest(teacher: str | None) -> str:
+    return hashlib.sha256(Path(teacher).read_bytes()).hexdigest() if teacher else ""
 
 
 def _save_settings(settings: Settings) -> None:

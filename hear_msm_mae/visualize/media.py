@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
-from .plots import INSTALL
+from ..plots import INSTALL
 
 # Chosen by ear and size: 10 s take about 36 kB of sound, 20 kB per picture.
 MP3_COMPRESSION = 0.8  # libsndfile's scale from 0 to 1; about 30 kbit/s at 16 kHz

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .plots import INSTALL
+from ..plots import INSTALL
 
 LAYOUTS = ("auto", "tsne", "pca")
 FEW_CLIPS = 12  # below, t-SNE has nothing to work with

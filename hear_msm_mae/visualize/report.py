@@ -18,11 +18,11 @@ from ..config import MS_PER_FRAME, SAMPLE_RATE, num_frames
 from ..files import printable, replacing
 from ..mae import MaskedAutoencoder
 from ..model import HearModel
+from ..plots import HERTZ, mel_positions
 from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
 from .media import narrow, picture_uri, sound_uri
 from .neighbours import LAYOUTS, directions, layout_name, nearest, place
 from .page import render
-from .plots import HERTZ, mel_positions
 
 NEIGHBOURS = 6
 MOST_FOLDERS = 24  # that can be told apart by colour and shape

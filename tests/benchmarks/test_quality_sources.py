@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from debs import make_deb, needs_dpkg
 from quality_sources import tone
-from test_corpus import make_deb, needs_dpkg
 
 from benchmarks.evaluation import sources, synthesis
 from benchmarks.evaluation.synthesis import VOICES, Note

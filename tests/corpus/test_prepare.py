@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import soundfile
 import torch
 
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.corpus import writer as writing
-from hear_msm_mae.corpus.corpus import Corpus
+from hear_msm_mae.corpus import index
+from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.corpus.extract import stretches
 from hear_msm_mae.corpus.prepare import prepare
 from hear_msm_mae.log_mel import LogMel
@@ -49,9 +48,15 @@ def run(source, dest, **options):
     return prepare([source], dest, **{"workers": 0, "progress": False, **options})
 
 
-def rows(dest, name="manifest.csv"):
-    with open(dest / name, newline="") as file:
+def rows(dest, name="manifest-*.csv"):
+    [path] = dest.glob(name)
+    with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def crop(bank, clip, start, length):
+    """(f, t) float16."""
+    return bank.crops(torch.tensor([clip]), torch.tensor([start]), length)[0].T.numpy()
 
 
 def reasons(dest):
@@ -69,15 +74,15 @@ def content(dest):
 def test_frames_are_those_of_the_front_end(source, tmp_path):
     """Independent path: the whole file at once, in float32, through LogMel."""
     run(source, tmp_path / "corpus")
-    corpus = Corpus.open(tmp_path / "corpus")
+    corpus = Bank.open(tmp_path / "corpus")
     assert len(corpus) == 4
     for clip, row in enumerate(rows(tmp_path / "corpus")):
         waveform = torch.from_numpy(read_audio(source / row["path"]))[None]
         expected = LogMel().log_mel(waveform)[0].numpy()
-        frames = corpus.read(clip, 0, int(row["frames"]))
+        frames = crop(corpus, clip, 0, int(row["frames"]))
         assert frames.dtype == np.float16
         np.testing.assert_allclose(frames, expected, rtol=2**-10, atol=2e-3)
-        np.testing.assert_array_equal(corpus.read(clip, 7, 20), frames[:, 7:27])
+        np.testing.assert_array_equal(crop(corpus, clip, 7, 20), frames[:, 7:27])
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("music_*")), ids=lambda p: p.name)
@@ -89,11 +94,11 @@ def test_blocks_leave_no_seam(path, tmp_path, monkeypatch):
     (tmp_path / "source").mkdir()
     shutil.copy(path, tmp_path / "source")
     run(tmp_path / "source", tmp_path / "corpus", silence_dbfs=float("-inf"))
-    corpus = Corpus.open(tmp_path / "corpus")
+    corpus = Bank.open(tmp_path / "corpus")
     expected = LogMel().log_mel(torch.from_numpy(read_audio(path))[None])[0].numpy()
-    assert corpus.clip_frames.tolist() == [expected.shape[1]]
+    assert corpus.lengths.tolist() == [expected.shape[1]]
     np.testing.assert_allclose(
-        corpus.read(0, 0, expected.shape[1]), expected, rtol=2**-10, atol=2e-3
+        crop(corpus, 0, 0, expected.shape[1]), expected, rtol=2**-10, atol=2e-3
     )
 
 
@@ -108,10 +113,9 @@ def test_manifest_and_statistics(source, tmp_path):
         assert row["licence"] == "CC0-1.0"
         assert row["root"] == "source"
     assert [listed[p]["source"] for p in seconds] == ["birds", "birds", "speech", "source"]
-    shards = [np.load(p) for p in sorted((tmp_path / "corpus").glob("frames-*.npy"))]
-    values = np.concatenate(shards).astype(np.float64)
-    assert values.shape == (sum(int(row["frames"]) for row in listed.values()), 80)
-    corpus = Corpus.open(tmp_path / "corpus")
+    values = np.fromfile(tmp_path / "corpus" / "frames.f16", np.float16).astype(np.float64)
+    values = values.reshape(sum(int(row["frames"]) for row in listed.values()), 80)
+    corpus = Bank.open(tmp_path / "corpus")
     for holder in (report, corpus):
         assert holder.mean == pytest.approx(values.mean(), rel=1e-9)
         assert holder.std == pytest.approx(values.std(), rel=1e-9)
@@ -128,25 +132,31 @@ def test_workers_change_nothing(source, tmp_path):
     assert content(tmp_path / "here") == content(tmp_path / "there")
 
 
-def test_shards_are_split_and_read_in_other_processes(source, tmp_path, monkeypatch):
-    run(source, tmp_path / "one")
-    monkeypatch.setattr(writing, "SHARD_FRAMES", 60)
-    run(source, tmp_path / "many")
-    one, many = Corpus.open(tmp_path / "one"), Corpus.open(tmp_path / "many")
-    assert len(list((tmp_path / "many").glob("frames-*.npy"))) > 2
-    assert one.fingerprint == many.fingerprint
-    many = pickle.loads(pickle.dumps(many))
-    for clip, frames in enumerate(one.clip_frames):
-        np.testing.assert_array_equal(one.read(clip, 0, frames), many.read(clip, 0, frames))
-
-
-@pytest.mark.parametrize(
-    ("clip", "start", "length"), [(4, 0, 1), (-1, 0, 1), (0, -1, 5), (0, 0, 10_000)]
-)
-def test_crops_outside_a_clip_are_refused(source, tmp_path, clip, start, length):
+def test_frames_are_read_on_any_device(source, tmp_path, device):
     run(source, tmp_path / "corpus")
-    with pytest.raises(IndexError, match=f"clip {clip}"):
-        Corpus.open(tmp_path / "corpus").read(clip, start, length)
+    bank = Bank.open(tmp_path / "corpus")
+    moved = bank.to(device)
+    clips, first = torch.tensor([3, 0, 3]), torch.tensor([2, 50, 0])
+    crops = moved.crops(clips.to(device), first.to(device), 40)
+    assert torch.equal(crops.cpu(), bank.crops(clips, first, 40))
+    assert (len(moved), moved.n_mels, moved.device.type) == (4, 80, device.type)
+
+
+def test_log_mel_of_another_device_is_the_same(source, tmp_path, device):
+    run(source, tmp_path / "cpu")
+    run(source, tmp_path / "device", device=str(device))
+    one, two = (Bank.open(tmp_path / name).frames.float() for name in ("cpu", "device"))
+    torch.testing.assert_close(one, two, rtol=2**-10, atol=2e-3)
+
+
+def test_frames_outside_a_clip_are_silence(source, tmp_path):
+    run(source, tmp_path / "corpus")
+    bank = Bank.open(tmp_path / "corpus")
+    for clip, length in enumerate(bank.lengths.tolist()):
+        found = crop(bank, clip, -5, length + 9)
+        assert (found[:, :5] == np.float16(np.log(2**-23))).all()
+        assert (found[:, -4:] == np.float16(np.log(2**-23))).all()
+        np.testing.assert_array_equal(found[:, 5:-4], crop(bank, clip, 0, length))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -178,6 +188,20 @@ def test_report_of_what_is_left_out(source, tmp_path):
     assert "of source/d.wav" in reasons(tmp_path / "corpus")["speech/copy.wav"]
     assert report.skipped == {"unreadable": 3, "silent": 3, "short": 1, "duplicate": 1}
     assert report.prepared == 4
+
+
+def test_a_disk_that_fails_to_read_costs_one_file(source, tmp_path, monkeypatch):
+    from hear_msm_mae.corpus import extract
+
+    def failing(path, seconds):
+        if path.endswith("c.ogg"):
+            raise OSError(5, "Input/output error")
+        yield from stream(path, seconds)
+
+    stream = extract.stream_audio
+    monkeypatch.setattr(extract, "stream_audio", failing)
+    assert run(source, tmp_path / "corpus").skipped == {"unreadable": 1}
+    assert reasons(tmp_path / "corpus") == {"speech/c.ogg": "unreadable: Input/output error"}
 
 
 def test_long_silence_is_cut_out_and_short_pauses_stay(tmp_path):
@@ -224,7 +248,7 @@ def test_new_changed_and_repaired_files(source, tmp_path):
     dest = tmp_path / "corpus"
     (source / "broken.wav").write_bytes(b"x")
     run(source, dest)
-    first = Corpus.open(dest)
+    first = Bank.open(dest)
     write(source / "speech" / "new.wav", noise(1.0, seed=7))
     write(source / "d.wav", noise(2.0, seed=8))
     write(source / "broken.wav", noise(0.7, seed=9))
@@ -242,11 +266,11 @@ def test_new_changed_and_repaired_files(source, tmp_path):
         "broken.wav": 71,
     }
     assert reasons(dest) == {}
-    second = Corpus.open(dest)
+    second = Bank.open(dest)
     assert second.fingerprint != first.fingerprint
     clip = [row["path"] for row in rows(dest)].index("d.wav")
     expected = LogMel().log_mel(torch.from_numpy(read_audio(source / "d.wav"))[None])[0].numpy()
-    np.testing.assert_allclose(second.read(clip, 0, 201), expected, rtol=2**-10, atol=2e-3)
+    np.testing.assert_allclose(crop(second, clip, 0, 201), expected, rtol=2**-10, atol=2e-3)
 
 
 def test_second_source_is_added_under_names_of_its_own(source, tmp_path):
@@ -254,10 +278,10 @@ def test_second_source_is_added_under_names_of_its_own(source, tmp_path):
     write(other / "birds" / "e.wav", noise(1.0, seed=20))
     run(source, tmp_path / "corpus", licence="A")
     prepare([other], tmp_path / "corpus", workers=0, licence="B", progress=False)
-    added = rows(tmp_path / "corpus")[-1]
+    *others, added = rows(tmp_path / "corpus")
     assert (added["root"], added["path"], added["licence"]) == ("source-2", "birds/e.wav", "B")
     assert added["source"] == "source-2/birds"  # not weighted with the other birds
-    assert [row["licence"] for row in rows(tmp_path / "corpus")[:-1]] == ["A"] * 4
+    assert [row["licence"] for row in others] == ["A"] * 4
 
 
 # ---------------------------------------------------------------------------------------------
@@ -282,6 +306,8 @@ def test_bad_sources_are_refused(source, tmp_path):
             run(source, inside)
     with pytest.raises(ValueError, match="n_mels and workers must be positive"):
         run(source, dest, n_mels=0)
+    with pytest.raises(ValueError, match="device 'cuda:99' is not usable here"):
+        run(source, dest, device="cuda:99")
     assert not dest.exists()
 
 
@@ -298,7 +324,7 @@ def test_nothing_usable_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"none of 1 files could be used; see .*skipped\.csv"):
         run(tmp_path / "source", tmp_path / "corpus")
     with pytest.raises(ValueError, match="holds no clips"):
-        Corpus.open(tmp_path / "corpus")
+        Bank.open(tmp_path / "corpus")
 
 
 def test_other_settings_of_the_front_end_are_refused(source, tmp_path):
@@ -313,7 +339,7 @@ def test_other_settings_of_the_front_end_are_refused(source, tmp_path):
     summary = json.loads((dest / "corpus.json").read_text())
     summary["front_end"]["f_min"] = 20.0
     (dest / "corpus.json").write_text(json.dumps(summary))
-    for action in (lambda: Corpus.open(dest), lambda: run(source, dest, n_mels=64)):
+    for action in (lambda: Bank.open(dest), lambda: run(source, dest, n_mels=64)):
         with pytest.raises(ValueError, match=r"made with f_min = 20\.0, not 50\.0"):
             action()
 
@@ -321,31 +347,91 @@ def test_other_settings_of_the_front_end_are_refused(source, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: os.truncate(d / "frames-00000.npy", 5000), r"frames-00000\.npy is missing or"),
-        (lambda d: (d / "frames-00000.npy").unlink(), r"frames-00000\.npy is missing or damaged"),
-        (lambda d: (d / "manifest.csv").write_text("a,b\n1,2\n"), r"manifest\.csv is missing or"),
-        (lambda d: (d / "manifest.csv").unlink(), r"manifest\.csv is missing or damaged"),
+        (lambda d: os.truncate(d / "frames.f16", 5000), r"frames\.f16 is missing or damaged"),
+        (lambda d: (d / "frames.f16").unlink(), r"frames\.f16 is missing or damaged"),
+        (lambda d: flip(d / "frames.f16", 30_000), r"frames\.f16 is missing or damaged"),
+        (lambda d: flip(next(d.glob("m*.csv")), 300), r"manifest-\w+\.csv is missing or damaged"),
+        (lambda d: next(d.glob("m*.csv")).unlink(), r"manifest-\w+\.csv is missing or damaged"),
         (lambda d: (d / "corpus.json").write_text("{"), r"corpus\.json is damaged"),
         (lambda d: (d / "corpus.json").write_text('{"format": "x"}'), "format 'x'"),
+        (
+            lambda d: (d / "corpus.json").write_text(
+                '{"format":"hear_msm_mae corpus","version":1}'
+            ),
+            "version 1, this release reads .* version 2; run `hear-msm-mae prepare` again",
+        ),
     ],
 )
 def test_damaged_corpus_is_refused(source, tmp_path, damage, message):
     run(source, tmp_path / "corpus")
     damage(tmp_path / "corpus")
     with pytest.raises(ValueError, match=message):
-        Corpus.open(tmp_path / "corpus")
+        Bank.open(tmp_path / "corpus")
 
 
-def test_manifest_that_lost_rows_is_refused(source, tmp_path):
-    run(source, tmp_path / "corpus")
-    path = tmp_path / "corpus" / "manifest.csv"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="lists 3 clips of 4"):
-        Corpus.open(tmp_path / "corpus")
+def flip(path, position):
+    """Change one bit."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: flip(path, 25_000),
+        lambda path: os.truncate(path, 25_000),
+        lambda path: path.unlink(),
+    ],
+    ids=["flipped", "truncated", "deleted"],
+)
+def test_damaged_frames_are_repaired_by_the_next_run(source, tmp_path, monkeypatch, damage):
+    """The same corpus, so that runs on it go on; only files in a damaged shard are read again."""
+    monkeypatch.setattr(index, "SHARD_FRAMES", 60)  # 380 frames in 7 shards
+    dest = tmp_path / "corpus"
+    run(source, dest, licence="A")
+    before, clips = content(dest), len(rows(dest))
+    damage(dest / "frames.f16")
+    with pytest.raises(ValueError, match="prepare` again to repair"):
+        Bank.open(dest)
+    report = run(source, dest)
+    assert 0 < report.prepared <= clips
+    assert content(dest) == before
+
+
+def test_damaged_frames_whose_file_is_gone_are_reported(source, tmp_path, caplog):
+    dest = tmp_path / "corpus"
+    run(source, dest)
+    (source / "d.wav").unlink()
+    flip(dest / "frames.f16", 1000)
+    run(source, dest)
+    assert "1 files had damaged frames and are not below" in caplog.text
+    assert "source/d.wav" in caplog.text
+    assert [row["path"] for row in rows(dest)] == [
+        "birds/a.wav",
+        "birds/deep/b.flac",
+        "speech/c.ogg",
+    ]
+    assert len(Bank.open(dest)) == 3
+
+
+def test_clips_do_not_depend_on_where_their_frames_lie(source, tmp_path):
+    """A corpus that grew in another order is the same one for training."""
+    run(source, tmp_path / "whole")
+    (tmp_path / "later").mkdir()
+    os.rename(source / "birds", tmp_path / "later" / "birds")
+    run(source, tmp_path / "grown")
+    os.rename(tmp_path / "later" / "birds", source / "birds")
+    run(source, tmp_path / "grown")
+    whole, grown = Bank.open(tmp_path / "whole"), Bank.open(tmp_path / "grown")
+    assert whole.fingerprint == grown.fingerprint
+    assert not torch.equal(whole.starts, grown.starts)
+    for clip, length in enumerate(whole.lengths.tolist()):
+        np.testing.assert_array_equal(crop(whole, clip, 0, length), crop(grown, clip, 0, length))
 
 
 def test_missing_corpus(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"does not exist; make one with .*prepare"):
-        Corpus.open(tmp_path / "none")
+        Bank.open(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="holds no corpus"):
-        Corpus.open(tmp_path)
+        Bank.open(tmp_path)

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from hear_msm_mae.corpus.corpus import Corpus
-from hear_msm_mae.corpus.manifest import read_manifest
+from hear_msm_mae.corpus.bank import Bank
+from hear_msm_mae.corpus.index import read_summary
 from hear_msm_mae.corpus.prepare import prepare
 
 FILES = 60
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
 }
 # The command, with the index written after every file and a largest size of each file in bytes.
 PROGRAM = """
@@ -77,7 +78,7 @@ def start(program, source, dest, limit=0, delay=0.0):
 
 def listed(dest):
     """Clips in the index, 0 before there is one; it must be readable at any moment."""
-    return len(read_manifest(dest)) if (dest / "manifest.csv").exists() else 0
+    return read_summary(dest)["clips"] if (dest / "corpus.json").exists() else 0
 
 
 def wait_for(process, dest, clips):
@@ -90,12 +91,13 @@ def wait_for(process, dest, clips):
 
 def check_valid(dest, whole):
     """What is there is a beginning of the whole corpus, and only that is left out."""
-    part, full = Corpus.open(dest), Corpus.open(whole)
-    assert 0 < len(part) < len(full)
-    for clip, frames in enumerate(part.clip_frames):
-        assert frames == full.clip_frames[clip]
-        np.testing.assert_array_equal(part.read(clip, 0, frames), full.read(clip, 0, frames))
-    return len(part)
+    part, full = Bank.open(dest), Bank.open(whole)
+    count = len(part)
+    assert 0 < count < len(full)
+    assert torch.equal(part.lengths, full.lengths[:count])
+    frames = int(part.lengths.sum())
+    assert torch.equal(part.frames[:frames], full.frames[:frames])
+    return count
 
 
 def check_completed(source, dest, whole, had):
@@ -103,9 +105,9 @@ def check_completed(source, dest, whole, had):
     report = prepare([source], dest, workers=0, progress=False)
     assert report.unchanged == had
     assert report.prepared == FILES - had
-    for name in ("manifest.csv", "skipped.csv", "corpus.json", "frames-00000.npy"):
-        assert (dest / name).read_bytes() == (whole / name).read_bytes(), name
-    assert not [p for p in dest.iterdir() if p.name.startswith(".") and p.name != ".prepare.lock"]
+    assert sorted(p.name for p in dest.iterdir()) == sorted(p.name for p in whole.iterdir())
+    for path in whole.iterdir():
+        assert (dest / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.slow
@@ -152,7 +154,7 @@ def test_ctrl_c_leaves_a_corpus_that_the_next_completes(program, source, whole, 
 def test_full_disk_leaves_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
     """A file may not grow beyond a third of the shard (RLIMIT_FSIZE)."""
     dest = tmp_path / "corpus"
-    limit = (whole / "frames-00000.npy").stat().st_size // 3
+    limit = (whole / "frames.f16").stat().st_size // 3
     process = start(program, source, dest, limit)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from reference import signals, state_dict
 
-from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
+from hear_msm_mae import (
+    embed_files,
+    get_scene_embeddings,
+    get_timestamp_embeddings,
+    load_model,
+)
 from hear_msm_mae.model import HearModel
 
 GOLDEN = Path(__file__).parents[1] / "golden_m2d"
@@ -63,3 +69,15 @@ def test_default_mode_keeps_its_guarantees(golden):
     assert times[0, :3].tolist() == [35, 75, 115]
     alone, _ = get_timestamp_embeddings(waveforms[1:2], model)
     torch.testing.assert_close(frames[1:2], alone, rtol=0, atol=1e-5)
+
+
+def test_files_are_resampled_to_the_rate_of_the_weights(golden, tmp_path):
+    _, _, rate, path = golden
+    model = load_model(path)
+    waveform = signals(3 * rate, rate)[1].numpy()
+    soundfile.write(tmp_path / "a.wav", waveform, rate, subtype="FLOAT")
+    (record,) = embed_files(tmp_path / "a.wav", model, timestamps=True)
+    expected, times = get_timestamp_embeddings(waveform[None], model)
+    assert record.end == 3
+    np.testing.assert_allclose(record.timestamps_ms, times[0])
+    np.testing.assert_allclose(record.embedding, expected[0], atol=1e-5)

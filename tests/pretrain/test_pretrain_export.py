@@ -1,6 +1,8 @@
 """From runs to weights and back: export, init_from; all in this process."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from toy_runs import newest
 
 import hear_msm_mae
 from hear_msm_mae.checkpoints.native import load_checkpoint
-from hear_msm_mae.pretrain.train import export, pretrain
+from hear_msm_mae.pretrain.export import export
+from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning"),
@@ -29,6 +32,18 @@ def test_export_is_what_load_model_takes(finished, tmp_path):
     small = export(finished, tmp_path / "small.safetensors", encoder_only=True, half=True)
     assert not load_checkpoint(small).has_decoder
     assert os.path.getsize(small) < 0.6 * os.path.getsize(path)
+
+
+def test_export_gives_the_same_bytes_every_time(finished, tmp_path):
+    """In processes of their own: the order of a hash table differs from one to the next."""
+    code = "import sys; from hear_msm_mae.pretrain.export import export; export(*sys.argv[1:])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    paths = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for path in paths:
+        command = [sys.executable, "-c", code, str(finished), str(path)]
+        subprocess.run(command, check=True, env=environment)
+    written = {path.read_bytes() for path in (*paths, export(finished, tmp_path / "x.safetensors"))}
+    assert len(written) == 1
 
 
 def test_exported_layer_is_the_default_of_load_model(finished, tmp_path):

@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from toy_runs import identical, newest, scalars
 
-from hear_msm_mae.pretrain import state as states
+from hear_msm_mae.corpus.prepare import prepare
+from hear_msm_mae.pretrain import snapshots
 
 PROGRAM = str(Path(__file__).parents[1] / "toy_corpus.py")
 PYTHON = [sys.executable]
@@ -22,7 +25,7 @@ FABRIC = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator",
 FABRIC += ["--strategy", "ddp", "--devices", "2"]
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
     "GLOO_SOCKET_IFNAME": "lo",
 }
 
@@ -59,7 +62,7 @@ def run(launcher, run_dir, **changes):
 def wait_for_step(run_dir, step, process):
     """Until a checkpoint of at least that step exists."""
     deadline = time.monotonic() + 240
-    while not any(int(p.stem[5:]) >= step for p in states.checkpoints(run_dir)):
+    while not any(int(p.stem[5:]) >= step for p in snapshots.checkpoints(run_dir)):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -94,10 +97,23 @@ def test_two_processes_follow_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_torchrun_starts_the_command(tmp_path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal(64000)
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "noise.wav", wave, 16000)
+    prepare([tmp_path / "audio"], tmp_path / "corpus", workers=0, progress=False)
+    command = [*TORCHRUN, "-m", "hear_msm_mae", "pretrain", "tiny-smoke", "steps=2", "batch=4"]
+    command += [f"corpus={tmp_path / 'corpus'}", f"run_dir={tmp_path / 'run'}", "depth=1"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "step 2 of 2" in done.stdout
+    assert newest(tmp_path / "run").progress.step == 2
+
+
+@pytest.mark.slow
 def test_fabric_run_launches_as_torchrun_does(tmp_path):
     run(TORCHRUN, tmp_path / "torchrun", steps=5)
     run(FABRIC, tmp_path / "fabric", steps=5)
-    assert len(newest(tmp_path / "fabric").rng) == 2  # processes
     assert identical(newest(tmp_path / "fabric"), newest(tmp_path / "torchrun"))
 
 
@@ -145,10 +161,18 @@ def test_one_process_goes_on_with_the_run_of_two(tmp_path):
     settings = {"steps": 40, "log_steps": 1, "checkpoint_steps": 20, "base_lr": 0.001}
     run(PYTHON, tmp_path / "one", **settings)
     run(TORCHRUN, tmp_path / "two", **settings)
-    states.checkpoints(tmp_path / "two")[0].unlink()
+    snapshots.checkpoints(tmp_path / "two")[0].unlink()
     run(PYTHON, tmp_path / "two", **settings)
     one, two = scalars(tmp_path / "one")["loss"], scalars(tmp_path / "two")["loss"]
     assert two[40] == pytest.approx(one[40], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_several_processes_have_no_common_clock(tmp_path):
+    status, output = finish(start(TORCHRUN, tmp_path / "run", minutes=1, steps="null"))
+    assert status != 0
+    assert "minutes=1.0 with 2 processes" in output
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

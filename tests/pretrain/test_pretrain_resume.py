@@ -3,14 +3,12 @@
 import logging
 import signal
 
-import numpy as np
 import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
 from toy_runs import identical, newest, scalars, snapshot
 
-from hear_msm_mae.pretrain import state as states
-from hear_msm_mae.pretrain import train
+from hear_msm_mae.pretrain import snapshots, train
 from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = [
@@ -27,7 +25,7 @@ def test_resumed_run_ends_in_the_same_bits(finished, copy):
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_damaged_newest_checkpoint_falls_back(finished, copy, damage, caplog):
-    path = states.checkpoints(copy)[0]
+    path = snapshots.checkpoints(copy)[0]
     data = bytearray(path.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
@@ -40,39 +38,42 @@ def test_damaged_newest_checkpoint_falls_back(finished, copy, damage, caplog):
 
 
 def test_a_damaged_checkpoint_does_not_push_out_good_ones(copy):
-    newest_path, before = states.checkpoints(copy)[:2]
+    newest_path, before = snapshots.checkpoints(copy)[:2]
     newest_path.write_bytes(b"x")
-    state = states.load(before)
+    state = snapshots.load(before)
     state.progress.step = 7  # went on from 4
-    written = states.save(copy, state, keep_last=1)
-    assert states.checkpoints(copy) == [written]
+    written = snapshots.save(copy, state, keep_last=1)
+    assert snapshots.checkpoints(copy) == [written]
     assert newest_path.with_suffix(".damaged").read_bytes() == b"x"
 
 
 def test_scalars_of_the_checkpoint_survive_a_resume(tmp_path):
     settings = quick(tmp_path, log_steps=1, checkpoint_steps=4)
     pretrain(settings, corpus=ToyCorpus())
-    states.checkpoints(tmp_path)[0].unlink()
+    snapshots.checkpoints(tmp_path)[0].unlink()
     pretrain(settings, corpus=ToyCorpus())
     assert sorted(scalars(tmp_path)["loss"]) == list(range(1, 13))
 
 
 def test_two_runs_in_one_folder(copy):
-    with states.locked(copy), pytest.raises(ValueError, match="another process trains in run_dir"):
+    with (
+        snapshots.locked(copy),
+        pytest.raises(ValueError, match="another process trains in run_dir"),
+    ):
         pretrain(quick(copy, checkpoint_steps=4), corpus=ToyCorpus())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_in_a_row_are_one(tmp_path, monkeypatch, number):
     """As when a scheduler signals every process and torchrun passes its own on."""
-    step = train._Run._step
+    lr = train._Run.lr
 
-    def signalled(self, *arguments):
+    def signalled(self):
         for _ in range(2 if self.progress.step == 2 else 0):
             signal.raise_signal(number)
-        return step(self, *arguments)
+        return lr(self)
 
-    monkeypatch.setattr(train._Run, "_step", signalled)
+    monkeypatch.setattr(train._Run, "lr", signalled)
     outcome = pretrain(quick(tmp_path), corpus=ToyCorpus())
     assert (outcome.signal, newest(tmp_path).progress.step) == (number, outcome.step)
     assert outcome.step < 5
@@ -83,7 +84,7 @@ def test_signals_in_a_row_are_one(tmp_path, monkeypatch, number):
 
 
 def test_only_damaged_checkpoints_are_refused(copy):
-    for path in states.checkpoints(copy):
+    for path in snapshots.checkpoints(copy):
         path.write_bytes(b"x")
     with pytest.raises(ValueError, match=r"none of the .* can be read"):
         pretrain(quick(copy), corpus=ToyCorpus())
@@ -97,7 +98,7 @@ def test_finished_run_is_left_alone(finished):
 
 def test_last_checkpoints_are_kept(tmp_path):
     pretrain(quick(tmp_path, checkpoint_steps=2, keep_last=2), corpus=ToyCorpus())
-    assert [p.name for p in states.checkpoints(tmp_path)] == [
+    assert [p.name for p in snapshots.checkpoints(tmp_path)] == [
         "step-000000012.pt",
         "step-000000010.pt",
     ]
@@ -129,7 +130,7 @@ def test_resuming_with_another_corpus_is_refused(copy):
 
 
 def test_watching_may_change_on_resume(copy, finished):
-    settings = quick(copy, pictures=2, log_steps=1, checkpoint_steps=3, keep_last=9, workers=1)
+    settings = quick(copy, pictures=2, log_steps=1, checkpoint_steps=3, keep_last=9)
     pretrain(settings, corpus=ToyCorpus())
     assert identical(newest(copy), newest(finished))
     assert (copy / "pictures" / "step-000000012.png").stat().st_size > 10_000
@@ -140,19 +141,10 @@ def test_no_resume(copy):
         pretrain(quick(copy), resume=False, corpus=ToyCorpus())
 
 
-def test_global_random_numbers_are_untouched_and_restored(tmp_path):
-    import random
-
+def test_global_random_numbers_are_untouched(tmp_path):
     settings = quick(tmp_path, pictures=1, holdout_crops=4, holdout=0.25)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     pretrain(settings, corpus=ToyCorpus())
     assert torch.equal(torch.rand(3), expected)
-    saved = states.rng_state()
-    drawn = torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
-    states.set_rng_state(saved)
-    again = torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
-    assert torch.equal(drawn[0], again[0])
-    assert (drawn[1] == again[1]).all()
-    assert drawn[2] == again[2]

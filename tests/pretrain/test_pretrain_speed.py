@@ -8,9 +8,9 @@ import torch
 from toy_corpus import ToyCorpus, quick
 
 from hear_msm_mae.mae import MaskedAutoencoder
-from hear_msm_mae.pretrain import speed, watch
-from hear_msm_mae.pretrain.engine import set_attention
-from hear_msm_mae.pretrain.state import load_latest
+from hear_msm_mae.pretrain import hardware, reporting
+from hear_msm_mae.pretrain.hardware import set_attention
+from hear_msm_mae.pretrain.snapshots import load_latest
 from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
 @pytest.mark.parametrize(("seconds", "products"), [(0.001, 6), (40, 1)])
 def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, products):
     clock = itertools.count(0, seconds)  # what lies between any two looks at it
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(speed, "PEAK_SIZE", 8)
-    peak = speed.matmul_peak(torch.device("cpu"), "fp32")
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(hardware, "PEAK_SIZE", 8)
+    peak = hardware.matmul_peak(torch.device("cpu"), "fp32")
     looks = round(next(clock) / seconds)
     assert peak == pytest.approx(2 * 8**3 / seconds)
     assert looks == 1 + 3 * products
@@ -30,7 +30,7 @@ def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, p
 @pytest.mark.parametrize(("peaks", "warned"), [((1e9, 2e9), True), ((3e9, 2e9), False)])
 def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, caplog, peaks, warned):
     by_precision = dict(zip(("bf16", "fp32"), peaks, strict=True))
-    monkeypatch.setattr(watch, "matmul_peak", lambda device, precision: by_precision[precision])
+    monkeypatch.setattr(reporting, "matmul_peak", lambda device, precision: by_precision[precision])
     settings = quick(tmp_path, steps=1, precision="bf16")
     with caplog.at_level(logging.WARNING):
         pretrain(settings, corpus=ToyCorpus())
@@ -52,8 +52,8 @@ def test_auto_is_what_the_hardware_computes_with_and_stays(tmp_path, monkeypatch
     path = tmp_path / "cpuinfo"
     if info is not None:
         path.write_text(info)
-    monkeypatch.setattr(speed, "CPU_INFO", path)
-    assert speed.faster_precision("auto") == speed.faster_precision("cpu") == precision
+    monkeypatch.setattr(hardware, "CPU_INFO", path)
+    assert hardware.faster_precision("auto") == hardware.faster_precision("cpu") == precision
     run = tmp_path / "run"
     for _ in range(2):  # the second time nothing is left to do, and it is not refused
         pretrain(quick(run, steps=1, precision="auto"), corpus=ToyCorpus())
@@ -66,11 +66,11 @@ def test_training_flops_are_those_that_torch_counts():
 
     from hear_msm_mae.mae import random_mask
 
-    config = quick("unused", unit_frames=64, cls_token=True).model_config()
-    model = MaskedAutoencoder(config)
+    settings = quick("unused", unit_frames=64)
+    model = MaskedAutoencoder(settings.model)
     set_attention(model, fused=False)  # torch does not count the fused one on the CPU
     x = torch.randn(2, 80, 64)
     mask = random_mask(2, 20, 0.75)
     with FlopCounterMode(display=False) as counter:
         model(x, mask).backward()
-    assert speed.training_flops(config, 0.75) * 2 == counter.get_total_flops()
+    assert hardware.training_flops(settings) * 2 == counter.get_total_flops()

@@ -1,16 +1,20 @@
 """The training loop: learns, refuses, survives NaN, is watched; all in this process."""
 
 import dataclasses
+import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
-from toy_runs import newest, scalars
+from toy_runs import newest, scalars, snapshot
 
 from hear_msm_mae.mae import MaskedAutoencoder
-from hear_msm_mae.pretrain import state as states
-from hear_msm_mae.pretrain.engine import parameter_groups
+from hear_msm_mae.pretrain import hardware, snapshots, train
+from hear_msm_mae.pretrain.step import parameter_groups
 from hear_msm_mae.pretrain.train import TrainingDiverged, pretrain
 
 pytestmark = [
@@ -36,8 +40,8 @@ def test_two_clips_are_overfitted_to_near_zero_loss(tmp_path):
 def test_held_out_clips_are_predicted_better_than_by_the_corpus_mean(tmp_path):
     """On clips of pitches that were not trained on; 1 is the mean predictor's loss."""
     corpus = ToyCorpus(frames=(200,) * 40, sources=("a",) * 40)
-    values = np.stack([corpus.read(clip, 0, 200) for clip in range(40)]).astype(np.float64)
-    corpus.mean, corpus.std = values.mean(), values.std()
+    values = corpus.frames.double()
+    corpus.mean, corpus.std = float(values.mean()), float(values.std())
     settings = quick(tmp_path, width=64, steps=300, batch=16, base_lr=0.02, holdout=0.25)
     pretrain(dataclasses.replace(settings, holdout_crops=64), corpus=corpus)
     assert scalars(tmp_path)["held_out/loss_vs_mean"][300] < 0.6
@@ -74,8 +78,48 @@ def test_targets_are_made_from_float32_in_bf16_runs(tmp_path, monkeypatch):
     assert set(seen) == {torch.float32}
 
 
+def test_every_device_learns_the_same(tmp_path, device):
+    """On a GPU most steps are a recorded graph that is replayed."""
+    settings = quick(tmp_path / "cpu", log_steps=1, accelerator="cpu", gain_db=3.0, mix=0.5)
+    pretrain(settings, corpus=ToyCorpus())
+    there = tmp_path / "device"
+    changed = dataclasses.replace(settings, run_dir=str(there), accelerator=device.type)
+    for bank in ("auto", "host"):
+        pretrain(dataclasses.replace(changed, bank=bank, steps=12), corpus=ToyCorpus())
+        one, two = scalars(tmp_path / "cpu")["loss"], scalars(there)["loss"]
+        np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(tmp_path):
+    for compiled in (False, True):
+        run = tmp_path / str(compiled)
+        pretrain(quick(run, compile=compiled, log_steps=1, steps=6), corpus=ToyCorpus())
+    plain, compiled = (scalars(tmp_path / name)["loss"] for name in ("False", "True"))
+    np.testing.assert_allclose(list(compiled.values()), list(plain.values()), rtol=1e-4)
+
+
+def test_clock_decides_the_length(tmp_path, monkeypatch):
+    """Each look at the clock is a tenth of a second later; the learning rate follows it."""
+    clock = itertools.count(100.0, 0.1)
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
+    settings = quick(tmp_path, steps=None, minutes=0.5, warmup=0.2, log_steps=1)
+    outcome = pretrain(settings, corpus=ToyCorpus())
+    assert outcome.finished
+    assert newest(tmp_path).progress.seconds >= 30
+    rates = list(scalars(tmp_path)["lr"].values())
+    assert len(rates) == outcome.step > 20
+    top = rates.index(max(rates))
+    assert 0.1 < top / len(rates) < 0.3
+    assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
+    assert max(rates) == pytest.approx(0.01 * 8 / 128, rel=0.05)
+    assert rates[-1] < 0.02 * max(rates)
+    before = outcome.step
+    assert pretrain(settings, corpus=ToyCorpus()).step == before  # it is finished
+
+
 def test_weight_decay_only_on_matrices():
-    model = MaskedAutoencoder(quick("unused").model_config())
+    model = MaskedAutoencoder(quick("unused").model)
     decayed, rest = parameter_groups(model, 0.05)
     names = {id(p): n for n, p in model.named_parameters()}
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.05, 0.0)
@@ -106,11 +150,11 @@ def test_bad_steps_are_skipped_and_counted(tmp_path):
 
 
 def test_run_stops_when_nothing_but_nan_comes(copy):
-    before = states.checkpoints(copy)[0].read_bytes()
+    before = snapshots.checkpoints(copy)[0].read_bytes()
     settings = quick(copy, max_bad_steps=3)
-    with pytest.raises(TrainingDiverged, match=r"3 steps in a row.*step-000000008\.pt.*base_lr"):
+    with pytest.raises(TrainingDiverged, match=r"4 steps in a row.*step-000000008\.pt.*base_lr"):
         pretrain(settings, corpus=ToyCorpus(poisoned=(0, 1, 2, 3)))
-    assert states.checkpoints(copy)[0].read_bytes() == before
+    assert snapshots.checkpoints(copy)[0].read_bytes() == before
 
 
 # ---------------------------------------------------------------------------------------------
@@ -129,7 +173,7 @@ def test_scalars_and_settings_are_written(finished):
     } <= set(recorded)
     assert recorded["samples_per_second"][10] > 0
     assert 0 <= recorded["data_wait_share"][10] < 1
-    from hear_msm_mae.pretrain.settings import load_recipe
+    from hear_msm_mae.pretrain.parsing import load_recipe
 
     assert load_recipe(finished / "settings.yaml") == newest(finished).settings
 
@@ -164,3 +208,72 @@ def test_missing_corpus_and_other_mel_bins_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"n_mels is 80, but the corpus .* 64 mel bins"):
         pretrain(quick(tmp_path / "run"), corpus=ToyCorpus(n_mels=64))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accelerator": "tpu"}, "accelerator=tpu with devices=auto cannot be used here"),
+        ({"accelerator": "abacus"}, "accelerator=abacus with devices=auto cannot be used here"),
+        pytest.param(
+            {"accelerator": "cuda"},
+            "accelerator=cuda with devices=auto cannot be used here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_hardware_that_is_not_there_is_refused(copy, changes, message):
+    """Also when a run is resumed that had it; nothing is overwritten."""
+    before = snapshot(copy)
+    with pytest.raises(ValueError, match=message):
+        pretrain(quick(copy, **changes), corpus=ToyCorpus())
+    assert snapshot(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError)("CUDA error: bus"),
+            "repeat",
+        ),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory."),
+            "raise accumulation, or set bank=host",
+        ),
+    ],
+)
+def test_device_that_fails_leaves_the_checkpoints(copy, monkeypatch, error, advice):
+    def fail(self, parts, lr):
+        raise error
+
+    before = snapshots.checkpoints(copy)[0].read_bytes()
+    monkeypatch.setattr(train.Stepper, "__call__", fail)
+    with pytest.raises(OSError, match=f"the GPU failed: CUDA .*step-000000008.pt; {advice}"):
+        pretrain(quick(copy), corpus=ToyCorpus())
+    assert snapshots.checkpoints(copy)[0].read_bytes() == before
+    assert not list((copy / "checkpoints").glob(".*"))
+
+
+def test_bank_that_does_not_fit_is_refused(monkeypatch):
+    """By a GPU of 100 bytes, of which 40 are free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40, 100))
+    bank, gpu = ToyCorpus(), torch.device("cuda", 0)
+    with pytest.raises(ValueError, match=r"bank=device, but the corpus .* set bank=host"):
+        hardware.place_bank(bank, "device", gpu)
+    assert hardware.place_bank(bank, "auto", gpu) is bank
+    assert hardware.place_bank(bank, "host", gpu) is bank
+    assert hardware.place_bank(bank, "device", torch.device("cpu")) is bank
+
+
+def test_tensorboard_does_not_import_tensorflow(tmp_path):
+    code = (
+        "import sys\n"
+        "from hear_msm_mae.pretrain import scalars\n"
+        "with scalars.writer(sys.argv[1], 1) as writer:\n"
+        "    writer.add_scalar('loss', 1.0, 1)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    assert scalars(tmp_path)["loss"] == {1: 1.0}

@@ -17,8 +17,8 @@ from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.encoder import Encoder, patchify
 from hear_msm_mae.log_mel import LogMel, mel_filter_bank
 from hear_msm_mae.mae import Mask
+from hear_msm_mae.plots import HERTZ, INSTALL, Panel, draw, mel_positions
 from hear_msm_mae.visualize import clip as visual
-from hear_msm_mae.visualize.plots import HERTZ, INSTALL, Panel, draw, mel_positions
 from hear_msm_mae.visualize.sound import linear_power, to_waveform
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

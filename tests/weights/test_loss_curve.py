@@ -3,15 +3,15 @@
 import matplotlib.image
 import numpy as np
 import pytest
-from torch.utils.tensorboard import SummaryWriter
 
-from hear_msm_mae.pretrain.settings import load_recipe
+from hear_msm_mae.pretrain import scalars
+from hear_msm_mae.pretrain.parsing import load_recipe
 from weights import loss_curve
 
 
 @pytest.fixture
 def run_dir(tmp_path):
-    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+    with scalars.writer(tmp_path, 0) as writer:
         for step in range(0, 100, 10):
             writer.add_scalar("loss", 1 / (1 + step), step)
         writer.add_scalar("held_out/loss", 0.5, 100)

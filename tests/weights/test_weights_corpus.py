@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
 import subprocess
@@ -15,23 +14,18 @@ from random import Random
 import numpy as np
 import pytest
 import soundfile
+from debs import make_deb, needs_dpkg
+
+from weights.corpus import compose, midi
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "weights" / "corpus"
 EXAMPLES = ROOT / "examples"
-needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 
 
 def rows(name: str) -> list[dict[str, str]]:
     with (CORPUS / name).open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-@pytest.fixture
-def compose(monkeypatch):
-    """The composer; its folder is on the path for the length of a test only."""
-    monkeypatch.syspath_prepend(str(CORPUS))
-    return importlib.import_module("compose")
 
 
 # --- what is in the corpus -------------------------------------------------------------
@@ -71,30 +65,6 @@ def test_the_allowed_festival_voice_is_not_excluded():
 
 
 # --- the builder, on a tiny package made here ------------------------------------------
-
-
-def make_deb(folder: Path, name: str, tones: dict[str, float]) -> Path:
-    """A .deb with one second of a sine per file, by frequency in Hz."""
-    tree = folder / name
-    (tree / "DEBIAN").mkdir(parents=True)
-    control = f"Package: {name}\nVersion: 1.0-1\nArchitecture: all\n"
-    control += "Maintainer: Nobody <nobody@example.org>\nDescription: test\n"
-    (tree / "DEBIAN" / "control").write_text(control)
-    for relative, frequency in tones.items():
-        path = tree / "usr/share/sounds" / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(16_000) / 16_000)
-        soundfile.write(path, wave, 16_000)
-    (tree / "usr/share/sounds/broken.wav").write_bytes(b"not audio")
-    (tree / "usr/share/sounds/picture.png").write_bytes(b"not audio either")
-    deb = folder / "debs" / f"{name}_1.0-1_all.deb"
-    deb.parent.mkdir(exist_ok=True)
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)],
-        check=True,
-        capture_output=True,
-    )
-    return deb
 
 
 @pytest.fixture
@@ -208,7 +178,7 @@ def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(build, tmp_path
 # --- rendered music --------------------------------------------------------------------
 
 
-def test_scores_are_deterministic(compose):
+def test_scores_are_deterministic():
     for make in (
         lambda seed: compose.notes(5, Random(seed)),
         lambda seed: compose.drum_hits(0, Random(seed)),
@@ -218,9 +188,7 @@ def test_scores_are_deterministic(compose):
         assert make("x").to_bytes() == make("x").to_bytes() != make("y").to_bytes()
 
 
-def test_midi_bytes(monkeypatch):
-    monkeypatch.syspath_prepend(str(CORPUS))
-    midi = importlib.import_module("midi")
+def test_midi_bytes():
     # Examples of the Standard MIDI File specification.
     cases = [(0, "00"), (0x7F, "7f"), (0x80, "8100"), (0x2000, "c000"), (0x0FFFFFFF, "ffffff7f")]
     for value, expected in cases:

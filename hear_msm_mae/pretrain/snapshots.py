@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import random
 import re
 import shutil
 import zipfile
@@ -14,16 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
 from ..files import replacing
-from .settings import CHANGEABLE, Settings, from_dict
+from .parsing import from_dict
+from .settings import CHANGEABLE, Settings
 
 log = logging.getLogger(__name__)
 
-FORMAT = "hear_msm_mae training checkpoint 1"
+FORMAT = "hear_msm_mae training checkpoint 2"
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
@@ -42,16 +41,16 @@ class Progress:
 
 
 @dataclasses.dataclass
-class TrainingState:
-    """A checkpoint in memory; tensors are on the CPU."""
+class Snapshot:
+    """A checkpoint in memory."""
 
     model: dict[str, Any]
     optimizer: dict[str, Any]
     progress: Progress
-    rng: list[dict[str, Any]]  # one per process
     settings: Settings
     norm: tuple[float, float]  # mean and std of the corpus
     fingerprint: str  # of the corpus
+    teacher: str  # sha256 of its file, empty without one
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -90,21 +89,17 @@ def locked(run_dir: str | Path) -> Iterator[None]:
         lock.release()
 
 
-def save(run_dir: str | Path, state: TrainingState, keep_last: int) -> Path:
+def save(run_dir: str | Path, snapshot: Snapshot, keep_last: int) -> Path:
     """Write a checkpoint atomically and delete all but the newest `keep_last`.
 
     Newer ones could not be read, as the run went on from before them; they become `*.damaged`.
     """
-    path = checkpoint_folder(run_dir) / f"step-{state.progress.step:09d}.pt"
+    path = checkpoint_folder(run_dir) / f"step-{snapshot.progress.step:09d}.pt"
     content = {
+        **vars(snapshot),
         "format": FORMAT,
-        "model": state.model,
-        "optimizer": state.optimizer,
-        "progress": dataclasses.asdict(state.progress),
-        "rng": state.rng,
-        "settings": dataclasses.asdict(state.settings),
-        "norm": state.norm,
-        "fingerprint": state.fingerprint,
+        "progress": vars(snapshot.progress),
+        "settings": snapshot.settings.to_dict(),
     }
     with replacing(path) as temporary:
         torch.save(content, temporary)
@@ -120,71 +115,73 @@ def save(run_dir: str | Path, state: TrainingState, keep_last: int) -> Path:
     return path
 
 
-def load(path: str | Path) -> TrainingState:
+def load(path: str | Path) -> Snapshot:
     """Read a checkpoint of `save`.
 
     Raises:
-        ValueError: the file is damaged (checked by CRC) or not a training checkpoint.
+        ValueError: the file is damaged (checked by CRC), not a training checkpoint, or one of an
+            earlier release.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
             if damaged := archive.testzip():
                 raise ValueError(f"{path} is damaged: wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT:
-            raise ValueError(f"{path} is not a {FORMAT}")
-        return TrainingState(
-            content["model"],
-            content["optimizer"],
-            Progress(**content["progress"]),
-            content["rng"],
-            from_dict(content["settings"]),
-            tuple(content["norm"]),
-            content["fingerprint"],
-        )
+        if content.pop("format") != FORMAT:
+            raise ValueError(
+                f"{path} is not a {FORMAT}; the release that wrote it can go on with it or export "
+                "weights for init_from"
+            )
+        content["progress"] = Progress(**content["progress"])
+        content["settings"] = from_dict(content["settings"])
+        return Snapshot(**content)
     except ValueError:
         raise
     except Exception as error:  # any of zipfile's, pickle's and torch's
         raise ValueError(f"{path} is damaged or not a training checkpoint: {error}") from error
 
 
-def load_latest(run_dir: str | Path) -> TrainingState | None:
+def load_latest(run_dir: str | Path) -> Snapshot | None:
     """The newest readable checkpoint of a run; None when the run has not written any.
 
     Raises:
         ValueError: there are checkpoints but none can be read.
     """
     paths = checkpoints(run_dir)
+    reason = ""
     for path in paths:
         try:
             return load(path)
         except ValueError as error:
             log.warning("%s; trying the checkpoint before it", error)
+            reason = str(error)
     if paths:
         raise ValueError(
-            f"none of the {len(paths)} checkpoints in {checkpoint_folder(run_dir)} can be read; "
-            "move them away to start again"
+            f"none of the {len(paths)} checkpoints in {checkpoint_folder(run_dir)} can be read "
+            f"({reason}); move them away to start again"
         )
     return None
 
 
-def check_same_run(state: TrainingState, settings: Settings, fingerprint: str) -> None:
-    """Refuse to resume a run with settings or a corpus that would make it another one.
+def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, teacher: str) -> None:
+    """Refuse to resume a run with settings, a corpus or a teacher that would make it another one.
 
     Raises:
         ValueError: names each setting with its old and new value.
     """
-    old, new = dataclasses.asdict(state.settings), dataclasses.asdict(settings)
+    old, new = snapshot.settings.to_dict(), settings.to_dict()
     changed = [
         f"{name} was {old[name]!r} and is now {new[name]!r}"
         for name in old
         if name not in CHANGEABLE and old[name] != new[name]
     ]
-    if state.fingerprint != fingerprint:
+    if snapshot.fingerprint != fingerprint:
         changed.append(
             f"corpus {settings.corpus} has other content than the one the run began with "
-            f"(fingerprint {state.fingerprint[:12]}, now {fingerprint[:12]})"
+            f"(fingerprint {snapshot.fingerprint[:12]}, now {fingerprint[:12]})"
         )
+    if snapshot.teacher != teacher:
+        changed.append(f"teacher {settings.teacher} is another file than the run began with")
     if changed:
         raise ValueError(
             f"the run in {settings.run_dir} cannot be resumed: {'; '.join(changed)}. Set it back, "
@@ -192,39 +189,22 @@ def check_same_run(state: TrainingState, settings: Settings, fingerprint: str) -
         )
 
 
-def rng_state() -> dict[str, Any]:
-    """States of the global random generators of this process.
+@contextlib.contextmanager
+def device_failures_named(run_dir: str | Path) -> Iterator[None]:
+    """Say what to do when a GPU fails or its memory is full; no checkpoint is touched then.
 
-    Training draws nothing from them (see sampling.py); kept so that user code may.
+    Raises:
+        OSError: names the failure, the newest checkpoint and what to do.
     """
-    _, key, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    version, words, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [np.asarray(key).tolist(), int(position), int(has_gauss), float(cached)],
-        "python": [version, list(words), gauss],
-    }
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Inverse of `rng_state`."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    key, position, has_gauss, gauss = (*state["numpy"], 0, 0.0)[:4]
-    words = np.array(key, dtype=np.uint32)
-    np.random.set_state(("MT19937", words, position, has_gauss, gauss))  # noqa: NPY002
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-
-
-def on_cpu(value: Any) -> Any:
-    """A nested state dictionary with its tensors on the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {k: on_cpu(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_cpu(v) for v in value)
-    return value
+    try:
+        yield
+    except (
+        torch.cuda.OutOfMemoryError,
+        getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError),
+    ) as e:
+        kept = checkpoints(run_dir)
+        full = "raise accumulation, or set bank=host; " if "memory" in str(e) else ""
+        raise OSError(
+            f"the GPU failed: {str(e).splitlines()[0]}; the newest checkpoint is "
+            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to go on from it"
+        ) from e

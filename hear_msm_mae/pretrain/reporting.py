@@ -7,26 +7,26 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 
 from lightning.fabric import Fabric
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..mae import MaskedAutoencoder
+from . import scalars
 from .evaluate import Evaluation
-from .sampling import CorpusLike
+from .hardware import matmul_peak, training_flops
+from .objectives import LatentPredictor
+from .sampling import Sampler
 from .settings import Settings
-from .speed import matmul_peak, training_flops
-from .state import Progress
+from .snapshots import Progress
+from .step import Report
 
 log = logging.getLogger(__name__)
 
 SECONDS_PER_LOG_LINE = 60.0  # where there is no terminal for a progress line
 
 
-class Watcher:
+class Reporter:
     """Reports of one run. Only the first process reports; on others every method does nothing.
 
     Nothing here changes what is computed: no global random numbers are drawn, and the model is
@@ -36,17 +36,20 @@ class Watcher:
     def __init__(
         self,
         settings: Settings,
-        corpus: CorpusLike,
+        sampler: Sampler,
         fabric: Fabric,
         model: MaskedAutoencoder,
-        first: int,
-        total: int,
+        progress: Progress,
+        total: int | None,
     ) -> None:
-        self.settings, self.first, self.total = settings, first, total
-        self.active = fabric.global_rank == 0 and first < total
+        self.settings, self.first, self.total = settings, progress.step, total
+        minutes = settings.minutes or 0.0
+        done = progress.seconds >= 60 * minutes if total is None else self.first >= total
+        self.active = fabric.global_rank == 0 and not done
         if not self.active:
             return
-        self.flops = training_flops(model.config, settings.mask_ratio) * settings.batch
+        teacher = model.teacher.config if isinstance(model, LatentPredictor) else None
+        self.flops = training_flops(settings, teacher) * settings.batch
         peak = matmul_peak(fabric.device, settings.precision)
         self.peak = fabric.world_size * peak
         if settings.precision == "bf16" and (plain := matmul_peak(fabric.device, "fp32")) > peak:
@@ -56,35 +59,34 @@ class Watcher:
                 peak / 1e9,
                 plain / 1e9,
             )
-        self.evaluation = Evaluation(settings, corpus, fabric, model)
-        # What a killed run wrote behind the checkpoint, which has the scalars of its own step.
-        folder = Path(settings.run_dir) / "tensorboard"
-        self.writer = SummaryWriter(str(folder), purge_step=first + 1)
+        self.evaluation = Evaluation(settings, sampler.bank, fabric, model)
+        self.writer = scalars.writer(settings.run_dir, self.first + 1)
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total, initial=first, unit="step", dynamic_ncols=True, disable=not self.terminal
+            total=total,
+            initial=self.first,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.terminal,
         )
         log.info(
-            "step %d of %d, %.1f GFLOP per crop, matmul peak %.0f GFLOP/s, %d process(es)",
-            first,
-            total,
+            "step %d of %s, %.1f GFLOP per sample, matmul peak %.0f GFLOP/s, %d process(es), "
+            "corpus in the memory of the %s",
+            self.first,
+            total or f"{settings.minutes:g} minutes",
             self.flops / settings.batch / 1e9,
             self.peak / 1e9,
             fabric.world_size,
+            "GPU" if sampler.bank.device.type == "cuda" else "host",
         )
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> Reporter:
         self.waited = self.waited_before = 0.0
         self.steps = self.steps_before = 0
         self.began = self.reported = self.line = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.active:
             self.bar.close()
             self.writer.close()
@@ -96,44 +98,52 @@ class Watcher:
         yield
         self.waited += time.monotonic() - start
 
-    def step(self, progress: Progress, loss: float, norm: float, lr: float) -> None:
-        """After each step: every `log_steps` steps the scalars are written."""
+    def advance(self) -> None:
+        """After each step."""
         self.steps += 1
+        if self.active:
+            self.bar.update()
+
+    def look(self, progress: Progress, report: Report, lr: float) -> None:
+        """Write what is known after a step, whose counters are new."""
         if not self.active:
             return
-        self.bar.update()
-        if progress.bad_in_a_row:
-            log.warning("step %d skipped: loss %g, gradient norm %g", progress.step, loss, norm)
+        if skipped := report.skipped - progress.skipped:
+            log.warning(
+                "%d steps skipped up to step %d: loss or gradient norm was not finite",
+                skipped,
+                progress.step,
+            )
         s, now = self.settings, time.monotonic()
-        if progress.step % s.log_steps and progress.step != self.total:
-            return
+        steps = self.steps + 1 - self.steps_before
         elapsed = max(now - self.reported, 1e-9)
-        rate = (self.steps - self.steps_before) / elapsed  # steps per second
-        scalars = {
-            "loss": loss,
+        rate = steps / elapsed  # steps per second
+        values = {
+            "loss": report.loss,
             "lr": lr,
-            "gradient_norm": norm,
-            "skipped_steps": progress.skipped,
+            "gradient_norm": report.norm,
+            "skipped_steps": report.skipped,
             "samples_per_second": rate * s.batch,
             "data_wait_share": (self.waited - self.waited_before) / elapsed,
             "matmul_share": rate * self.flops / self.peak,
         }
-        for name, value in scalars.items():
+        for name, value in values.items():
             self.writer.add_scalar(name, value, progress.step)
-        self.reported, self.waited_before, self.steps_before = now, self.waited, self.steps
-        remaining = (self.total - progress.step) * (now - self.began) / self.steps
+        self.reported, self.waited_before, self.steps_before = now, self.waited, self.steps + 1
         line = (
-            f"loss {loss:.4f}  lr {lr:.2e}  {scalars['samples_per_second']:.1f} samples/s  "
-            f"data wait {scalars['data_wait_share']:.1%}  "
-            f"matmul peak {scalars['matmul_share']:.0%}"
+            f"loss {report.loss:.4f}  lr {lr:.2e}  {values['samples_per_second']:.1f} samples/s  "
+            f"data wait {values['data_wait_share']:.1%}  "
+            f"matmul peak {values['matmul_share']:.0%}"
         )
         self.bar.set_postfix_str(line)
-        if not self.terminal and (
-            now - self.line > SECONDS_PER_LOG_LINE or progress.step == self.total
-        ):
+        if self.total is None:
+            remaining = max(0.0, 60 * (s.minutes or 0.0) - progress.seconds)
+        else:
+            remaining = (self.total - progress.step) * (now - self.began) / (self.steps + 1)
+        if not self.terminal and (now - self.line > SECONDS_PER_LOG_LINE or not remaining):
             self.line = now
-            minutes = remaining / 60
-            log.info("step %d/%d  %s  ETA %.0f min", progress.step, self.total, line, minutes)
+            of = f"/{self.total}" if self.total else ""
+            log.info("step %d%s  %s  ETA %.0f min", progress.step, of, line, remaining / 60)
 
     def checkpoint(self, step: int) -> None:
         """After each checkpoint: held-out loss, reconstruction picture, linear probe."""

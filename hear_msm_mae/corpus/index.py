@@ -1,36 +1,43 @@
-"""The files of a corpus: names, manifest, summary, and the checks that they fit together.
+"""The files of a corpus: names, clip table, digests, and the checks that they fit together.
 
 A corpus is a folder with
 
-- `frames-00000.npy`, ...: float16 arrays (frames, mel bins), clips one behind the other. Natural
-  log of (power + 2**-23), not normalised. Frame-major, so a crop is one contiguous piece.
-- `manifest.csv`: one row per clip (see `Clip`). What it does not list is not in the corpus.
+- `frames.f16`: one array (frames, mel bins) of float16, clips one behind the other, without a
+  header. Natural log of (power + 2**-23), not normalised.
+- `manifest-XXXXXXXXXXXX.csv`: one row per clip (see `Clip`), sorted. What it does not list is not
+  in the corpus. Its name begins its own SHA-256.
 - `skipped.csv`: files that were left out, and why.
-- `corpus.json`: front-end settings, and a summary: mean, std, hours.
+- `corpus.json`: front-end settings, mean, std, hours, the name of the manifest, and the SHA-256 of
+  each shard, a stretch of `SHARD_FRAMES` frames. It is replaced last and as a whole, so a corpus
+  is always as one commit left it.
 
-`writer` writes it, `corpus` reads it.
+`writer` writes it, `bank` reads it.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..config import F_MAX, F_MIN, HOP_LENGTH, LOG_EPS, MS_PER_FRAME, SAMPLE_RATE, WINDOW_LENGTH
+from ..files import available_cpus
 
 CORPUS_FILE = "corpus.json"
-MANIFEST_FILE = "manifest.csv"
+FRAMES_FILE = "frames.f16"
 SKIPPED_FILE = "skipped.csv"
 FORMAT = "hear_msm_mae corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+SHARD_FRAMES = 2**18  # frames under one digest: 44 minutes, 40 MiB at 80 mel bins
+
+_HASH_BYTES = 2**20  # read at once
 
 
 class Clip(NamedTuple):
@@ -41,19 +48,13 @@ class Clip(NamedTuple):
     source: str  # folder that the clip is weighted by
     start: int  # first frame of the stretch in the file, 10 ms each
     frames: int  # length of the stretch
-    shard: int  # number of the shard
-    offset: int  # first frame in the shard
+    offset: int  # its first frame in the array
     sha256: str  # of the bytes of the audio file
     bytes: int  # size of the audio file
     mtime_ns: int  # modification time of the audio file
     licence: str  # tag given by the user, may be empty
     sum: float  # of the stored values
     sum_squares: float  # of the stored values
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    """File of a shard."""
-    return folder / f"frames-{shard:05d}.npy"
 
 
 def front_end_settings(n_mels: int) -> dict[str, float]:
@@ -83,9 +84,9 @@ def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]
 
 
 def fingerprint(clips: Iterable[Clip], n_mels: int) -> str:
-    """sha256 (hex) over settings, order and content of the clips; not over their place on disk."""
+    """sha256 (hex) over settings and content of the clips; not over their place in the array."""
     digest = hashlib.sha256(json.dumps(front_end_settings(n_mels)).encode())
-    for c in clips:
+    for c in sorted(clips):
         row = (c.root, c.path, c.source, c.start, c.frames, c.sha256)
         digest.update("\t".join(map(str, row)).encode() + b"\n")
     return digest.hexdigest()
@@ -106,11 +107,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
         summary = json.loads(path.read_text("utf-8"))
         is_corpus = summary["format"] == FORMAT
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged; prepare the corpus in a new folder") from error
+        raise ValueError(
+            f"{path} is damaged; copy the corpus again, or run `hear-msm-mae prepare` into a new "
+            "folder"
+        ) from error
     if not is_corpus or summary.get("version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {summary['format']!r} version {summary.get('version')!r}, this "
-            f"release reads {FORMAT!r} version {FORMAT_VERSION}; prepare it in a new folder"
+            f"release reads {FORMAT!r} version {FORMAT_VERSION}; run `hear-msm-mae prepare` again, "
+            "into a new folder"
         )
     return summary
 
@@ -132,64 +137,84 @@ def check_front_end(folder: Path, summary: dict[str, Any], n_mels: int | None = 
     return int(wanted["n_mels"])
 
 
-def check_shards(folder: Path, n_mels: int, clips: Iterable[Clip]) -> None:
-    """Raise ValueError when a shard lacks frames that the manifest lists."""
-    needed: dict[int, int] = {}
-    for clip in clips:
-        needed[clip.shard] = max(needed.get(clip.shard, 0), clip.offset + clip.frames)
-    for shard, frames in needed.items():
-        path = shard_path(folder, shard)
-        try:
-            array = np.load(path, mmap_mode="r")
-            fits = array.dtype == np.float16 and array.shape[1:] == (n_mels,)
-            fits = fits and len(array) >= frames
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(_damaged(path, str(error))) from error
-        if not fits:
-            raise ValueError(_damaged(path, f"it lacks some of its {frames} frames"))
-
-
-def read_manifest(folder: Path) -> list[Clip]:
-    """Rows of `manifest.csv`.
+def read_manifest(folder: Path, summary: dict[str, Any]) -> list[Clip]:
+    """The clips of a corpus.
 
     Raises:
-        ValueError: missing or damaged.
+        ValueError: the manifest is missing or damaged.
     """
-    path = folder / MANIFEST_FILE
+    path = folder / str(summary["manifest"])
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file, strict=True)
-            if next(rows, None) != list(Clip._fields):
-                raise ValueError("the header is not that of a manifest")
-            return [_clip(row) for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise ValueError(_damaged(path, str(error))) from error
+        text = path.read_bytes()
+        if manifest_name(text) != path.name:
+            raise ValueError("its SHA-256 is not the one in its name")
+        rows = csv.reader(io.StringIO(text.decode("utf-8"), newline=""), strict=True)
+        next(rows)
+        return [_clip(row) for row in rows]
+    except (OSError, ValueError, TypeError, StopIteration, csv.Error) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({error}); copy the corpus again, or run "
+            "`hear-msm-mae prepare` into a new folder"
+        ) from error
+
+
+def manifest_name(content: bytes) -> str:
+    """Name of the manifest with this content."""
+    return f"manifest-{hashlib.sha256(content).hexdigest()[:12]}.csv"
 
 
 def _clip(row: list[str]) -> Clip:
-    root, path, source, start, frames, shard, offset, sha256, size, mtime_ns, licence, *sums = row
-    total, squares = sums
+    root, path, source, start, frames, offset, sha256, size, mtime_ns, licence, *sums = row
+    place = (int(start), int(frames), int(offset))
+    total, squares = map(float, sums)
     return Clip(
-        root=root,
-        path=path,
-        source=source,
-        start=int(start),
-        frames=int(frames),
-        shard=int(shard),
-        offset=int(offset),
-        sha256=sha256,
-        bytes=int(size),
-        mtime_ns=int(mtime_ns),
-        licence=licence,
-        sum=float(total),
-        sum_squares=float(squares),
+        root, path, source, *place, sha256, int(size), int(mtime_ns), licence, total, squares
     )
 
 
-def _damaged(path: Path, reason: str) -> str:
-    return f"{path} is missing or damaged ({reason}); copy the corpus again or prepare it again"
+# ---------------------------------------------------------------------------------------------
+# Digests
+# ---------------------------------------------------------------------------------------------
+def damaged_shards(folder: Path, n_mels: int, summary: dict[str, Any]) -> list[int]:
+    """Numbers of the shards whose frames are missing or not those that were written."""
+    digests: list[str] = summary["shards"]
+    frames = int(summary["frames"])
+    with ThreadPoolExecutor(available_cpus()) as pool:  # hashlib lets other threads run
+        found = pool.map(lambda i: shard_digest(folder, n_mels, i, frames), range(len(digests)))
+        return [i for i, (a, b) in enumerate(zip(found, digests, strict=True)) if a != b]
 
 
+def shard_digest(folder: Path, n_mels: int, shard: int, frames: int) -> str:
+    """SHA-256 of the frames of a shard in an array of so many; empty when some are missing."""
+    row = 2 * n_mels
+    first = shard * SHARD_FRAMES
+    size = (min(first + SHARD_FRAMES, frames) - first) * row
+    digest = hashlib.sha256()
+    try:
+        with (folder / FRAMES_FILE).open("rb") as file:
+            file.seek(first * row)
+            while size and (piece := file.read(min(size, _HASH_BYTES))):
+                digest.update(piece)
+                size -= len(piece)
+    except OSError:
+        return ""
+    return "" if size else digest.hexdigest()
+
+
+def num_shards(frames: int) -> int:
+    """Shards of an array of so many frames; the last one may be shorter."""
+    return -(-frames // SHARD_FRAMES)
+
+
+def shards_of(clip: Clip) -> range:
+    """Numbers of the shards that hold frames of a clip."""
+    last = clip.offset + clip.frames - 1
+    return range(clip.offset // SHARD_FRAMES, last // SHARD_FRAMES + 1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------------------------
 def escape(path: str) -> str:
     r"""A file name as printable text, so that any name survives in CSV, JSON and YAML.
 

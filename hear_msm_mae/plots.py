@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..config import MS_PER_FRAME, SAMPLE_RATE
-from ..files import replacing
-from ..log_mel import mel_filter_bank
+from .config import MS_PER_FRAME, SAMPLE_RATE
+from .files import replacing
+from .log_mel import mel_filter_bank
 
 HERTZ = (250, 1000, 2000, 4000, 7000)  # labelled on the frequency axis
 INSTALL = "pip install 'hear_msm_mae[visual]'"

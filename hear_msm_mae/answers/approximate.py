@@ -1,0 +1,84 @@
+"""Approximate search: inverted lists of 8-bit codes, made by faiss and kept beside the index.
+
+Of the kinds that `benchmarks/search.py` compares this one takes the least memory, a byte for each
+value; the file is mapped, so a query reads the lists that it probes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..extras import need
+from ..files import printable, replacing
+from .index import Index
+
+logger = logging.getLogger(__name__)
+
+PROBED = 64  # lists that a query looks into
+TRAINING_ROWS = 40  # for each list; faiss asks for 39
+MANY = 2048  # rows that are found where only the best of each file is wanted
+
+
+class Lists:
+    """Inverted lists over the rows of an index.
+
+    Args:
+        index: opened to be searched. The lists are made when there are none beside it that are as
+            new, which takes longer than many exact searches.
+
+    Raises:
+        ValueError: faiss is not installed.
+    """
+
+    def __init__(self, index: Index) -> None:
+        need("faiss", "approximate", "approximate searches")
+        import faiss
+
+        self._index, path = index, Path(f"{index.path}.faiss")
+        self._made: Any
+        fits = False
+        if path.exists() and path.stat().st_mtime_ns >= index.path.stat().st_mtime_ns:
+            self._made = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            fits = (self._made.ntotal, self._made.d) == (index.table.total_rows, index.table.width)
+        if not fits:
+            logger.info("writing %s for %d embeddings", printable(path), index.table.total_rows)
+            self._made = self._filled(faiss)
+            with replacing(path) as temporary:
+                faiss.write_index(self._made, str(temporary))
+        self._made.nprobe = PROBED
+
+    def _filled(self, faiss: Any) -> Any:
+        table, directions = self._index.table, self._index.directions
+        total = table.total_rows
+        count = max(1, min(int(total**0.5), total // TRAINING_ROWS))
+        made = faiss.index_factory(table.width, f"IVF{count},SQ8", faiss.METRIC_INNER_PRODUCT)
+        step = max(1, total // (TRAINING_ROWS * count))
+        sample = [directions(block.rows[::step]).numpy() for _, block in table.indexed()]
+        made.train(np.concatenate(sample))
+        for _, block in table.indexed():
+            made.add(directions(block.rows).numpy())
+        return made
+
+    def nearest(
+        self,
+        queries: NDArray[np.floating],
+        count: int,
+        hidden: Sequence[NDArray[np.int64]],
+        one_per_file: bool = False,
+    ) -> list[list[tuple[int, float]]]:
+        """As `Index.nearest`; near rows may be missing, similarities are rounded."""
+        wanted = MANY if one_per_file else count
+        wanted = min(wanted + max(map(len, hidden)), self._index.table.total_rows)
+        scores, rows = self._made.search(self._index.directions(queries).numpy(), wanted)
+        found = []
+        for some, values, left_out in zip(rows, scores, hidden, strict=True):
+            keep = (some >= 0) & ~np.isin(some, left_out)
+            best = self._index.best(some[keep], values[keep], count, one_per_file)
+            found.append([(int(r), float(s)) for r, s in zip(*best, strict=True)])
+        return found

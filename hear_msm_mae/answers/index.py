@@ -1,0 +1,155 @@
+"""An output of `embed`, opened to be searched: exact, in bounded memory.
+
+Similarity is the cosine of the angle between two embeddings from which the mean embedding of the
+index was subtracted: embeddings of one model share a large part, and differences show without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..embed.sources import Recording
+from ..files import printable
+from .loading import read_output
+
+CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
+CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
+TILE_ROWS = 256  # that are centred and compared at once: they fit into a core's cache
+PAIR_ROWS = 4096  # that are compared with all rows behind them in one pass over the index
+
+Rows = NDArray[np.float32]
+
+
+class Index:
+    """An output of `embed`, opened to be searched; the rows stay in the file.
+
+    Args:
+        path: of the output; one embedding for each recording or window.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else, has timestamps, or no rows.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path, self.table = Path(path), read_output(path)
+        if self.table.timestamps:
+            raise ValueError(
+                f"{printable(path)} was made with --timestamps; search needs an embedding for each "
+                "recording or window, as 'hear-msm-mae index' makes them"
+            )
+        if not self.table.total_rows:
+            raise ValueError(f"{printable(path)} holds no embeddings")
+        self._numbers: dict[str, int] = {}  # of the files
+        numbers = self._numbers
+        files = [numbers.setdefault(str(x.key[0]), len(numbers)) for x in self.table.recordings]
+        self._files = np.array([files[clip.recording] for clip in self.table.clips])
+        self._paths = self.table.paths()
+        self._centre = self._mean()
+
+    def _mean(self) -> Tensor:
+        total = self.table.total_rows
+        if total < 3:  # nothing would be left of one or two
+            return torch.zeros(self.table.width)
+        step = -(-total // CENTRE_PARTS)
+        firsts = range(0, total, step)
+        sums, count = np.zeros(self.table.width), 0
+        for first in firsts:
+            rows = self.table.rows_of(first, min(step, CENTRE_ROWS, total - first)).rows
+            sums += rows.sum(0, dtype=np.float64)
+            count += len(rows)
+        return torch.from_numpy(sums / count).float()
+
+    def directions(self, rows: NDArray[np.floating]) -> Tensor:
+        """Centred embeddings of length 1: (r, d)."""
+        # A copy: arrays that pyarrow reads cannot be written to, which torch warns about.
+        centred = torch.from_numpy(rows.copy()).float().sub_(self._centre)
+        lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+        if not lengths.isfinite().all():
+            raise ValueError(f"{printable(self.path)} holds NaN or infinite values; make it again")
+        return centred.div_(lengths.clamp_(min=1e-12))
+
+    def similarities(self, unit: Tensor, rows: NDArray[np.floating]) -> Rows:
+        """Of directions (q, d) and embeddings (r, d): (q, r)."""
+        parts = [rows[i : i + TILE_ROWS] for i in range(0, len(rows), TILE_ROWS)]
+        return torch.cat([unit @ self.directions(part).T for part in parts], dim=1).numpy()
+
+    def nearest(
+        self,
+        queries: NDArray[np.floating],
+        count: int,
+        hidden: Sequence[NDArray[np.int64]] | None = None,
+        one_per_file: bool = False,
+    ) -> list[list[tuple[int, float]]]:
+        """Rows and similarities of the nearest of each query (q, d), the best first.
+
+        Args:
+            count: how many at most.
+            hidden: rows that are left out, for each query.
+            one_per_file: only the best row of each file.
+        """
+        unit = self.directions(queries)
+        best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
+        for numbers, block in self.table.indexed():
+            scores = self.similarities(unit, block.rows)  # (q, r)
+            for q, row in enumerate(scores):
+                if hidden is not None:
+                    inside = (hidden[q] >= numbers[0]) & (hidden[q] <= numbers[-1])
+                    row[hidden[q][inside] - numbers[0]] = -np.inf
+                known, known_scores = best[q]
+                worst = known_scores[-1] if len(known) == count else -np.inf
+                new = np.flatnonzero(row > worst)
+                if len(new):
+                    found = np.concatenate([known, numbers[new]])
+                    values = np.concatenate([known_scores, row[new]])
+                    best[q] = self.best(found, values, count, one_per_file)
+        return [[(int(r), float(s)) for r, s in zip(*x, strict=True)] for x in best]
+
+    def best(
+        self, rows: NDArray[np.int64], scores: Rows, count: int, one_per_file: bool
+    ) -> tuple[NDArray[np.int64], Rows]:
+        """The best of some rows, or of each file; of equal ones the first."""
+        order = np.lexsort((rows, -scores))
+        if one_per_file:
+            _, first = np.unique(self._files[rows[order]], return_index=True)
+            order = order[np.sort(first)]
+        return rows[order[:count]], scores[order[:count]]
+
+    def pairs(self, threshold: float) -> Iterator[tuple[int, int, float]]:
+        """All pairs of rows of different files that are at least so similar."""
+        total = self.table.total_rows
+        for first in range(0, total, PAIR_ROWS):
+            left = self.directions(self.table.rows_of(first, min(PAIR_ROWS, total - first)).rows)
+            for second in range(first, total, PAIR_ROWS):
+                right = self.table.rows_of(second, min(PAIR_ROWS, total - second)).rows
+                scores = self.similarities(left, right)
+                for i, j in np.argwhere(scores >= threshold).tolist():
+                    a, b = first + i, second + j
+                    if a < b and self._files[a] != self._files[b]:
+                        yield a, b, float(scores[i, j])
+
+    def stretch(self, row: int) -> tuple[str, float, float, str]:
+        """Path, start and end in seconds, and absolute path of a row."""
+        clip = self.table.clips[row]
+        file = str(self.table.recordings[clip.recording].key[0])
+        return self._paths[clip.recording], clip.start, clip.end, file
+
+    def overlapping(self, query: Recording, end: float) -> NDArray[np.int64]:
+        """Rows that share time with a stretch of a file."""
+        rows = np.flatnonzero(self._files == self._numbers.get(query.where, -1))
+        clips = [self.table.clips[row] for row in rows]
+        shared = [clip.start < end and query.start < clip.end for clip in clips]
+        return rows[np.array(shared, bool)]
+
+    @property
+    def crowding(self) -> int:
+        """How many windows share time with one of them, itself included."""
+        segment, overlap = (self.table.settings.get(name) for name in ("segment", "overlap"))
+        return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1

@@ -1,0 +1,120 @@
+"""Outputs of `embed`, and the model that made them, loaded again with the same options."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..api import load_model, unwrap
+from ..checkpoints.native import BUNDLED_WEIGHTS
+from ..embed.formats import format_of
+from ..embed.settings import COMPARED, settings_of
+from ..embed.table import Table
+from ..files import printable
+from ..model import HearModel
+
+IN_MEMORY = "a model in memory"  # the name of weights that came from no file
+_OF_THE_MODEL = ("weights", "mode", "precision", "layers", "normalization", "scene_pooling")
+
+Model = HearModel | str | Path  # a model, or weights for `load_model`
+
+
+def read_output(path: str | Path) -> Table:
+    """An output of `embed` in any format that can be read again.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is something else, or a package is missing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {printable(path)}")
+    try:
+        format_ = format_of(path)
+        format_.needs()
+        return format_.read(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{printable(path)} cannot be used as embeddings: {error}; make them with "
+            "'hear-msm-mae index' or 'hear-msm-mae embed' and the ending .parquet"
+        ) from error
+
+
+def loaded(model: Model, device: str = "cpu", **options: Any) -> tuple[HearModel, str]:
+    """The model, and what its weights are called; a model that is there is taken as it is."""
+    if isinstance(model, (str, Path)):
+        name = str(model) or BUNDLED_WEIGHTS
+        return load_model(model, device=device, **options), name
+    return unwrap(model), IN_MEMORY
+
+
+def same_model(
+    where: str | Path, made: Mapping[str, Any], model: Model = "", device: str = "cpu"
+) -> HearModel:
+    """The model that made an output or a head.
+
+    Args:
+        where: what it made, for messages.
+        made: the settings stored there; they say weights and options.
+        model: the model itself, or weights where the stored name does not lead to them.
+
+    Raises:
+        ValueError: the weights are not there, or are others.
+    """
+    if not isinstance(model, (str, Path)):
+        found = unwrap(model)
+    else:
+        name = str(model) or str(made.get("weights_name"))
+        weights = "" if name == BUNDLED_WEIGHTS else name
+        try:
+            found = load_model(weights, device=device, **_options(made))
+        except (FileNotFoundError, ConnectionError) as error:
+            raise ValueError(
+                f"{printable(where)} was made with the weights {name}, which are not there "
+                f"({error}); say where they are with --weights"
+            ) from error
+    require_same_model(where, made, settings_of(found, name_of(model, made)).stored())
+    return found
+
+
+def name_of(model: Model, made: Mapping[str, Any]) -> str:
+    """What the weights of `same_model` are called."""
+    if not isinstance(model, (str, Path)):
+        return IN_MEMORY
+    return str(model) or str(made.get("weights_name"))
+
+
+def require_same_model(
+    where: str | Path, made: Mapping[str, Any], other: Mapping[str, Any], what: str = "the model"
+) -> None:
+    """Raise ValueError, with the setting and both values, where embeddings do not compare."""
+    for key in _OF_THE_MODEL:
+        was, now = made.get(key), other.get(key)
+        if was != now:
+            if key == "weights":
+                was, now = (
+                    f"{x.get('weights_name')} ({str(x.get(key))[:12]})" for x in (made, other)
+                )
+            raise ValueError(
+                f"{printable(where)} was made with another setting of {COMPARED[key]} than {what}: "
+                f"{was}, not {now}; embeddings of the two cannot be compared, so use {was} for "
+                f"both, or make {printable(where)} again"
+            )
+
+
+def _options(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `load_model` behind stored settings."""
+    layers, _, scale = str(made["layers"]).partition(" x ")
+    normalization = str(made["normalization"])
+    return {
+        "mode": made["mode"],
+        "precision": made["precision"],
+        # Only the layer that the weights choose is scaled; of the others the factor is 1.
+        "layer": [int(x) for x in layers.split(",")] if float(scale) == 1 else None,
+        "normalization": ast.literal_eval(normalization)
+        if normalization.startswith("(")
+        else normalization,
+        "scene_pooling": made["scene_pooling"],
+    }

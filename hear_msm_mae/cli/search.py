@@ -1,0 +1,118 @@
+"""hear-msm-mae search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Device, MadeWith, say, starting
+
+if TYPE_CHECKING:
+    from ..answers.search import Hit, Pair
+
+_SUFFIXES = (".csv", ".json", ".html")
+
+
+def search(
+    index: Annotated[
+        Path, typer.Argument(help="Output of index or embed to search in.", metavar="INDEX")
+    ],
+    queries: Annotated[
+        list[str] | None,
+        typer.Argument(help="Recordings to find alike ones of.", metavar="[QUERY]..."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="Hits for each query.")] = 10,
+    start: Annotated[float, typer.Option(help="Where in the query to begin, in seconds.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Where to end.", show_default="its end")] = None,
+    one_per_file: Annotated[
+        bool, typer.Option("--one-per-file", help="Only the best stretch of each file.")
+    ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Fast in large indexes; keeps lists in INDEX.faiss."),
+    ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Instead of queries: files that are nearly equal.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Similarity of duplicates, at least.", show_default="0.98"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Also write .csv, .json, or .html with players."),
+    ] = None,
+    weights: MadeWith = "",
+    device: Device = "cpu",
+) -> None:
+    """Find recordings, or stretches of them, that sound like a query.
+
+    Similarity is the cosine of two embeddings without the mean of the index: 1 is the same, 0 has
+    nothing in common. Every embedding of the index is compared. The query's own stretch is left
+    out. Weights and options are those of the index.
+    """
+    if bool(queries) == duplicates:
+        raise ValueError("give recordings to find alike ones of, or --duplicates, not both")
+    if threshold is not None and not duplicates:
+        raise ValueError("--threshold is for --duplicates; use --count for queries")
+    if output is not None and output.suffix.lower() not in _SUFFIXES:
+        raise ValueError(f"--output must end in one of {list(_SUFFIXES)}, got {str(output)!r}")
+    found: Sequence[Hit] | Sequence[Pair]
+    with starting():
+        from ..answers import search as engine
+        from ..answers.index import Index
+
+        index_ = Index(index)
+    if duplicates:
+        limit = engine.DUPLICATE if threshold is None else threshold
+        found = engine.duplicates(index_, limit)
+        title = f"{len(found)} pairs of files that are at least {limit:g} alike"
+        for pair in found:
+            say(f"{pair.similarity:.3f}  {_stretch(pair[:3])}  {_stretch(pair[3:6])}")
+    else:
+        found = engine.search(
+            index_,
+            queries,
+            weights,
+            count=count,
+            start=start,
+            end=end,
+            one_per_file=one_per_file,
+            approximate=approximate,
+            device=device,
+        )
+        title = f"{len(found)} hits in {index_.table.total_rows} embeddings"
+        for hit in found:
+            if hit.rank == 1:
+                say(hit.query)
+            say(f"{hit.rank:4d}  {hit.similarity:.3f}  {_stretch(hit[2:5])}")
+    say(title)
+    if output is not None:
+        _write(output, title, found)
+
+
+def _stretch(part: Sequence[Any]) -> str:
+    path, start, end = part
+    return f"{path} {start:.2f}-{end:.2f} s"
+
+
+def _write(output: Path, title: str, found: Sequence[Hit] | Sequence[Pair]) -> None:
+    from ..files import replacing
+
+    rows = [row._asdict() for row in found]
+    if output.suffix.lower() == ".html":
+        from ..answers.page import search_page
+
+        text = search_page(title, rows)
+    elif output.suffix.lower() == ".json":
+        text = json.dumps(rows, indent=1)
+    else:
+        from ..answers.events import csv_lines
+
+        text = csv_lines(rows)
+    with replacing(output) as temporary:
+        temporary.write_text(text, "utf-8")

@@ -1,0 +1,138 @@
+"""The bank of frames: a prepared corpus as one array, read by index on any device."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import MS_PER_FRAME
+from ..log_mel import SILENCE
+from .index import (
+    FRAMES_FILE,
+    SKIPPED_FILE,
+    check_front_end,
+    damaged_shards,
+    fingerprint,
+    read_manifest,
+    read_summary,
+    statistics,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Bank:
+    """All clips of a corpus, one behind the other.
+
+    Attributes:
+        frames: (n, f) float16, natural-log mel, not normalised; memory-mapped after `open`.
+        starts: (c,) int64, first frame of each clip in the array.
+        lengths: (c,) int64, frames of each clip, 10 ms each.
+        sources: (c,) folder name of each clip.
+        mean, std: statistics of all values.
+        fingerprint: sha256 over settings and clips; changes when the content changes.
+    """
+
+    frames: Tensor
+    starts: Tensor
+    lengths: Tensor
+    sources: list[str]
+    mean: float
+    std: float
+    fingerprint: str
+
+    @classmethod
+    def open(cls, folder: str | Path, verify: bool = True) -> Bank:
+        """Open the corpus in a folder.
+
+        Args:
+            folder: written by `prepare`.
+            verify: compare the digests of all frames, which reads the array once.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or no corpus in it.
+            ValueError: the corpus is damaged, empty, of another release, or made with other
+                front-end settings.
+        """
+        folder = Path(folder)
+        summary = read_summary(folder)
+        n_mels = check_front_end(folder, summary)
+        clips = sorted(read_manifest(folder, summary))  # the same wherever their frames lie
+        if not clips:
+            raise ValueError(f"the corpus in {folder} holds no clips; see {SKIPPED_FILE} there")
+        if not summary.get("complete", False):
+            logger.warning(
+                "the preparation of %s was interrupted; it is used as far as it got. Run "
+                "`hear-msm-mae prepare` again to complete it",
+                folder,
+            )
+        path, frames = folder / FRAMES_FILE, int(summary["frames"])
+        size = path.stat().st_size if path.exists() else 0
+        damaged = size < 2 * n_mels * frames
+        if damaged or (verify and damaged_shards(folder, n_mels, summary)):
+            raise ValueError(
+                f"{path} is missing or damaged: its frames are not those that were written. Run "
+                "the same `hear-msm-mae prepare` again to repair it, or copy the corpus again"
+            )
+        array = torch.from_file(str(path), False, frames * n_mels, dtype=torch.float16)
+        mean, std, _ = statistics(clips, n_mels)
+        return cls(
+            array.view(frames, n_mels),
+            torch.tensor([c.offset for c in clips]),
+            torch.tensor([c.frames for c in clips]),
+            [c.source for c in clips],
+            mean,
+            std,
+            fingerprint(clips, n_mels),
+        )
+
+    def __len__(self) -> int:
+        """Number of clips c."""
+        return len(self.lengths)
+
+    @property
+    def n_mels(self) -> int:
+        """Mel bins f."""
+        return self.frames.shape[1]
+
+    @property
+    def hours(self) -> float:
+        """Length of all clips."""
+        return int(self.lengths.sum()) * MS_PER_FRAME / 3.6e6
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames are."""
+        return self.frames.device
+
+    def to(self, device: torch.device) -> Bank:
+        """A bank whose frames and table are on a device."""
+        frames, starts, lengths = (x.to(device) for x in (self.frames, self.starts, self.lengths))
+        return dataclasses.replace(self, frames=frames, starts=starts, lengths=lengths)
+
+    def crops(self, clips: Tensor, first: Tensor, length: int, pin: bool = False) -> Tensor:
+        """Equally long crops of some clips; frames outside a clip are silence.
+
+        Args:
+            clips: (b,) int64, which clips.
+            first: (b,) int64, where each crop begins in its clip; may be negative.
+            length: frames t of each crop.
+            pin: put them into page-locked memory, for asynchronous copies to a GPU.
+
+        Returns:
+            (b, t, f) float16, a copy, on the device of the bank.
+        """
+        place = first[:, None] + torch.arange(length, device=first.device)  # (b, t), in the clip
+        inside = (place >= 0) & (place < self.lengths[clips][:, None])
+        index = (place + self.starts[clips][:, None]).clamp_(0, len(self.frames) - 1)
+        shape = (*index.shape, self.n_mels)
+        out = torch.empty(shape, dtype=self.frames.dtype, device=self.device, pin_memory=pin)
+        torch.index_select(self.frames, 0, index.flatten(), out=out.view(-1, self.n_mels))
+        if self.device.type == "cpu" and inside.all():  # on a GPU the question would cost more
+            return out
+        return out.masked_fill_(~inside[..., None], SILENCE)

@@ -1,0 +1,214 @@
+"""What a run computes with: processes, memory, precision, and what the hardware can do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from ..config import ModelConfig
+from ..corpus.bank import Bank
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+PEAK_SIZE = 2048  # square matrices whose product measures the machine's peak
+PEAK_SECONDS = 2.0  # after which it is not repeated any more
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
+# Of a GPU's free memory the corpus may take so much; the rest is for training.
+BANK_SHARE = 0.5
+
+# glibc's mallopt(3)
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_GROW_BYTES = 2**28  # the heap grows by so much at once
+
+
+def launch(settings: Settings) -> Fabric:
+    """The engine; processes are started by torchrun or `fabric run`, or else by Fabric itself.
+
+    Raises:
+        ValueError: there is no such hardware here.
+    """
+    options: dict[str, Any] = {}
+    by_cli = "LT_CLI_USED" in os.environ
+    if not by_cli:  # `fabric run` has its own options for these
+        devices: Any = settings.devices
+        nodes = settings.nodes
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+        several = nodes > 1 or (isinstance(devices, int) and devices > 1)
+        options |= {"accelerator": settings.accelerator, "devices": devices, "num_nodes": nodes}
+        options["strategy"] = "ddp" if several else "auto"
+    try:
+        fabric = Fabric(**options)
+    except (RuntimeError, ValueError, TypeError, ImportError) as error:
+        raise ValueError(
+            f"accelerator={settings.accelerator} with devices={settings.devices} cannot be used "
+            f"here: {error}"
+        ) from error
+    if not by_cli:  # else launched by its constructor
+        fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    return fabric
+
+
+def place_bank(bank: Bank, wish: str, device: torch.device) -> Bank:
+    """The bank in the GPU's memory or, memory-mapped, on the host, by the setting `bank`.
+
+    Raises:
+        ValueError: it has to lie on the device and does not fit.
+    """
+    if device.type != "cuda" or wish == "host":
+        return bank
+    size = bank.frames.nbytes
+    free = torch.cuda.mem_get_info(device)[0]
+    if size <= BANK_SHARE * free:
+        return bank.to(device)
+    if wish == "device":
+        raise ValueError(
+            f"bank=device, but the corpus has {size / 1e9:.1f} GB and the GPU has "
+            f"{free / 1e9:.1f} GB free, of which the corpus may take {BANK_SHARE:.0%}; set "
+            "bank=host"
+        )
+    return bank
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc not to return freed memory to the system; whether it understood.
+
+    By default it maps every large tensor anew, and the kernel clears its pages again: 84 000 page
+    faults per step of the small model, a fifth of the step's processor time (measured by
+    benchmarks/pretrain.py).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    wishes = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _GROW_BYTES))
+    return sum(mallopt(*wish) for wish in wishes) == len(wishes)
+
+
+@contextlib.contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Denormal numbers are slow and of no use in training; the caller's choice is put back."""
+    flushed_before = float(torch.tensor(1e-39) * 1) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed_before)
+
+
+def set_attention(model: nn.Module, fused: bool) -> None:
+    """Use fused attention or plain matrix products, which compute the same.
+
+    The backward pass of torch's fused attention is slow in bf16 on the CPU: with plain products
+    it takes a fifth of the time at 17 and 66 tokens, two thirds at 261.
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            setattr(module, "fused_attn", fused)  # noqa: B010 (mypy takes it for a tensor)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compile the transformer blocks; they share their code, so this takes seconds."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for block in module:
+                block.compile(dynamic=False)
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside, compiled blocks run as they are written: other sizes would be compiled anew."""
+    if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+# ---------------------------------------------------------------------------------------------
+# Speed
+# ---------------------------------------------------------------------------------------------
+def training_flops(settings: Settings, teacher: ModelConfig | None = None) -> float:
+    """Floating-point operations of matrix products for one sample, forward and backward."""
+    config = settings.model
+    patches = config.rows * config.columns
+    visible = max(1, int(patches * (1 - settings.mask_ratio)))
+    extra = int(config.cls_token)
+
+    def blocks(tokens: int, width: int, depth: int, mlp_ratio: float) -> float:
+        matrices = (4 + 2 * mlp_ratio) * width * width * tokens
+        attention = 2 * tokens * tokens * width
+        return 2 * depth * (matrices + attention)
+
+    ratio = config.mlp_ratio
+    forward = blocks(visible + extra, config.width, config.depth, ratio)
+    forward += blocks(patches + extra, config.decoder_width, config.decoder_depth, ratio)
+    forward += 2 * (visible + extra) * config.width * config.decoder_width
+    outputs = config.patch_area if teacher is None or settings.pixel_weight else 0
+    outputs += teacher.width if teacher else 0
+    forward += 2 * (patches - visible) * config.decoder_width * outputs
+    embedding = 2 * visible * config.patch_area * config.width  # its input needs no gradient
+    total = 3 * forward + 2 * embedding
+    if teacher is not None:  # forward only, once for all masks of a crop
+        tokens = patches + int(teacher.cls_token)
+        once = blocks(tokens, teacher.width, teacher.depth, teacher.mlp_ratio)
+        once += 2 * patches * config.patch_area * teacher.width
+        total += once / settings.masks
+    return total
+
+
+def matmul_peak(device: torch.device, precision: str, repeats: int = 6) -> float:
+    """Floating-point operations per second of a large matrix product, the best of a few."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    size = PEAK_SIZE * (4 if device.type == "cuda" else 1)
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    best, begin = float("inf"), time.perf_counter()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+        # A CPU without bf16 takes most of a minute for one.
+        if time.perf_counter() - begin > PEAK_SECONDS:
+            break
+    return 2 * size**3 / best
+
+
+def faster_precision(accelerator: str) -> Literal["bf16", "fp32"]:
+    """The precision that `auto` stands for: bf16 on hardware that computes with it, else fp32.
+
+    By what the hardware says of itself, so that the processes of a run need not agree on a
+    measurement. Without such units bf16 takes twice to a hundred times as long as fp32 on a CPU.
+
+    Args:
+        accelerator: of the settings.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if BF16_FLAGS & cpu_flags() else "fp32"
+
+
+def cpu_flags() -> set[str]:
+    """What the CPU can do, as Linux names it on x86; empty where that is not known."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}

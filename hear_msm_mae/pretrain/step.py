@@ -1,0 +1,190 @@
+"""One optimiser step that never waits for the device, on a GPU replayed as one CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from ..mae import MaskedAutoencoder
+from .sampling import Batch, Sampler, split_order
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+EAGER_STEPS = 3  # before a CUDA graph is recorded: kernels are compiled and memory is allocated
+
+
+class Report(NamedTuple):
+    """What the device counted, as of the last step."""
+
+    loss: float  # of the global batch
+    norm: float  # of the gradient, before it is scaled down
+    bad_in_a_row: int  # steps that were skipped since the last good one
+    worst: int  # the most that were skipped in a row since the last report
+    skipped: int  # steps that were skipped because loss or gradient was not finite
+
+
+class Stepper:
+    """Computes losses and gradients and updates the weights.
+
+    A step whose loss or gradient is not finite changes nothing but the counters. They stay on the
+    device, so that nothing waits for it until `report` is called.
+
+    Args:
+        settings: of the run.
+        fabric: exchanges gradients between processes.
+        model: on the device of the fabric.
+        sampler: makes the model's input out of batches.
+        skipped, bad_in_a_row: what the counters begin with.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        fabric: Fabric,
+        model: MaskedAutoencoder,
+        sampler: Sampler,
+        skipped: int = 0,
+        bad_in_a_row: int = 0,
+    ) -> None:
+        self.settings, self.fabric, self.sampler = settings, fabric, sampler
+        self.engine = fabric.setup_module(model)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        cuda = fabric.device.type == "cuda"
+        wish = settings.cuda_graph
+        self.record = cuda and fabric.world_size == 1 and (wish is None or wish)
+        self.optimizer = make_optimizer(model, settings, fabric.device, self.record)
+        self.counters = torch.tensor(
+            [0, 0, bad_in_a_row, bad_in_a_row, skipped],
+            dtype=torch.float32,
+            device=fabric.device,
+        )
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: list[Batch] = []
+        self.stream = torch.cuda.Stream(fabric.device) if self.record else None
+        self.eager_steps = 0
+
+    def __call__(self, parts: list[Batch], lr: float) -> None:
+        """One step: gradients of the loss over the global batch, and the update.
+
+        Args:
+            parts: this process's share of the batch, on the device.
+            lr: learning rate.
+        """
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        if self.record and self.graph is None and self.eager_steps == EAGER_STEPS:
+            self._record(parts)
+        if self.graph is not None:
+            for there, part in zip(self.inputs, parts, strict=True):
+                for old, new in zip(there, part, strict=True):
+                    if old is not None and new is not None:
+                        old.copy_(new)
+            self.graph.replay()
+            return
+        self.eager_steps += 1
+        if self.stream is None:
+            self._compute(parts)
+            return
+        current = torch.cuda.current_stream(self.fabric.device)
+        self.stream.wait_stream(current)  # the one that the graph is recorded on
+        with torch.cuda.stream(self.stream):
+            self._compute(parts)
+        current.wait_stream(self.stream)
+
+    def report(self) -> Report:
+        """The counters; waits until the device has computed the last step."""
+        loss, norm, *counts = self.counters.tolist()
+        self.counters[3] = self.counters[2]
+        return Report(loss, norm, *map(int, counts))
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over the state of an optimiser, also of one on other hardware."""
+        fresh = [dict(group) for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, new in zip(self.optimizer.param_groups, fresh, strict=True):
+            group.update({key: new[key] for key in ("lr", "fused", "capturable", "foreach")})
+
+    def _record(self, parts: list[Batch]) -> None:
+        """Record a step, without computing it, as a CUDA graph that reads `inputs`."""
+        self.inputs = [part.map(torch.clone) for part in parts]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may go on: one of them reserves page-locked memory for batches.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self._compute(self.inputs)
+            self.graph = graph
+        except RuntimeError as error:
+            log.warning("a step cannot be recorded as a CUDA graph and stays eager: %s", error)
+            self.record, self.stream, self.inputs = False, None, []
+
+    def _compute(self, parts: list[Batch]) -> None:
+        s, fabric = self.settings, self.fabric
+        # Not behind the update: gradients have to be allocated while a graph is recorded.
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1  # when gradients are exchanged between processes
+            with fabric.no_backward_sync(self.engine, enabled=not last):
+                mask = split_order(part.order, s.mask_ratio)
+                with autocast(s, fabric.device):
+                    loss = self.engine(self.sampler.spectrogram(part), mask)
+                fabric.backward(loss / s.accumulation)
+            losses.append(loss.detach())
+        loss = torch.stack(losses).mean()
+        if fabric.world_size > 1:
+            torch.distributed.all_reduce(loss)  # Fabric's waits for the device
+            loss = loss / fabric.world_size
+        # Gradients are already averaged over the processes, so all find the same norm.
+        limit = s.clip_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        bad = ~(loss.isfinite() & norm.isfinite())
+        if self.optimizer.defaults["fused"]:
+            # The kernel leaves weights and moments alone where this is 1, as for a GradScaler.
+            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bad:
+            self.optimizer.step()
+        _, _, in_a_row, worst, skipped = self.counters.unbind()
+        in_a_row = (in_a_row + 1) * bad
+        counts = (in_a_row, torch.maximum(worst, in_a_row), skipped + bad)
+        self.counters.copy_(torch.stack([loss, norm, *counts]))
+
+
+def autocast(settings: Settings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a model computes in the precision of the settings."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+def make_optimizer(
+    model: nn.Module, settings: Settings, device: torch.device, capturable: bool = False
+) -> torch.optim.AdamW:
+    """AdamW, in one fused kernel where there is one; the learning rate is set at every step."""
+    return torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay),
+        lr=torch.zeros((), device=device) if capturable else 0.0,
+        betas=(settings.beta1, settings.beta2),
+        fused=device.type in ("cpu", "cuda"),
+        capturable=capturable,
+    )
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; biases, norms and tokens without."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+
+    def decays(name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim >= 2 and not name.endswith("_token")
+
+    return [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
