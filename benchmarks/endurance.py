@@ -1,6 +1,6 @@
 """What `hear-msm-mae embed` loses when everything goes wrong: it should be nothing.
 
-    python -m benchmarks.endurance [--quick]
+    python -m benchmarks.endurance [--quick] [--only kills tiny ...]
 
 From the root of the repository. Runs the command in processes of its own, on a model with random
 weights, one block and embeddings of the size of the bundled weights, and
@@ -331,6 +331,7 @@ def whole(name: str, output: Path, words: list[str], expected: int) -> Line:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="a small part, in less than a minute")
+    parser.add_argument("--only", nargs="*", help="some trials, by the beginning of their names")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     arguments = parser.parse_args()
     quick = arguments.quick
@@ -338,8 +339,8 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     _context.set_forkserver_preload(["hear_msm_mae.cli", "hear_msm_mae.api"])
     header, begin, lines = measure.machine(), time.monotonic(), []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         weights = folder / "random.safetensors"
         save_checkpoint(weights, Checkpoint(CONFIG, state_tensors(Encoder(CONFIG))))
         seconds = [2.0]
@@ -347,24 +348,26 @@ def main() -> None:
         def killing(line: Line, output: Path, words: list[str]) -> bool:
             return kill(line, output, words, seconds)
 
-        rounds = {"kills": 2 if quick else 90, "full disks": 2 if quick else 36}
-        rounds["two processes"] = 1 if quick else 18
-        trials: list[Callable[[], Line]] = [
-            lambda: each_format("kills", folder, weights, rounds["kills"], killing),
-            lambda: each_format("full disks", folder, weights, rounds["full disks"], fill),
-            lambda: each_format("two processes", folder, weights, rounds["two processes"], race),
-            lambda: mutate(folder, weights, 40 if quick else 1000),
-            lambda: tiny(folder, weights, 200 if quick else 20_000),
-            lambda: long(folder, weights, 0.1 if quick else 10.0),
-        ]
-        for trial in trials:
-            lines.append(trial())
-            print(lines[-1], flush=True)
+        def several(name: str, rounds: int, disturb: Disturb) -> Line:
+            return each_format(name, folder, weights, 2 if quick else rounds, disturb)
+
+        trials: dict[str, Callable[[], Line]] = {
+            "kills": lambda: several("kills", 54, killing),
+            "full disks": lambda: several("full disks", 36, fill),
+            "two processes": lambda: several("two processes", 18, race),
+            "mutated": lambda: mutate(folder, weights, 40 if quick else 1000),
+            "tiny": lambda: tiny(folder, weights, 200 if quick else 20_000),
+            "long": lambda: long(folder, weights, 0.1 if quick else 10.0),
+        }
+        for name, trial in trials.items():
+            if name.startswith(tuple(arguments.only or [""])):
+                lines.append(trial())
+                print(lines[-1], flush=True)
     head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
     minutes = (time.monotonic() - begin) / 60
     text = f"{header}, {minutes:.0f} minutes\n\n{head}" + "\n".join(map(str, lines))
     print(f"\n{text}")
-    if not quick:
+    if not quick and not arguments.only:
         measure.write_section(RESULTS, "endurance", text)
     sys.exit(any(line.lost for line in lines))
 
