@@ -21,6 +21,7 @@ __all__ = [
     "embed_files",
     "get_scene_embeddings",
     "get_timestamp_embeddings",
+    "index",
     "load_model",
     "predict",
     "probe",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .answers.index import index
     from .answers.predict import predict
     from .answers.probe import probe
     from .answers.search import duplicates, search
@@ -40,6 +42,7 @@ else:
         "embed_files": "embed.records",
         "get_scene_embeddings": "api",
         "get_timestamp_embeddings": "api",
+        "index": "answers.index",
         "load_model": "api",
         "predict": "answers.predict",
         "probe": "answers.probe",

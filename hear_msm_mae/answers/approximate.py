@@ -20,7 +20,7 @@ from .index import Index
 
 logger = logging.getLogger(__name__)
 
-PROBED = 64  # lists that a query looks into
+PROBED = 32  # lists that a query looks into
 TRAINING_ROWS = 40  # for each list; faiss asks for 39
 MANY = 2048  # rows that are found where only the best of each file is wanted
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..embed.run import Summary, embed_to
+from ..embed.settings import settings_of
 from ..embed.sources import Recording
 from ..files import printable
-from .loading import read_output
+from .loading import Model, loaded, read_output
 
 CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
 CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
@@ -25,6 +28,35 @@ TILE_ROWS = 256  # that are centred and compared at once: they fit into a core's
 PAIR_ROWS = 4096  # that are compared with all rows behind them in one pass over the index
 
 Rows = NDArray[np.float32]
+
+
+def index(
+    sources: Any,
+    output: str | Path,
+    model: Model = "",
+    *,
+    segment: float | None = 2.0,
+    overlap: float = 1.0,
+    dtype: str = "float16",
+    device: str = "cpu",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Embed recordings for `search`, in windows of 2 s, one every second; see `embed_files`.
+
+    Args:
+        output: an output of `embed`; `.parquet`, or `.npz`, which is searched faster.
+        segment: None for one embedding for each recording (then `overlap` is 0).
+        overwrite: start from scratch; otherwise only what is new is embedded.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing to embed, impossible windows, an output with other
+            settings.
+    """
+    model, name = loaded(model, device)
+    overlap = 0.0 if segment is None else overlap
+    settings = settings_of(model, name, False, segment, overlap, dtype)
+    return embed_to(output, sources, model, settings, workers=workers, overwrite=overwrite)
 
 
 class Index:

@@ -17,7 +17,7 @@ from .index import Index
 from .loading import Model, same_model
 
 MOST_PAIRS = 1_000_000
-DUPLICATE = 0.98  # similarity from which on recordings are near-duplicates
+DUPLICATE = 0.95  # similarity from which on files are near-duplicates, see benchmarks/RESULTS.md
 
 
 class Hit(NamedTuple):

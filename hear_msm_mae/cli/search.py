@@ -40,7 +40,7 @@ def search(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Similarity of duplicates, at least.", show_default="0.98"),
+        typer.Option(help="Similarity of duplicates, at least.", show_default="0.95"),
     ] = None,
     output: Annotated[
         Path | None,

@@ -14,6 +14,7 @@ import soundfile
 from cli_errors import assert_one_line_error
 from visual_commands import EVIL, Reader, tone
 
+import hear_msm_mae
 from hear_msm_mae import duplicates, embed_files, load_model, search
 from hear_msm_mae.answers import index as engine
 from hear_msm_mae.answers import search as searching
@@ -206,6 +207,14 @@ def test_windows_are_those_of_embed(index):
     assert table.dtype == np.float16
     both = [c for c in table.clips if table.recordings[c.recording].path.endswith("both.wav")]
     assert [(c.start, c.end) for c in both] == [(i, i + 2) for i in range(7)]
+
+
+def test_python_makes_the_same_index(index, sounds, tiny_file, tmp_path):
+    made = hear_msm_mae.index(sounds, tmp_path / "again.parquet", tiny_file)
+    assert (made.done, made.failures) == (8, [])
+    a, b = (Parquet().read(path) for path in (index, tmp_path / "again.parquet"))
+    assert a.settings == b.settings
+    np.testing.assert_array_equal(a.rows_of(0, 9).rows, b.rows_of(0, 9).rows)
 
 
 def test_bad_input(run, sounds, index, tiny_file, tmp_path):
