@@ -106,7 +106,7 @@ class HearModel(nn.Module):
         scenes = []
         for count in counts:
             parts = [part for part in itertools.islice(results, count) if isinstance(part, Sums)]
-            scenes.append(pooled(functools.reduce(Sums.__add__, parts)))
+            scenes.append(self.pool(functools.reduce(Sums.__add__, parts)))
         return torch.stack(scenes)
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -131,6 +131,10 @@ class HearModel(nn.Module):
                 output[clip, row : row + len(rows)] = rows
                 row += len(rows)
         return output, timestamps.to(self.device).repeat(len(audio), 1)
+
+    def pool(self, sums: Sums) -> Tensor:
+        """The scene embedding of a clip, (d,) float32."""
+        return pooled(sums)
 
     def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel values of pieces of scenes."""

@@ -27,7 +27,7 @@ from ..embed.table import Block, Table
 from ..extras import need
 from ..files import printable, replacing
 from ..model import HearModel
-from ..pooling import Sums, pooled
+from ..pooling import Sums
 from ..timeline import Piece
 from .events import Event, audacity_labels, events_of, raven_table
 from .head import Head, load_head
@@ -179,7 +179,7 @@ class _Labeller:
 
     def pool(self, sums: Sums) -> Tensor:
         """As that of the model."""
-        return self._probabilities(pooled(sums)[None])[0]
+        return self._probabilities(self._model.pool(sums)[None])[0]
 
     def _probabilities(self, embeddings: Tensor) -> Tensor:
         return torch.from_numpy(self._head.probabilities(embeddings.cpu().numpy()))

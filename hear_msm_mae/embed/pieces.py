@@ -21,7 +21,7 @@ from ..audio import stream_audio, waveform_of
 from ..checks import LOUD, TOO_LOUD, check_levels
 from ..files import available_cpus, printable
 from ..model import HearModel
-from ..pooling import Sums, pooled
+from ..pooling import Sums
 from ..timeline import Piece, Timeline
 from .remote import local_copy
 from .sources import Failure, Recording
@@ -169,7 +169,7 @@ def embed_recordings(
             nothing = np.zeros((0, plan.model.scene_embedding_size), dtype)
             yield Result(recording, place, nothing, total)
         else:
-            row = pooled(total)[None].numpy()
+            row = plan.model.pool(total)[None].numpy()
             yield Result(recording, place, row.astype(dtype, copy=False))
     yield from waiting  # type: ignore[misc]
 
