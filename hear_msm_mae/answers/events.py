@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 @dataclasses.dataclass
 class _Open:
-    """An event that may go on."""
+    """An event that may continue."""
 
     recording: int
     start: float

@@ -1,7 +1,7 @@
 """Labels for recordings of any number and length, in bounded memory.
 
 The probabilities take the place of the embeddings in the machinery of `embed`: they are kept in a
-Parquet output beside the result, so a run that was killed goes on, in the middle of a recording.
+Parquet output beside the result, so a run that was killed continues, in the middle of a recording.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def predict(
         sources: as for `embed_files`; or a Parquet output of `embed`, which is not embedded again.
         output: `.csv` or `.parquet`, a row for each recording, window or timestamp: path, start,
             end, timestamp_ms, label, probability, and a column p_LABEL for each label. The
-            probabilities are also kept in `OUTPUT.rows.parquet`, from where a run goes on.
+            probabilities are also kept in `OUTPUT.rows.parquet`, from where a run continues.
         model: the model or weights that the head learnt on; by default those that it names.
         segment, overlap: windows in seconds, as for `embed_files`.
         timestamps: a row for each timestamp of the model instead of each recording.

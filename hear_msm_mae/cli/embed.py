@@ -107,7 +107,7 @@ def embed(
     --timestamps also timestamps in ms and clip, the index into paths. A folder gets one .npy file
     per recording.
 
-    Repeat the command to go on with a run that was interrupted, or to add what is new in SRC.
+    Repeat the command to continue a run that was interrupted, or to add what is new in SRC.
 
     Exit status 3: some files could not be read; they are in OUT.errors.csv, the others in OUT.
     """
@@ -149,7 +149,7 @@ def embed(
         )
     except KeyboardInterrupt:
         how = " without --overwrite" if overwrite else ""
-        complain(f"interrupted; repeat the command{how} to go on")
+        complain(f"interrupted; repeat the command{how} to continue")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _report(output, summary, verbose)
 

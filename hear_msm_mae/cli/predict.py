@@ -71,7 +71,7 @@ def predict(
 
     OUT has a row per recording, window or timestamp: path, start, end, label, probability, and one
     column per label. Weights and options are those that the classifier learnt on. Repeat the
-    command to go on with a run that was interrupted, or to add what is new in SRC.
+    command to continue a run that was interrupted, or to add what is new in SRC.
 
     Exit status 3: some files could not be read; they are in OUT.rows.parquet.errors.csv.
     """
@@ -99,7 +99,7 @@ def predict(
             overwrite=overwrite,
         )
     except KeyboardInterrupt:
-        complain("interrupted; repeat the command to go on")
+        complain("interrupted; repeat the command to continue")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     say(f"{found.table.total_rows} rows of {len(found.table.recordings)} recordings -> {output}")
     if events or audacity or raven:

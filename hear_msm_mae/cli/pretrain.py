@@ -38,7 +38,7 @@ def pretrain(
         ),
     ] = False,
 ) -> None:
-    """Train a masked autoencoder; an interrupted run goes on when the command is repeated."""
+    """Train a masked autoencoder; an interrupted run continues when the command is repeated."""
     with starting():
         _need()
         from ..pretrain.parsing import load_recipe

@@ -57,7 +57,7 @@ def probe(
             labels, out, weights, device=device, seed=seed, workers=workers, overwrite=overwrite
         )
     except KeyboardInterrupt:
-        complain("interrupted; repeat the command to go on")
+        complain("interrupted; repeat the command to continue")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for failure in result.failures:
         complain(f"could not read {failure.path}: {failure.reason}")

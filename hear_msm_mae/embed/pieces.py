@@ -103,7 +103,7 @@ class Place(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """Where a recording that was begun goes on: clip, piece, and the sums of the clip so far."""
+    """Where a recording that was begun continues: clip, piece, and the sums of the clip so far."""
 
     clip: int
     number: int
@@ -137,7 +137,7 @@ def embed_recordings(
     Args:
         dtype: of the rows, "float32" or "float16".
         workers: threads that read; by default one per processor, at most 16.
-        resume: where the first recording goes on.
+        resume: where the first recording continues.
 
     Yields:
         The results of each recording, one recording after the other in the order given, or what

@@ -1,4 +1,4 @@
-"""Embed recordings into a file; an interrupted run goes on when it is repeated."""
+"""Embed recordings into a file; an interrupted run continues when it is repeated."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def embed_to(
         embed: another way to embed, e.g. on a cluster; the rows are the same.
 
     What could not be read is listed in `OUT.errors.csv`. Whatever happens, results up to the last
-    second are in `OUT.partial`, and the same call goes on from there.
+    second are in `OUT.partial`, and the same call continues from there.
 
     Raises:
         ValueError: bad options or sources; an output with other settings, or of somebody else.
@@ -198,7 +198,7 @@ class _Job:
         return sorted(rest, key=lambda recording: self.resume(recording) is None)
 
     def resume(self, recording: Recording) -> Resume | None:
-        """Where a recording goes on."""
+        """Where a recording continues."""
         return self._store.resume(recording.key, self.stamp(recording))
 
     def _is_done(self, recording: Recording) -> bool:

@@ -15,7 +15,7 @@ from ..model import HearModel
 
 DTYPES = ("float32", "float16")
 
-# Settings that must be the same for a run to go on, and the option of `embed` behind each.
+# Settings that must be the same for a run to continue, and the option of `embed` behind each.
 COMPARED = {
     "weights": "--weights",
     "mode": "--mode",

@@ -5,9 +5,9 @@
     journal.jsonl   one line for each stretch of rows: which recording, clip and piece they are of
     open.npz        the sums of a scene embedding that is not complete
 
-Rows are written and synchronised before the line that names them, so a line tells the truth: a run
-that is killed loses what it had in work, and the next one goes on behind the last line, in the
-middle of a recording if need be. The output is made from these files, so it is always whole.
+Rows are written and synchronised before the line that names them, so the rows of every line are
+there. A run that is killed loses the pieces in work; the next run begins behind the last line, in
+the middle of a recording if need be. The output is made from these files, so it is always whole.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Earlier(Exception):
 
 
 class Store:
-    """The folder of a run; opened as a context, in which no other process can use it.
+    """The folder of a run, which no other process can use until `close`.
 
     Args:
         folder: `OUT.partial`.
@@ -207,7 +207,7 @@ class Store:
         return entry is not None and entry.done is not None and entry.stamp == stamp
 
     def resume(self, key: Key, stamp: Any) -> Resume | None:
-        """Where a recording goes on that was begun."""
+        """Where a recording continues that was begun."""
         entry = self._entries.get(key)
         if entry is None or entry.done is not None or entry.stamp != stamp:
             return None
@@ -363,7 +363,7 @@ class Store:
             entry.done = Done(list(key), path, name, line["stamp"], columns)
 
     def _follows(self, entry: _Entry, run: _Run) -> bool:
-        """Whether a run goes on behind the others; scenes name the last piece of each clip."""
+        """Whether a run continues behind the others; scenes name the last piece of each clip."""
         if entry.done is not None or not entry.runs:
             return entry.done is None
         expected = entry.resume

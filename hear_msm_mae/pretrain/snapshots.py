@@ -1,4 +1,4 @@
-"""Training checkpoints: everything that is needed to go on as if nothing had happened."""
+"""Training checkpoints: everything that is needed to continue as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def load(path: str | Path) -> Snapshot:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != FORMAT:
             raise ValueError(
-                f"{path} is not a {FORMAT}; the release that wrote it can go on with it or export "
+                f"{path} is not a {FORMAT}; the release that wrote it can continue it or export "
                 "weights for init_from"
             )
         content["progress"] = Progress(**content["progress"])
@@ -185,7 +185,7 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
     if changed:
         raise ValueError(
             f"the run in {settings.run_dir} cannot be resumed: {'; '.join(changed)}. Set it back, "
-            "or choose another run_dir (init_from=WEIGHTS goes on from exported weights)"
+            "or choose another run_dir (init_from=WEIGHTS continues from exported weights)"
         )
 
 
@@ -206,5 +206,5 @@ def device_failures_named(run_dir: str | Path) -> Iterator[None]:
         full = "raise accumulation, or set bank=host; " if "memory" in str(e) else ""
         raise OSError(
             f"the GPU failed: {str(e).splitlines()[0]}; the newest checkpoint is "
-            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to go on from it"
+            f"{kept[0] if kept else '(none yet)'}; {full}repeat the command to continue from it"
         ) from e

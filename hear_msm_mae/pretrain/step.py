@@ -118,7 +118,7 @@ class Stepper:
         self.inputs = [part.map(torch.clone) for part in parts]
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on: one of them reserves page-locked memory for batches.
+            # Other threads may continue: one of them reserves page-locked memory for batches.
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self._compute(self.inputs)
             self.graph = graph

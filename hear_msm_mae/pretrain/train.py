@@ -66,7 +66,7 @@ class Outcome:
 
 
 def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None) -> Outcome:
-    """Train, or go on with the run in `settings.run_dir`.
+    """Train, or continue the run in `settings.run_dir`.
 
     Args:
         settings: see settings.py.

@@ -122,7 +122,7 @@ def test_ctrl_c_writes_the_output_and_says_how_to_go_on(tmp_path, tiny_file, suf
     process.join(60)
     assert process.exitcode == 130
     err = (tmp_path / "stderr").read_text()
-    assert "interrupted; repeat the command to go on" in err
+    assert "interrupted; repeat the command to continue" in err
     assert "Traceback" not in err
     read = pandas.read_csv if suffix == ".csv" else pandas.read_parquet
     assert read(output)["path"].tolist() == [str(files[0])]
@@ -135,7 +135,7 @@ def test_ctrl_c_writes_the_output_and_says_how_to_go_on(tmp_path, tiny_file, suf
 
 
 def test_ctrl_c_while_results_are_stored(recordings, tiny_model, tmp_path, monkeypatch):
-    """They are stored to their end, then the run stops, and the next one goes on behind them."""
+    """They are stored to their end, then the run stops, and the next one continues behind them."""
     output = tmp_path / "out.parquet"
     add = Store.add
 
