@@ -15,7 +15,6 @@ FLOPs of the encoder that the clips need at the native hop are counted.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -198,22 +197,6 @@ def model_rows(
     return rows
 
 
-def start_rows(repeats: int) -> list[str]:
-    """Seconds until a new process has done what it was started for, in ms."""
-    command = shutil.which("hear-msm-mae", path=str(Path(sys.executable).parent))
-    if command is None:
-        return []
-    words = {
-        "hear-msm-mae --help": [command, "--help"],
-        "hear-msm-mae embed --help": [command, "embed", "--help"],
-        "import hear_msm_mae": [sys.executable, "-c", "import hear_msm_mae"],
-        "import torch": [sys.executable, "-c", "import torch"],
-    }
-    run = partial(subprocess.run, check=True, capture_output=True)
-    times = measure.interleaved({what: partial(run, x) for what, x in words.items()}, repeats)
-    return [row(what, None, 1e3 * min(times[what])) for what in words]
-
-
 def memory_row() -> str:
     """What the length of a recording costs."""
     hour, minute = (peak_memory("bundled", "scene float32", "cpu", 1, n) for n in (3600, 60))
@@ -239,10 +222,8 @@ def main() -> None:
     for name in ("base", "bundled"):
         check_equal(name, device)
         rows += model_rows(name, device, sizes, repeats, arguments.quick)
-    if device == "cpu":
-        rows += start_rows(3)
-        if not arguments.quick:
-            rows.append(memory_row())
+    if device == "cpu" and not arguments.quick:
+        rows.append(memory_row())
     head = f"| {COLUMNS} |\n|{'---|' * (COLUMNS.count('|') + 1)}\n"
     notes = [closeness(name, device) for name in ("base", "bundled")]
     text = "\n\n".join([header, head + "\n".join(rows), *notes])
