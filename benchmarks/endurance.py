@@ -205,16 +205,19 @@ def each_format(name: str, folder: Path, weights: Path, rounds: int, disturb: Di
         output = folder / f"{source.name}-{number}{suffix}"
         words = [str(source), "-w", str(weights), *KINDS[kind][0]]
         handled = disturb(line, output, words)
-        last = Run(output, words)
-        good = last.ended(0)
-        last.into(line)
+        left = output.with_name(f"{output.name}.partial")
+        text, good = "a finished CSV file", True  # which cannot be continued
+        if suffix != ".csv" or left.exists() or not output.exists():
+            last = Run(output, words)
+            good = last.ended(0)
+            last.into(line)
+            text = last.log.read_text(errors="replace")
         missing = lost(output, expected[kind])
-        left = output.with_name(f"{output.name}.partial").exists()
-        if handled and good and not missing and not left:
+        if handled and good and not missing and not left.exists():
             line.handled += line.tried - tried
         line.lost, line.of = line.lost + missing, line.of + len(expected[kind])
         if missing or not good or not handled:
-            print(f"{name}, {kind}, {output}: {last.log.read_text(errors='replace')}", flush=True)
+            print(f"{name}, {kind}, {output}: {text}", flush=True)
     return line
 
 
@@ -235,9 +238,9 @@ def kill(line: Line, output: Path, words: list[str], seconds: list[float]) -> bo
 def fill(line: Line, output: Path, words: list[str]) -> bool:
     """A disk that is full at any moment."""
     line.tried += 1
-    run = Run(output, words, limit=int(10 ** random.uniform(1, 6.5)))
+    run = Run(output, words, limit=int(10 ** random.uniform(3.3, 6)))
     good = run.ended(0, 2)
-    return good and (run.process.exitcode == 0 or "make room" in run.log.read_text())
+    return good and (run.process.exitcode == 0 or "cannot be written" in run.log.read_text())
 
 
 def race(line: Line, output: Path, words: list[str]) -> bool:

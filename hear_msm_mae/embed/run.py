@@ -229,15 +229,27 @@ class _Job:
         for i, key in enumerate(order):
             if key in asked:
                 table.recordings[i] = _done(asked[key], table.recordings[i].stamp)
-        if self._base is None:
-            if self._store.replaces and not self._written and self._output.is_dir():
-                with suppress(ValueError):  # it is empty
-                    self._format.clear(self._output)
-            self._format.write(self._output, table)
-            self._written = True
-        elif table.to_json() != self._base.to_json():
-            self._format.write(self._output, table)
-            self._base = self._format.read(self._output)  # its rows lie elsewhere now
+        if self._base is not None and table.to_json() == self._base.to_json():
+            return
+        if self._store.replaces and not self._written and self._output.is_dir():
+            with suppress(ValueError):  # it is empty
+                self._format.clear(self._output)
+        self._format.write(self._output, table)
+        self._written = True
+        if self._format.readable:
+            written = self._read_again(table.total_rows)
+            # Rows of earlier runs lie elsewhere in it now.
+            self._base = None if self._base is None else written
+
+    def _read_again(self, rows: int) -> Table:
+        """The output as it is on the disk: the store is removed in the end, so it must be whole."""
+        try:
+            written = self._format.read(self._output)
+        except ValueError as error:
+            raise OSError(f"it cannot be read again: {error}") from error
+        if written.total_rows != rows:
+            raise OSError(f"it holds {written.total_rows} rows instead of {rows}")
+        return written
 
 
 def _stamp(recording: Recording) -> Any:

@@ -28,6 +28,7 @@ from hear_msm_mae import model as engine
 from hear_msm_mae import timeline
 from hear_msm_mae.embed import store
 from hear_msm_mae.embed.formats import format_of
+from hear_msm_mae.embed.formats.npz import Npz
 from hear_msm_mae.embed.store import Store
 from hear_msm_mae.files import interrupts_held
 
@@ -217,6 +218,38 @@ def test_no_room_for_the_output(
     assert "10 of 10 files" in again.stdout, again.stderr
     expected = expected_table(recordings, tiny_model, timestamps=bool(options))
     assert_same(table(output), expected)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_disk_that_is_full_at_any_moment(recordings, tiny_file, tiny_model, tmp_path, suffix):
+    """Whichever part of the output is the first that does not fit."""
+    whole = tmp_path / f"whole{suffix}"
+    embed(whole, recordings, tiny_model, timestamps=True)
+    files = [x for x in (whole, *whole.rglob("*")) if x.is_file()]
+    largest = max(file.stat().st_size for file in files)
+    expected = expected_table(recordings, tiny_model, timestamps=True)
+    for share in (0.3, 0.7, 0.9, 0.97, 0.99, 0.999):
+        output = tmp_path / f"{round(1000 * share)}{suffix}"
+        run = command(output, recordings, "-w", tiny_file, "--timestamps")
+        result = forked.run(in_small_pieces, run, int(share * largest), cwd=ROOT)
+        assert result.returncode in (0, 2), result.stderr
+        assert "Traceback" not in result.stderr
+        if result.returncode:
+            assert "make room and repeat the command" in result.stderr
+            assert forked.run(in_small_pieces, run, cwd=ROOT).returncode == 0
+        assert_same(table(output), expected)
+
+
+def test_an_output_that_is_not_whole_is_found_out(recordings, tiny_model, tmp_path, monkeypatch):
+    """Whatever the reason; what was computed is kept."""
+    output = tmp_path / "out.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(Npz, "write", lambda self, path, content: path.write_bytes(b"PK"))
+        with pytest.raises(OSError, match="cannot be read again"):
+            embed(output, recordings, tiny_model)
+    output.unlink()
+    assert embed(output, recordings, tiny_model).earlier == 10
+    assert_same(table(output), expected_table(recordings, tiny_model))
 
 
 @pytest.mark.parametrize("name", ["rows.bin", "journal.jsonl"])

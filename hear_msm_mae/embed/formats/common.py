@@ -108,6 +108,15 @@ def understood(kind: str = "file") -> Iterator[None]:
         raise ValueError(f"it is not a {kind} of this command ({error})") from error
 
 
+@contextmanager
+def told(*errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of a library that writes, of a full disk for example, into OSError."""
+    try:
+        yield
+    except errors as error:
+        raise OSError(str(error).splitlines()[0]) from error
+
+
 def require_shape(found: Any, expected: Any) -> None:
     """Raise ValueError where rows were lost or added by somebody else."""
     if found != expected:

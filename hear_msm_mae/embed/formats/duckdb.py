@@ -9,7 +9,7 @@ import numpy as np
 
 from ...extras import need
 from ..table import BLOCK_BYTES, Block, Table, from_json
-from .common import Format, block_reader, replaced, require_shape, understood
+from .common import Format, block_reader, replaced, require_shape, told, understood
 from .parquet import arrow_batches
 
 
@@ -58,13 +58,19 @@ class DuckDb(Format):
         settings = [(name, str(value)) for name, value in table.settings.items()]
         # By default DuckDB takes most of the memory of the machine.
         few: Any = {"memory_limit": "512MB", "threads": 1}
-        with replaced(path) as temporary, duckdb.connect(str(temporary), config=few) as file:
-            file.execute("create table hear_msm_mae (name varchar, value varchar)")
-            file.executemany(
-                "insert into hear_msm_mae values (?, ?)",
-                [*settings, ("recordings", table.to_json())],
-            )
-            for number, batch in enumerate(arrow_batches(table, plain=True)):
-                file.register("batch", batch)
-                begin = "insert into embeddings" if number else "create table embeddings as"
-                file.execute(f"{begin} select * from batch")
+        with told(duckdb.Error), replaced(path) as temporary:
+            try:
+                with duckdb.connect(str(temporary), config=few) as file:
+                    file.execute("create table hear_msm_mae (name varchar, value varchar)")
+                    file.executemany(
+                        "insert into hear_msm_mae values (?, ?)",
+                        [*settings, ("recordings", table.to_json())],
+                    )
+                    for number, batch in enumerate(arrow_batches(table, plain=True)):
+                        file.register("batch", batch)
+                        begin = "insert into embeddings" if number else "create table embeddings as"
+                        file.execute(f"{begin} select * from batch")
+                    # Closing the file does it too, but is silent about a full disk.
+                    file.execute("checkpoint")
+            finally:
+                temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...extras import need
 from ..table import Block, Table, from_json
-from .common import ArrayReader, Format, array_reader, arrays, replaced, require_shape, understood
+from .common import (
+    ArrayReader,
+    Format,
+    array_reader,
+    arrays,
+    replaced,
+    require_shape,
+    told,
+    understood,
+)
 
 
 class Hdf5(Format):
@@ -38,8 +51,14 @@ class Hdf5(Format):
         import h5py
 
         rows = table.total_rows
-        with replaced(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, array in arrays(table).items():
+        columns = arrays(table)
+        with (
+            told(RuntimeError),
+            replaced(path) as temporary,
+            _room(temporary, columns, table),
+            h5py.File(temporary, "w") as file,
+        ):
+            for name, array in columns.items():
                 text = h5py.string_dtype("utf-8") if array.dtype.kind == "U" else None
                 file.create_dataset(name, data=array.astype(object) if text else array, dtype=text)
             embeddings = file.create_dataset("embeddings", (rows, table.width), table.dtype)
@@ -53,6 +72,23 @@ class Hdf5(Format):
                 if block.times_ms is not None:
                     timestamps[part], clip_of[part] = block.times_ms, index
                 row = part.stop
+
+
+@contextmanager
+def _room(path: Path, columns: dict[str, NDArray[Any]], table: Table) -> Iterator[None]:
+    """Raise OSError where the file will not fit.
+
+    It must be known before: HDF5 cannot close a file on a full disk, and then the process crashes
+    when it ends.
+    """
+    size = 2**16 + table.total_rows * (table.width * table.dtype.itemsize + 16 * table.timestamps)
+    for array in columns.values():
+        is_text = array.dtype.kind == "U"
+        size += sum(64 + len(x.encode()) for x in array.tolist()) if is_text else array.nbytes
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    yield
 
 
 def _dataset(file: Any, name: str) -> Any:
