@@ -35,6 +35,7 @@ _VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, d
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
 CPU_FRAMES = 12_000  # 2 minutes
+_CPU_SAMPLES = 2**18  # of a piece whose log-mel a CPU computes together with that of others
 DEVICE_FRAMES = 120_000
 
 
@@ -102,11 +103,10 @@ class HearModel(nn.Module):
         """Scene embeddings: (b, n) -> (b, d) float32."""
         timeline = self.timeline(timestamps=False)
         pieces, counts = self._pieces(check_waveforms(audio), timeline)
-        results = iter(self.encode(pieces))
-        scenes = []
-        for count in counts:
-            parts = [part for part in itertools.islice(results, count) if isinstance(part, Sums)]
-            scenes.append(self.pool(functools.reduce(Sums.__add__, parts)))
+        # Added up as they come: results that wait would lie between what is freed in memory.
+        sums = (result for result in self.encode(pieces) if isinstance(result, Sums))
+        clips = (functools.reduce(Sums.__add__, itertools.islice(sums, n)) for n in counts)
+        scenes = [self.pool(clip) for clip in clips]
         return torch.stack(scenes)
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -227,8 +227,10 @@ class HearModel(nn.Module):
         """
         alike: dict[Any, list[int]] = {}  # pieces that fit into one tensor
         for i, piece in enumerate(pieces):
-            key = id(piece.layout), len(piece.waveform), piece.statistics
-            alike.setdefault(key, []).append(i)
+            size = len(piece.waveform)
+            # Long ones together take memory, and make a CPU no faster.
+            alone = i if self.device.type == "cpu" and size > _CPU_SAMPLES else None
+            alike.setdefault((id(piece.layout), size, piece.statistics, alone), []).append(i)
         parts, bases, row = [], [0] * len(pieces), 0
         for indices in alike.values():
             _, layout, _, statistics = pieces[indices[0]]
