@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..audio import AUDIO_SUFFIXES
-from ..files import replacing
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -87,26 +86,3 @@ def local_copy(path: str) -> Iterator[str]:
             raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
         copy.flush()
         yield copy.name
-
-
-@contextmanager
-def replacing_remote(url: str) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name when it is complete (local or remote).
-
-    Object stores show an upload when it is finished; local files are renamed.
-    """
-    if not is_remote(url):
-        with replacing(url) as temporary, temporary.open("wb") as file:
-            yield file
-        return
-    fs, path = open_remote(url)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    with fs.transaction, fs.open(path, "wb") as file:
-        yield file
-
-
-def remove_remote(url: str) -> None:
-    """Delete a file, local or remote, if there is one."""
-    fs, path = open_remote(url)
-    if fs.isfile(path):
-        fs.rm_file(path)

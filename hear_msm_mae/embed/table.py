@@ -64,8 +64,7 @@ class Table:
     Attributes:
         settings: how the rows were made, in values that JSON has.
         width, dtype: of the embeddings; timestamps: whether rows have times.
-        blocks: makes an iterator over all rows; rows_of: reads any of them. One is enough: without
-            `rows_of`, `blocks` is called again where an order goes back.
+        rows_of: reads any of the rows; `from_json` leaves it to the caller.
     """
 
     recordings: list[Done]
@@ -74,14 +73,7 @@ class Table:
     width: int
     dtype: np.dtype[Any]
     timestamps: bool
-    blocks: Callable[[], Iterator[Block]] = None  # type: ignore[assignment]
     rows_of: Reader = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.rows_of is None and self.blocks is not None:
-            self.rows_of = _Sequential(self.blocks)
-        if self.blocks is None:
-            self.blocks = lambda: (block for _, block in self.indexed())
 
     @functools.cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -110,6 +102,9 @@ class Table:
         for first in range(0, self.total_rows, step):
             numbers = np.arange(first, min(first + step, self.total_rows))
             block = self.rows_of(first, len(numbers))
+            if len(block.rows) != len(numbers):
+                missing = len(numbers) - len(block.rows)
+                raise ValueError(f"{missing} rows are missing; the output is damaged")
             yield np.searchsorted(self.ends, numbers, side="right"), block
 
     def select(self, order: Sequence[int]) -> Table:
@@ -223,31 +218,6 @@ class Runs:
         order = sorted(range(len(parts)), key=lambda i: (id(parts[i][0]), parts[i][1]))
         blocks = {i: parts[i][0](*parts[i][1:]) for i in order}
         return joined([blocks[i] for i in range(len(parts))])
-
-
-class _Sequential:
-    """A reader that goes through blocks, and begins again where it is asked for earlier rows."""
-
-    def __init__(self, blocks: Callable[[], Iterator[Block]]) -> None:
-        self._blocks, self._rest, self._row = blocks, blocks(), 0
-        self._block = Block(np.empty((0, 0)), None)  # which begins at row `_row`
-
-    def __call__(self, first: int, count: int) -> Block:
-        if first < self._row:
-            self.__init__(self._blocks)  # type: ignore[misc]
-        found = []
-        while count > 0:
-            part = cut(self._block, first - self._row, count)
-            if len(part.rows):
-                found.append(part)
-                first, count = first + len(part.rows), count - len(part.rows)
-                continue
-            self._row += len(self._block.rows)
-            block = next(self._rest, None)
-            if block is None:
-                raise ValueError(f"found {self._row} rows instead of more; the output is damaged")
-            self._block = block
-        return joined(found)
 
 
 def cut(block: Block, first: int, count: int) -> Block:
