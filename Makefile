@@ -9,7 +9,7 @@ VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 # Models that benchmarks.quality compares with; their own pins are of 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 
-.PHONY: demo test test-slow lint bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
+.PHONY: demo test test-slow quick lint lower-bounds docs dist bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
 	weights clean
 
 demo: $(VENV)/.installed
@@ -19,6 +19,10 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest
 
+# Seconds: what to run while changing the core.
+quick: lint
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/model -m "not slow and not wide"
+
 test-slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow
 
@@ -26,6 +30,23 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The lowest versions that setup.cfg allows, on the tests of the core and of the outputs.
+LOWER = .venv-lower
+LOWER_EXTRAS = answers embed formats hub pretrain visual test
+lower-bounds:
+	$(PYTHON) -m venv $(LOWER)
+	$(PYTHON) .ci/lower_bounds.py $(LOWER_EXTRAS) > $(LOWER)/bounds.txt
+	$(LOWER)/bin/pip install --quiet -r $(LOWER)/bounds.txt
+	$(LOWER)/bin/pip install --quiet --no-deps --editable .
+	$(LOWER)/bin/python -m pytest -q tests/model tests/audio tests/checkpoints tests/embed
+
+docs: $(VENV)/.test-installed
+	$(BIN)/mkdocs build --quiet
+
+dist: $(VENV)/.installed
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.inference --write
@@ -90,9 +111,9 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[answers,embed,formats,hub,pretrain,ray,test,visual]" tensorflow-cpu
+	$(BIN)/pip install --quiet --editable ".[answers,docs,embed,formats,hub,pretrain,ray,test,visual]" tensorflow-cpu
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HEAR_ENV) .demo build *.egg-info
+	rm -rf $(VENV) $(HEAR_ENV) $(LOWER) .demo build dist *.egg-info

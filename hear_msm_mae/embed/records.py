@@ -78,10 +78,12 @@ def embed_files(
         FileNotFoundError, ValueError: nothing to embed, an option that makes no sense, or
             (without `failures`) a file that cannot be read.
 
-    >>> import hear_msm_mae
-    >>> model = hear_msm_mae.load_model()
-    >>> [record.embedding.shape for record in embed_files("examples/*reader*", model, segment=3)]
-    [(1920,), (1920,), (1920,), (1920,), (1920,)]
+    Examples:
+        >>> import hear_msm_mae
+        >>> model = hear_msm_mae.load_model()
+        >>> windows = embed_files("examples/*reader*", model, segment=3)
+        >>> [record.start for record in windows]
+        [0.0, 3.0, 0.0, 3.0, 6.0]
     """
     model = unwrap(model)
     if dtype not in DTYPES:
