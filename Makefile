@@ -19,9 +19,10 @@ demo: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest
 
-# Seconds: what to run while changing the core.
+# Seconds: what to run while changing the core. Left out are the runtimes of others, and memory.
+WITHOUT = $(addprefix --ignore=tests/model/test_,memory.py paper_mode.py m2d_mode.py)
 quick: lint
-	$(BIN)/python -m pytest -q tests/test_layout.py tests/model -m "not slow and not wide"
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/model $(WITHOUT) -k "not p16x4 and not nocls"
 
 test-slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -m slow

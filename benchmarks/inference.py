@@ -35,6 +35,7 @@ from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
 from hear_msm_mae.timeline import split_units
 
+NAMES = ("base", "bundled")
 INPUTS = {"cpu": [(8, 10), (1, 10), (1, 2)], "cuda": [(64, 10), (1, 10), (1, 2)]}  # clips, seconds
 UNITS = {"cpu": 8, "cuda": 256}  # whole units that the encoder alone gets at once
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -115,6 +116,16 @@ def closeness(name: str, device: str) -> str:
         f"bfloat16 frame embeddings of {name} against float32: lowest cosine {cosine:.5f}, "
         f"relative L2 {distance:.2g}"
     )
+
+
+def independence(name: str, device: str) -> str:
+    """How far a clip's scene embedding moves when seven other clips of any level join it."""
+    model, audio = build(name, "float32", device), noise(8, 4.5)
+    audio *= torch.logspace(-3, 0.5, 8)[:, None]
+    alone = torch.cat([get_scene_embeddings(clip[None], model) for clip in audio])
+    together = get_scene_embeddings(audio, model)
+    distance = ((alone - together).norm(dim=1) / alone.norm(dim=1)).max()
+    return f"A clip alone and in a batch of eight, {name}: relative L2 of at most {distance:.1g}"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -219,13 +230,13 @@ def main() -> None:
     header = measure.machine(device)
     sizes, repeats = (INPUTS[device][-1:], 3) if arguments.quick else (INPUTS[device], 5)
     rows = log_mel_rows(device, sizes, 3 * repeats)
-    for name in ("base", "bundled"):
+    for name in NAMES:
         check_equal(name, device)
         rows += model_rows(name, device, sizes, repeats, arguments.quick)
     if device == "cpu" and not arguments.quick:
         rows.append(memory_row())
     head = f"| {COLUMNS} |\n|{'---|' * (COLUMNS.count('|') + 1)}\n"
-    notes = [closeness(name, device) for name in ("base", "bundled")]
+    notes = [note(name, device) for note in (closeness, independence) for name in NAMES]
     text = "\n\n".join([header, head + "\n".join(rows), *notes])
     print(text)
     if arguments.write:

@@ -77,14 +77,14 @@ class PackedProduct(nn.Module):
     def _can_pack(self, x: Tensor) -> bool:
         weight = self.weight
         return (
-            not torch.is_grad_enabled()
+            not torch.compiler.is_compiling()  # first, as the compiler knows not all that follows
+            and not torch.is_grad_enabled()
             and x.device.type == weight.device.type == "cpu"
             and x.dtype == weight.dtype
             and x.dtype in (torch.float32, torch.bfloat16)
             and type(x) is Tensor  # not one of torch's tracers
             and not weight.is_inference()  # their changes are not counted
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
             and not torch._C._is_tracing()
             and x.numel() > 0
             and _has_kernels()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -39,6 +40,10 @@ pytest.register_assert_rewrite("cli_errors", "embed_rows", "pth_files")
 # Shells ignore Ctrl-C for background jobs (`.ci/run &`), and processes inherit that; the tests of
 # Ctrl-C need what a terminal gives.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine may be slow: no test measures time.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @dataclasses.dataclass

@@ -19,7 +19,7 @@ BY_PYAV = [
     ("a.m4a", "aac", "mp4", 0.03, 0.98),
     ("a.mp4", "aac", "mp4", 0.03, 0.98),
     ("a.aac", "aac", "aac", 0.1, 0.9),
-    ("a.webm", "opus", "matroska", 0.01, 0.9),
+    ("a.webm", "libopus", "matroska", 0.01, 0.9),
     ("a.mka", "flac", "matroska", 0, 0.9999),
     ("a.m4a", "alac", "mp4", 0, 0.9999),
     ("a.mkv", "pcm_u8", "matroska", 0, 0.999),

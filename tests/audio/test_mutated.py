@@ -33,7 +33,7 @@ BY_PYAV = {
     "m4a": ("aac", {}),
     "mp4": ("aac", {"movflags": "faststart"}),
     "mka": ("flac", {}),
-    "webm": ("opus", {}),
+    "webm": ("libopus", {}),
     "oga": ("flac", {}),
     "wma": ("wmav2", {}),
     "aac": ("aac", {}),
@@ -98,7 +98,8 @@ def test_mutated(tmp_path, caplog, kind):
         path.write_bytes(mutated)
         caplog.clear()
         found, words = read_or_refused(path)
-        messages = caplog.messages + words
+        ours = [x.getMessage() for x in caplog.records if x.name.startswith("hear_msm_mae")]
+        messages = ours + words  # some releases of PyAV log what FFmpeg says too
         assert all(path.name in message for message in messages)
         uncounted = kind in UNCOUNTED and len(mutated) < len(raw)
         assert (whole - found) / RATE <= SILENT_LOSS.get(ending, 0.06) or messages or uncounted

@@ -56,7 +56,7 @@ def test_without_a_count(tmp_path):
     check(flac, rng)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.webm", "opus")])
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.webm", "libopus")])
 def test_by_pyav(tmp_path, name, codec):
     path = write_av(tmp_path / name, sound(3.37, 48000), 48000, codec)
     check(path, np.random.default_rng(0))

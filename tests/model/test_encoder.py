@@ -145,7 +145,7 @@ def test_import_needs_neither_timm_nor_torchvision():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "set()\n"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.permutations(range(65)), st.integers(1, 64))
 def test_order_of_visible_patches_does_not_matter(order, count):
     encoder = Encoder(small(depth=1)).eval()

@@ -52,7 +52,7 @@ def test_mel_basis_is_slaney():
     np.testing.assert_allclose(mel_filter_bank(80).T, LMS["mel_basis"], atol=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 2000), st.integers(0, 2**32 - 1))
 def test_any_length_agrees_with_float64(samples, seed):
     waveform = np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
@@ -60,7 +60,7 @@ def test_any_length_agrees_with_float64(samples, seed):
     np.testing.assert_allclose(log_mel, in_float64(waveform), atol=2e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5000), st.integers(-20, 50), st.integers(1, 30))
 def test_range_is_a_slice_of_the_whole_with_silence_outside(samples, start, length):
     frontend = LogMel()

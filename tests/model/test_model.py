@@ -27,7 +27,7 @@ def model(request):
     return load_model() if request.param == "bundled" else small_model()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 5 * 16000), st.integers(2, 70), st.floats(-60, 20), st.data())
 def test_embedding_is_the_same_alone_and_with_mates_of_any_loudness(samples, clips, db, data):
     model = small_model()
