@@ -292,7 +292,7 @@ class Encoder(nn.Module):
             positions = positions[visible]  # (b, k, d)
         x = self.patch_embed(patches) + positions
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return x
 
 

@@ -61,6 +61,11 @@ def load_any(
     if not path.is_file():
         kind = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"model_file_path {str(path)!r} {kind}")
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"{path} is an ONNX file, which load_model and embed take; this needs the weights for "
+            "PyTorch that it was made from"
+        )
     if is_pickle(path):
         return load_pickle(path, name, norm_pixels)
     checkpoint = load_checkpoint(path)
