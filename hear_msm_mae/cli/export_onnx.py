@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,8 @@ def export_onnx(
     if len(files) > 2:
         raise ValueError(f"give [WEIGHTS] OUT.onnx, got {len(files)} names")
     *weights, output = files
+    # The exporter and the quantiser report hundreds of their steps at the level of info.
+    logging.getLogger().setLevel(logging.WARNING)
     with starting():
         from ..onnx_export import export_onnx as run
 
