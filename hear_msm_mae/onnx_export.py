@@ -110,7 +110,9 @@ def _write(proto: Any, path: str | Path, metadata: dict[str, str], int8: bool) -
     onnx.helper.set_model_props(proto, metadata | dict([_PREPARED]))
     with replacing(path) as temporary:
         if int8:
-            quantize_dynamic(proto, temporary, per_channel=True)
+            # Matrices of 7 bits: CPUs with AVX2 but without VNNI add pairs of products in 16 bits,
+            # where those of 8 bits can overflow. The embeddings are off by 0.6 % instead of 0.4 %.
+            quantize_dynamic(proto, temporary, per_channel=True, reduce_range=True)
         else:
             onnx.save_model(proto, temporary)
 

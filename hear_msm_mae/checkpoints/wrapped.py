@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 _EVERY_ENCODER = ("patch_embed.proj.weight", "norm.weight", "blocks.0.mlp.fc1.weight")
 # What an encoder and its pretraining decoder consist of. Single tensors that are named after tokens
-# or positions belong to it too: of those that we do not know, the embeddings would depend.
-_PARTS = re.compile(r"(patch_embed|blocks|norm(_pre)?|decoder\w*)\.|\w*(token|pos)\w*$")
+# or positions belong to it too: of those that we do not know, the embeddings would depend. A target
+# is a second encoder that follows the first in pretraining; the first is the one that is used.
+_PARTS = re.compile(r"(patch_embed|blocks|norm(_pre)?|decoder\w*)\.|(?!target)\w*(token|pos)\w*$")
 _MOST_NAMED = 8  # groups of tensors in the note
 
 
@@ -67,6 +68,7 @@ def _prefix(state: Mapping[str, Tensor]) -> str | None:
         return ""
     if len(found) > 1:  # one for pictures has three channels
         found = [p for p in found if state[p + end].shape[1:2] == (1,)]
+        found = [p for p in found if "target" not in p] or found
     found.sort(key=lambda prefix: (prefix.count("."), prefix))
     for other in found[1:]:
         if not _same(state, found[0], other):

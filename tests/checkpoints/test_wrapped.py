@@ -104,6 +104,13 @@ def test_a_module_that_is_registered_twice(encoder, save):
     assert_same_model(save({"model": twice}), encoder)
 
 
+@pytest.mark.parametrize("online", ["", "encoder.", "online_encoder."])
+def test_a_target_is_left_out(encoder, save, online):
+    target = {name: tensor + 1 for name, tensor in encoder.items()}
+    both = below(online, encoder) | below("target_encoder.", target) | below("target_", target)
+    assert_same_model(save({"model": both}), encoder)
+
+
 def test_several_encoders_are_refused(encoder, save):
     other = encoder | {"norm.bias": encoder["norm.bias"] + 1}
     path = save({"model": below("student.", encoder) | below("teacher.", other)})
