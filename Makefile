@@ -112,7 +112,7 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[answers,docs,embed,formats,hub,pretrain,ray,test,visual]" tensorflow-cpu
+	$(BIN)/pip install --quiet --editable ".[answers,docs,embed,formats,hub,onnx,pretrain,ray,test,visual]" tensorflow-cpu
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
 

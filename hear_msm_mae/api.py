@@ -32,8 +32,9 @@ def load_model(
 
     Args:
         model_file_path: a `.safetensors` file of this package, a folder that
-            `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, or a `.pth`
-            checkpoint of another MSM-MAE implementation; by default the weights of the package.
+            `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, a `.pth`
+            checkpoint of another MSM-MAE implementation or of M2D, or an `.onnx` file of
+            `hear-msm-mae export-onnx`; by default the weights of the package.
         device: where to compute; by default the CPU. `model.to(device)` moves it later.
         timestamp_hop_ms: distance of timestamps, a multiple of 10 ms that divides the patch width;
             by default 40, or the largest possible value below it.
@@ -75,6 +76,10 @@ def load_model(
     }
     place = _usable_device("cpu" if device is None else device)
     path = find_weights(model_file_path)
+    if path.suffix.lower() == ".onnx":
+        from .onnx_model import load_onnx  # which imports onnxruntime
+
+        return load_onnx(path, given | unknown).to(place)
     checkpoint = load_any(path)
     options = resolve_options(checkpoint.config, given | unknown, place)
     try:

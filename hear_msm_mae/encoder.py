@@ -292,7 +292,8 @@ class Encoder(nn.Module):
             positions = positions[visible]  # (b, k, d)
         x = self.patch_embed(patches) + positions
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+            clips = x.shape[0]  # len(x) would be a constant in exported graphs
+            x = torch.cat([self.cls_token.expand(clips, -1, -1).to(x.dtype), x], dim=1)
         return x
 
 

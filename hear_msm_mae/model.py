@@ -48,6 +48,7 @@ class HearModel(nn.Module):
     Args:
         checkpoint: configuration and tensors.
         options: from `hear_msm_mae.options.resolve_options`.
+        encoder: what encodes instead of an `Encoder` with the tensors of the checkpoint.
 
     Attributes:
         sample_rate: of the waveforms, in Hz.
@@ -65,7 +66,7 @@ class HearModel(nn.Module):
         ValueError: the tensors do not fit the configuration.
     """
 
-    def __init__(self, checkpoint: Checkpoint, options: Options) -> None:
+    def __init__(self, checkpoint: Checkpoint, options: Options, encoder: Any = None) -> None:
         super().__init__()
         config = self.config = checkpoint.config
         self.options = options
@@ -77,11 +78,13 @@ class HearModel(nn.Module):
         if isinstance(options.normalization, tuple):
             mean, std = options.normalization
         self.frontend = LogMel(config.n_mels, mean, std, config.sample_rate)
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
-            self.encoder = Encoder(config)
-        checkpoint.load_into(self.encoder)
-        if options.precision == "bfloat16":
-            self.encoder.to(torch.bfloat16)
+        if encoder is None:
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+                encoder = Encoder(config)
+            checkpoint.load_into(encoder)
+            if options.precision == "bfloat16":
+                encoder.to(torch.bfloat16)
+        self.encoder: Encoder = encoder
         self.decoder_tensors = checkpoint.decoder_tensors
         self._most_tokens = DEVICE_TOKENS  # at once; lowered for good when memory is full
         self.eval()

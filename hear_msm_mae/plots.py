@@ -13,7 +13,7 @@ from .config import MS_PER_FRAME, SAMPLE_RATE
 from .files import replacing
 from .log_mel import mel_filter_bank
 
-HERTZ = (250, 1000, 2000, 4000, 7000)  # labelled on the frequency axis
+HERTZ = (250, 1000, 2000, 4000, 7000, 14_000)  # labelled on the frequency axis, where it has them
 INSTALL = "pip install 'hear_msm_mae[visual]'"
 
 
@@ -35,6 +35,7 @@ def draw(
     n_mels: int,
     frames: int,
     covered: int | None = None,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """Write a figure whose panels all show the same stretch of time.
 
@@ -44,6 +45,7 @@ def draw(
         n_mels: mel bins f of the spectrograms.
         frames: length of the time axis.
         covered: frames that the panels' values span, when that is more than is shown.
+        sample_rate: of the audio in Hz; the mel bands reach up to half of it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -75,19 +77,22 @@ def draw(
             axis.set_xlim(0, frames * seconds)
             axis.set_facecolor("0.85")  # hidden patches
         _colour_bar(figure, image, row[-1])
-    axes[0, 0].set_yticks(mel_positions(n_mels) * n_mels, [f"{hz:g}" for hz in HERTZ])
+    ticks = mel_positions(n_mels, sample_rate)
+    axes[0, 0].set_yticks([n_mels * at for at in ticks.values()], [f"{hz:g}" for hz in ticks])
     figure.supxlabel("seconds", fontsize=10)
     figure.supylabel("Hz", fontsize=10)
     with replacing(path) as temporary:
         canvas.print_png(str(temporary))
 
 
-def mel_positions(n_mels: int) -> np.ndarray:
-    """Where the frequencies `HERTZ` lie on the mel axis, 0 to 1."""
-    basis = mel_filter_bank(n_mels).numpy()  # (201, f)
-    hertz = np.linspace(0, SAMPLE_RATE / 2, len(basis))
+def mel_positions(n_mels: int, sample_rate: int = SAMPLE_RATE) -> dict[int, float]:
+    """Where the frequencies `HERTZ` below half the sample rate lie on the mel axis, 0 to 1."""
+    basis = mel_filter_bank(n_mels, sample_rate).numpy()  # (201, f) at 16 kHz
+    hertz = np.linspace(0, sample_rate / 2, len(basis))
     centres = hertz @ basis / basis.sum(0)
-    return np.interp(HERTZ, centres, (np.arange(n_mels) + 0.5) / n_mels)
+    shown = [hz for hz in HERTZ if hz < sample_rate / 2]
+    at = np.interp(shown, centres, (np.arange(n_mels) + 0.5) / n_mels)
+    return dict(zip(shown, at.tolist(), strict=True))
 
 
 def _colour_bar(figure: Any, image: Any, axis: Any) -> None:

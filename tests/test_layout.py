@@ -32,6 +32,7 @@ ALLOWED = {
     "answers": CORE | {"audio", "checkpoints", "embed", "visualize"},
     "cli": CORE | FOLDERS | {FACADE},
     "model": CORE | {"checkpoints"},
+    "onnx_model": CORE | {"checkpoints"},
     "api": CORE | {"checkpoints"},
     FACADE: {"api", "embed", "answers"},
     "__main__": {"cli"},

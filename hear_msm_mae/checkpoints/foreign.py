@@ -2,8 +2,9 @@
 
 Understood: a dictionary with `model` (and anything beside it, such as `args`) or a bare state
 dictionary; with or without decoder, CLS token, position tables and `norm_stats`; query and value
-biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`; names with the prefixes of wrappers. Of
-`args`, an `argparse.Namespace` or a dictionary, `norm_pix_loss` is read.
+biases apart (`q_bias`, `v_bias`) or in a joint `qkv.bias`; names with the prefixes of wrappers;
+fine-tuned models and models of audio and text, of which the audio encoder is read. Of `args`, an
+`argparse.Namespace` or a dictionary, `norm_pix_loss` is read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..mae import sinusoid_table
 from .layout import DECODER, ENCODER, check_dense, check_layout, check_weights
 from .native import Checkpoint, load_checkpoint
 from .pickles import is_pickle, read_state
+from .wrapped import audio_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,11 @@ def load_any(
     if not path.is_file():
         kind = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"model_file_path {str(path)!r} {kind}")
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(
+            f"{path} is an ONNX file, which load_model and embed take; this needs the weights for "
+            "PyTorch that it was made from"
+        )
     if is_pickle(path):
         return load_pickle(path, name, norm_pixels)
     checkpoint = load_checkpoint(path)
@@ -125,6 +132,7 @@ def convert_state(
     Raises:
         ValueError: tensors are missing, unknown or damaged, or sizes stay ambiguous.
     """
+    state = audio_encoder(state)
     check_weights(state)
     config = _encoder_config(state, name, *_statistics(stats))
     checkpoint = Checkpoint(config, _renamed(state))

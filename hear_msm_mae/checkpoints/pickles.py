@@ -55,7 +55,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Any, Mapping[str, Any]]:
     state = {_unwrapped(str(name)): value for name, value in state.items()}
     if len(state) < count:
         raise ValueError(f"{path} holds two models: names differ by the prefix of a wrapper alone")
-    stats = state.pop("norm_stats", content.get("norm_stats"))
+    stats = content.get("norm_stats")
+    for name in sorted((k for k in state if k.rpartition(".")[2] == "norm_stats"), key=len)[::-1]:
+        stats = state.pop(name)  # the shortest name counts
     args = content.get("args")
     if isinstance(args, argparse.Namespace):
         args = vars(args)

@@ -17,6 +17,7 @@ from . import (
     convert,
     embed,
     export,
+    export_onnx,
     index,
     info,
     predict,
@@ -109,5 +110,6 @@ for _work in (
     prepare.prepare,
     pretrain.pretrain,
     export.export,
+    export_onnx.export_onnx,
 ):
     app.command()(_command(_work))

@@ -39,17 +39,16 @@ def attention(
 
     import numpy as np
 
-    from ..config import SAMPLE_RATE, num_frames
     from ..plots import Panel, draw
     from ..visualize.clip import attention_map
 
     heads = attention_map(model, clip, block, queries)  # (h, rows, columns)
-    frames = num_frames(len(waveform))
+    rate, frames = model.sample_rate, model.config.num_frames(len(waveform))
     top = max(1.0, float(np.quantile(heads.numpy(), 0.99)))
     panels = [
         Panel("input", clip, float(clip[:, :frames].min()), float(clip[:, :frames].max())),
         Panel("attention, mean of the heads (1 is an even share)", heads.mean(0), 0, top),
     ]
     panels += [Panel(f"head {i}", head, 0, top) for i, head in enumerate(heads)]
-    draw(output, [[panel] for panel in panels], model.config.n_mels, frames, clip.shape[1])
-    say(f"{len(waveform) / SAMPLE_RATE:.2f} s of {audio} -> {output}")
+    draw(output, [[panel] for panel in panels], model.config.n_mels, frames, clip.shape[1], rate)
+    say(f"{len(waveform) / rate:.2f} s of {audio} -> {output}")

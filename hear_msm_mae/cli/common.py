@@ -111,8 +111,9 @@ def load_clip(
         from ..audio import read_audio
         from ..visualize.clip import spectrogram
 
-        waveform = torch.from_numpy(read_audio(audio, start, start + seconds))
         model = load(weights, device)
+        samples = read_audio(audio, start, start + seconds, sample_rate=model.sample_rate)
+        waveform = torch.from_numpy(samples)
     return model, waveform, spectrogram(model, waveform).cpu()
 
 

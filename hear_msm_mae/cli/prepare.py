@@ -18,6 +18,7 @@ def prepare(
         typer.Option(help="Worker processes; one per core by default."),
     ] = None,
     n_mels: Annotated[int, typer.Option(help="Mel bins.")] = 80,
+    sample_rate: Annotated[int, typer.Option(help="Of the audio in Hz, 16000 or 32000.")] = 16_000,
     licence: Annotated[
         str | None,
         typer.Option(help="Licence tag that the manifest records for the new files."),
@@ -30,7 +31,15 @@ def prepare(
     with starting():
         from ..corpus.prepare import prepare as run
 
-    report = run(sources, dest, workers=workers, n_mels=n_mels, licence=licence, device=device)
+    report = run(
+        sources,
+        dest,
+        workers=workers,
+        n_mels=n_mels,
+        sample_rate=sample_rate,
+        licence=licence,
+        device=device,
+    )
     skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
     say(
         f"{report.files} files: {report.prepared} prepared, {report.unchanged} unchanged, "

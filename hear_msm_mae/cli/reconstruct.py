@@ -43,7 +43,6 @@ def reconstruct(
 
     import soundfile
 
-    from ..config import SAMPLE_RATE, num_frames
     from ..files import replacing
     from ..plots import Panel, draw
     from ..visualize.clip import hide, masked_autoencoder
@@ -51,7 +50,7 @@ def reconstruct(
     from ..visualize.sound import to_waveform
 
     result = run(masked_autoencoder(model), clip, mask_ratio, seed)
-    frames = num_frames(len(waveform))
+    rate, frames = model.sample_rate, model.config.num_frames(len(waveform))
     seen, predicted = hide(clip, result.hidden, model.config), result.output
     low, high = float(clip[:, :frames].min()), float(clip[:, :frames].max())
     panels = [
@@ -59,11 +58,11 @@ def reconstruct(
         Panel(f"what the encoder sees, mask ratio {mask_ratio:g}", seen, low, high),
         Panel("reconstruction", predicted, low, high),
     ]
-    draw(output, [[panel] for panel in panels], model.config.n_mels, frames, clip.shape[1])
-    say(f"{len(waveform) / SAMPLE_RATE:.2f} s of {audio} -> {output}")
+    draw(output, [[panel] for panel in panels], model.config.n_mels, frames, clip.shape[1], rate)
+    say(f"{len(waveform) / rate:.2f} s of {audio} -> {output}")
     if wav is not None:
         mean, std = model.frontend.norm_mean.cpu(), model.frontend.norm_std.cpu()
-        sound = to_waveform(predicted[:, :frames] * std + mean, seed).clamp(-1, 1)
+        sound = to_waveform(predicted[:, :frames] * std + mean, seed, rate).clamp(-1, 1)
         with replacing(wav) as temporary:
-            soundfile.write(temporary, sound.numpy(), SAMPLE_RATE, subtype="PCM_16")
+            soundfile.write(temporary, sound.numpy(), rate, subtype="PCM_16")
         say(f"its sound -> {wav}")

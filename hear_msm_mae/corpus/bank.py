@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import MS_PER_FRAME
+from ..config import MS_PER_FRAME, SAMPLE_RATE
 from ..log_mel import SILENCE
 from .index import (
     FRAMES_FILE,
@@ -36,6 +36,7 @@ class Bank:
         sources: (c,) folder name of each clip.
         mean, std: statistics of all values.
         fingerprint: sha256 over settings and clips; changes when the content changes.
+        sample_rate: of the audio that the frames were made from, in Hz.
     """
 
     frames: Tensor
@@ -45,6 +46,7 @@ class Bank:
     mean: float
     std: float
     fingerprint: str
+    sample_rate: int = SAMPLE_RATE
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = True) -> Bank:
@@ -61,7 +63,8 @@ class Bank:
         """
         folder = Path(folder)
         summary = read_summary(folder)
-        n_mels = check_front_end(folder, summary)
+        front_end = check_front_end(folder, summary)
+        n_mels = front_end.n_mels
         clips = sorted(read_manifest(folder, summary))  # the same wherever their frames lie
         if not clips:
             raise ValueError(f"the corpus in {folder} holds no clips; see {SKIPPED_FILE} there")
@@ -88,7 +91,8 @@ class Bank:
             [c.source for c in clips],
             mean,
             std,
-            fingerprint(clips, n_mels),
+            fingerprint(clips, front_end),
+            front_end.sample_rate,
         )
 
     def __len__(self) -> int:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import stream_audio
-from ..config import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, num_frames
+from ..config import HOP_LENGTH
 from ..files import printable
 from ..log_mel import LogMel
+from .index import FrontEnd
 
 # A half second whose level (root mean square about its mean, re full scale 1.0) is lower counts
 # as silent. White noise of -75 dBFS has the power that is added before the logarithm, so below
@@ -53,7 +54,7 @@ class Options(NamedTuple):
     """What is the same for all files."""
 
     spool: str  # folder for the frames of single files
-    n_mels: int
+    front_end: FrontEnd
     silence_dbfs: float
     device: str  # where the log-mel is computed
 
@@ -107,11 +108,12 @@ def extract(task: Task, options: Options) -> Extracted:
 
 def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extracted:
     levels: list[NDArray[np.float64]] = []
-    samples = 0
+    samples, rate = 0, options.front_end.sample_rate
+    front_end = _front_end(options.front_end, options.device)
 
     def measured() -> Iterator[NDArray[np.float32]]:
         nonlocal samples
-        blocks = stream_audio(task.file, _BLOCK_SECONDS)
+        blocks = stream_audio(task.file, _BLOCK_SECONDS, sample_rate=rate)
         while True:
             try:
                 block = next(blocks, None)
@@ -120,23 +122,23 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
             if block is None:
                 return
             samples += len(block)
-            levels.append(window_levels(block))
+            levels.append(window_levels(block, front_end.hop_length))
             yield block
 
     try:
-        for frames in stream_log_mel(measured(), _front_end(options.n_mels, options.device)):
+        for frames in stream_log_mel(measured(), front_end):
             values = frames.half()
             if not values.isfinite().all():
                 raise ValueError("sample values too large for a power spectrum")
             file.write(values.cpu().numpy().data)
     except ValueError as error:
         reason = str(error).removeprefix(f"{printable(task.file)}: ")
-        return Extracted(sha256, f"unreadable: {reason}", samples / SAMPLE_RATE)
-    seconds = samples / SAMPLE_RATE
+        return Extracted(sha256, f"unreadable: {reason}", samples / rate)
+    seconds = samples / rate
     state = os.stat(task.file)
     if (state.st_size, state.st_mtime_ns) != (task.bytes, task.mtime_ns):
         return Extracted(sha256, "unreadable: it changed while it was read", seconds)
-    total = num_frames(samples)
+    total = front_end.num_frames(samples)
     if total < MIN_CLIP_FRAMES:
         return Extracted(sha256, f"short: {seconds:.3f} s of audio", seconds)
     level = np.concatenate(levels)
@@ -145,7 +147,7 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
         reason = f"silent: {level.max():.1f} dBFS in its loudest half second"
         return Extracted(sha256, reason, seconds)
     file.flush()
-    array = np.memmap(file, np.float16, "r", shape=(total, options.n_mels))
+    array = np.memmap(file, np.float16, "r", shape=(total, front_end.n_mels))
     return Extracted(
         sha256, seconds=seconds, stretches=tuple(Stretch(a, b, *_sums(array[a:b])) for a, b in kept)
     )
@@ -160,13 +162,14 @@ def stream_log_mel(blocks: Iterable[NDArray[np.float32]], front_end: LogMel) -> 
 
     Yields:
         (t, f) float32; one behind the other they are `LogMel.log_mel` of the whole waveform,
-        1 + n // 160 frames.
+        1 + n // 160 frames at 16 kHz.
 
     >>> pieces = stream_log_mel([np.ones(8000, np.float32)] * 2, LogMel(40))
     >>> sum(len(piece) for piece in pieces)
     101
     """
     waveform = np.zeros(0, np.float32)
+    window, hop = front_end.window_length, front_end.hop_length
     done = 0  # frames of `waveform` that are out already
 
     def emit(stop: int) -> Tensor:
@@ -175,17 +178,23 @@ def stream_log_mel(blocks: Iterable[NDArray[np.float32]], front_end: LogMel) -> 
 
     for block in blocks:
         waveform = np.concatenate([waveform, block])
-        stop = (len(waveform) - WINDOW_LENGTH // 2) // HOP_LENGTH + 1  # whole windows arrived
-        if stop > done and len(waveform) > WINDOW_LENGTH:
+        stop = (len(waveform) - window // 2) // hop + 1  # whole windows arrived
+        if stop > done and len(waveform) > window:
             yield emit(stop)
             drop = max(0, stop - _CONTEXT_FRAMES)
-            waveform, done = waveform[drop * HOP_LENGTH :], stop - drop
-    if (stop := num_frames(len(waveform))) > done:
+            waveform, done = waveform[drop * hop :], stop - drop
+    if (stop := front_end.num_frames(len(waveform))) > done:
         yield emit(stop)
 
 
-def window_levels(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+def window_levels(
+    waveform: NDArray[np.float32], hop_length: int = HOP_LENGTH
+) -> NDArray[np.float64]:
     """Level of each window of 0.5 s (the last one may be shorter), without its constant part.
+
+    Args:
+        waveform: (n,).
+        hop_length: samples in 10 ms.
 
     Returns:
         (w,) float64, dB re full scale 1.0; digital silence is -inf.
@@ -193,7 +202,7 @@ def window_levels(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     >>> window_levels(np.tile(np.float32([0.1, -0.1]), 6000)).round(3)
     array([-20., -20.])
     """
-    size = WINDOW_FRAMES * HOP_LENGTH
+    size = WINDOW_FRAMES * hop_length
     whole = len(waveform) - len(waveform) % size
     values = waveform.astype(np.float64)
     power = values[:whole].reshape(-1, size).var(axis=1)
@@ -230,8 +239,8 @@ def stretches(silent: NDArray[np.bool_], total_frames: int) -> Iterator[tuple[in
 
 
 @functools.cache
-def _front_end(n_mels: int, device: str) -> LogMel:
-    return LogMel(n_mels).to(device)
+def _front_end(settings: FrontEnd, device: str) -> LogMel:
+    return LogMel(settings.n_mels, sample_rate=settings.sample_rate).to(device)
 
 
 def _sha256(path: str | Path) -> str:

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import F_MAX, F_MIN, HOP_LENGTH, LOG_EPS, MS_PER_FRAME, SAMPLE_RATE, WINDOW_LENGTH
+from ..config import F_MIN, LOG_EPS, MS_PER_FRAME, SAMPLE_RATES, WINDOW_MS
 from ..files import available_cpus
 
 CORPUS_FILE = "corpus.json"
@@ -57,17 +57,23 @@ class Clip(NamedTuple):
     sum_squares: float  # of the stored values
 
 
-def front_end_settings(n_mels: int) -> dict[str, float]:
-    """What the values of a spectrogram depend on, as stored in `corpus.json`."""
-    return {
-        "sample_rate": SAMPLE_RATE,
-        "window_length": WINDOW_LENGTH,
-        "hop_length": HOP_LENGTH,
-        "n_mels": n_mels,
-        "f_min": F_MIN,
-        "f_max": F_MAX,
-        "log_eps": LOG_EPS,
-    }
+class FrontEnd(NamedTuple):
+    """How the spectrograms of a corpus are made."""
+
+    n_mels: int
+    sample_rate: int  # Hz
+
+    def settings(self) -> dict[str, float]:
+        """What the values depend on, as stored in `corpus.json`."""
+        return {
+            "sample_rate": self.sample_rate,
+            "window_length": WINDOW_MS * self.sample_rate // 1000,
+            "hop_length": MS_PER_FRAME * self.sample_rate // 1000,
+            "n_mels": self.n_mels,
+            "f_min": F_MIN,
+            "f_max": self.sample_rate / 2,
+            "log_eps": LOG_EPS,
+        }
 
 
 def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]:
@@ -83,9 +89,9 @@ def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]
     return mean, math.sqrt(max(mean_square - mean**2, 0.0)), hours
 
 
-def fingerprint(clips: Iterable[Clip], n_mels: int) -> str:
+def fingerprint(clips: Iterable[Clip], front_end: FrontEnd) -> str:
     """sha256 (hex) over settings and content of the clips; not over their place in the array."""
-    digest = hashlib.sha256(json.dumps(front_end_settings(n_mels)).encode())
+    digest = hashlib.sha256(json.dumps(front_end.settings()).encode())
     for c in sorted(clips):
         row = (c.root, c.path, c.source, c.start, c.frames, c.sha256)
         digest.update("\t".join(map(str, row)).encode() + b"\n")
@@ -120,21 +126,29 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def check_front_end(folder: Path, summary: dict[str, Any], n_mels: int | None = None) -> int:
-    """Compare the settings of a corpus with this package's; returns its number of mel bins.
+def check_front_end(
+    folder: Path, summary: dict[str, Any], wanted: FrontEnd | None = None
+) -> FrontEnd:
+    """Compare the settings of a corpus with this package's, or with the wanted ones.
+
+    Returns:
+        The settings.
 
     Raises:
-        ValueError: a setting differs, or n_mels is given and differs; it is named.
+        ValueError: one differs; it is named.
     """
     stored = summary.get("front_end", {})
-    wanted = front_end_settings(stored.get("n_mels") if n_mels is None else n_mels)
-    for name, value in wanted.items():
+    if wanted is None:
+        rate = stored.get("sample_rate")
+        rate = rate if rate in SAMPLE_RATES else SAMPLE_RATES[0]
+        wanted = FrontEnd(stored.get("n_mels"), rate)
+    for name, value in wanted.settings().items():
         if stored.get(name) != value or value is None:
             raise ValueError(
                 f"the corpus in {folder} was made with {name} = {stored.get(name)}, not {value}; "
                 "prepare the audio again in a new folder"
             )
-    return int(wanted["n_mels"])
+    return wanted
 
 
 def read_manifest(folder: Path, summary: dict[str, Any]) -> list[Clip]:

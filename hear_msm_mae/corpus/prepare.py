@@ -1,6 +1,6 @@
 """Folders of audio -> a corpus of log-mel frames for pretraining (`hear-msm-mae prepare`).
 
-Every file is decoded, averaged to mono, resampled to 16 kHz and turned into log-mel frames by
+Every file is decoded, averaged to mono, resampled to 16 or 32 kHz and turned into log-mel frames by
 worker processes (`extract`); this process appends the frames to the corpus in the order of the
 file names (`writer`), so the corpus does not depend on the number of workers or on interruptions.
 
@@ -27,6 +27,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..config import SAMPLE_RATE, SAMPLE_RATES
 from ..files import available_cpus
 from .extract import (
     MIN_CLIP_FRAMES,
@@ -38,7 +39,15 @@ from .extract import (
     Task,
     extract,
 )
-from .index import SKIPPED_FILE, check_front_end, escape, read_summary, statistics, unescape
+from .index import (
+    SKIPPED_FILE,
+    FrontEnd,
+    check_front_end,
+    escape,
+    read_summary,
+    statistics,
+    unescape,
+)
 from .parallel import ordered_map
 from .sources import check_folders, find_files, name_sources
 from .writer import CorpusWriter, Key
@@ -79,6 +88,7 @@ def prepare(
     *,
     workers: int | None = None,
     n_mels: int = 80,
+    sample_rate: int = SAMPLE_RATE,
     licence: str | None = None,
     silence_dbfs: float = SILENCE_DBFS,
     device: str = "cpu",
@@ -98,6 +108,8 @@ def prepare(
         workers: processes; by default one per processor; 0 works in this process. A script that
             is to start workers has to call this from below `if __name__ == "__main__"`.
         n_mels: mel bins.
+        sample_rate: that the audio is resampled to, 16000 or 32000 Hz; the bands reach up to half
+            of it.
         licence: tag that is noted in the manifest for the files that are new.
         silence_dbfs: a half second of a lower level counts as silent; -inf keeps everything.
         device: where the log-mel is computed, such as "cuda"; every worker process uses it.
@@ -114,6 +126,8 @@ def prepare(
     dest = Path(dest)
     if n_mels < 1 or (workers is not None and workers < 0):
         raise ValueError(f"n_mels and workers must be positive, got {n_mels} and {workers}")
+    if sample_rate not in SAMPLE_RATES:
+        raise ValueError(f"sample_rate must be one of {list(SAMPLE_RATES)}, got {sample_rate}")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -124,11 +138,12 @@ def prepare(
         "min_silence_frames": MIN_SILENT_WINDOWS * WINDOW_FRAMES,
         "min_clip_frames": MIN_CLIP_FRAMES,
     }
-    roots = _check_dest(dest, n_mels, cutting)
+    front_end = FrontEnd(n_mels, sample_rate)
+    roots = _check_dest(dest, front_end, cutting)
     found = find_files(folders, roots)
     dest.mkdir(parents=True, exist_ok=True)
     with _locked(dest):
-        writer = CorpusWriter(dest, n_mels, cutting, found.roots)
+        writer = CorpusWriter(dest, front_end, cutting, found.roots)
         tasks = _plan(name_sources(found.files, writer.rows()), writer)
         job = _Job(writer, licence or "", begin, len(tasks), progress)
         count = min(available_cpus() if workers is None else workers, len(tasks))
@@ -138,7 +153,7 @@ def prepare(
                 writer.commit()
                 shutil.rmtree(spool, ignore_errors=True)
                 spool.mkdir()
-                options = Options(str(spool), n_mels, silence_dbfs, device)
+                options = Options(str(spool), front_end, silence_dbfs, device)
                 work = functools.partial(extract, options=options)
                 with contextlib.closing(ordered_map(work, tasks, count)) as results:
                     job.run(results)
@@ -282,7 +297,7 @@ def _plan(files: list[Task], writer: CorpusWriter) -> list[Task]:
     return sorted(tasks, key=lambda file: (file.root, file.path) not in writer.lost)
 
 
-def _check_dest(dest: Path, n_mels: int, cutting: dict[str, float]) -> dict[str, str]:
+def _check_dest(dest: Path, front_end: FrontEnd, cutting: dict[str, float]) -> dict[str, str]:
     """Refuse a folder that is something else; returns the sources that are in it already."""
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return {}
@@ -292,7 +307,7 @@ def _check_dest(dest: Path, n_mels: int, cutting: dict[str, float]) -> dict[str,
         if (dest / _LOCK).exists():
             return {}  # a run that was killed at its very beginning
         raise ValueError(f"{dest} exists and is not a corpus; give a new folder") from error
-    check_front_end(dest, summary, n_mels)
+    check_front_end(dest, summary, front_end)
     for name, value in cutting.items():
         if summary["cutting"].get(name) != value:
             raise ValueError(

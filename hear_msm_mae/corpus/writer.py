@@ -26,9 +26,9 @@ from .index import (
     FRAMES_FILE,
     SKIPPED_FILE,
     Clip,
+    FrontEnd,
     damaged_shards,
     fingerprint,
-    front_end_settings,
     manifest_name,
     num_shards,
     read_manifest,
@@ -61,7 +61,7 @@ class CorpusWriter:
 
     Args:
         folder: DEST, existing.
-        n_mels: mel bins of the frames.
+        front_end: how the frames are made.
         cutting: settings that decide what is kept, recorded in `corpus.json`.
         roots: names and folders of the sources, recorded too.
 
@@ -75,10 +75,11 @@ class CorpusWriter:
     """
 
     def __init__(
-        self, folder: Path, n_mels: int, cutting: dict[str, Any], roots: dict[str, str]
+        self, folder: Path, front_end: FrontEnd, cutting: dict[str, Any], roots: dict[str, str]
     ) -> None:
         self.folder = folder
-        self.n_mels = n_mels
+        self.front_end = front_end
+        self.n_mels = front_end.n_mels
         self.cutting = cutting
         self.roots = roots
         self.clips: dict[Key, list[Clip]] = {}
@@ -199,8 +200,8 @@ class CorpusWriter:
             "hours": hours,
             "files": len(self.clips),
             "clips": len(rows),
-            "fingerprint": fingerprint(rows, self.n_mels),
-            "front_end": front_end_settings(self.n_mels),
+            "fingerprint": fingerprint(rows, self.front_end),
+            "front_end": self.front_end.settings(),
             "cutting": self.cutting,
             "roots": self.roots,
             "manifest": name,

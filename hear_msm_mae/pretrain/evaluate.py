@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints.native import Checkpoint, state_tensors
+from ..config import SAMPLE_RATE
 from ..corpus.bank import Bank
 from ..mae import Mask, MaskedAutoencoder
 from ..plots import Panel, draw
@@ -52,7 +53,9 @@ class Evaluation:
         ]
         pixels = settings.objective == "pixels" or settings.pixel_weight > 0
         self.shown = range(settings.pictures if pixels else 0)
-        self.probe = _load_probe(settings.probe) if settings.probe else None
+        self.probe = (
+            _load_probe(settings.probe, settings.model.sample_rate) if settings.probe else None
+        )
 
     @torch.no_grad()
     def run(self, step: int) -> dict[str, float]:
@@ -63,7 +66,8 @@ class Evaluation:
                 scores |= self._held_out()
             if self.shown:
                 path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
-                draw_reconstruction(path, *self._reconstruct(), step)
+                rate = self.settings.model.sample_rate
+                draw_reconstruction(path, *self._reconstruct(), step, rate)
             if self.probe is not None:
                 embeddings = _embed(self.model, self.settings, self.device, self.probe[0])
                 scores["probe/accuracy"] = linear_probe(embeddings, self.probe[1])
@@ -125,7 +129,12 @@ def linear_probe(embeddings: NDArray[np.float32], labels: list[str]) -> float:
 
 
 def draw_reconstruction(
-    path: Path, original: Tensor, masked: Tensor, output: Tensor, step: int
+    path: Path,
+    original: Tensor,
+    masked: Tensor,
+    output: Tensor,
+    step: int,
+    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """A PNG with one row per clip: original, what the encoder sees, reconstruction (b, f, t)."""
     titles = ("original", "visible patches", f"reconstruction, step {step}")
@@ -133,10 +142,11 @@ def draw_reconstruction(
     for clips in zip(original, masked, output, strict=True):
         low, high = float(clips[0].min()), float(clips[0].max())
         grid.append([Panel(t, x, low, high) for t, x in zip(titles, clips, strict=True)])
-    draw(path, grid, *original.shape[1:])
+    n_mels, frames = original.shape[1:]
+    draw(path, grid, n_mels, frames, sample_rate=sample_rate)
 
 
-def _load_probe(folder: str) -> tuple[list[NDArray[np.float32]], list[str]]:
+def _load_probe(folder: str, sample_rate: int) -> tuple[list[NDArray[np.float32]], list[str]]:
     """Waveforms and labels of a folder with one sub-folder per label.
 
     Raises:
@@ -152,7 +162,7 @@ def _load_probe(folder: str) -> tuple[list[NDArray[np.float32]], list[str]]:
     for sub in sorted(p for p in root.iterdir() if p.is_dir()):
         for file in find_audio([sub]):
             try:
-                waveforms.append(read_audio(file, stop=PROBE_SECONDS))
+                waveforms.append(read_audio(file, stop=PROBE_SECONDS, sample_rate=sample_rate))
             except ValueError as error:
                 log.warning("probe: left out: %s", error)
                 continue

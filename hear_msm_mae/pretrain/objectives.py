@@ -133,7 +133,9 @@ def load_teacher(source: str, config: ModelConfig) -> Encoder:
     """
     weights = load_checkpoint(source)
     name = f"teacher {source}"
-    _check_same(weights.config, config, name, ["n_mels", "patch_mels", "patch_frames"])
+    _check_same(
+        weights.config, config, name, ["n_mels", "patch_mels", "patch_frames", "sample_rate"]
+    )
     if weights.config.unit_frames < config.unit_frames:
         raise ValueError(
             f"{name}: its units have {weights.config.unit_frames} frames, fewer than unit_frames "
@@ -154,7 +156,7 @@ def load_teacher(source: str, config: ModelConfig) -> Encoder:
 def _start_from(weights: Checkpoint, model: MaskedAutoencoder, settings: Settings) -> None:
     name = f"init_from {settings.init_from}"
     decoder = weights.has_decoder and settings.objective == "pixels"
-    same = ["heads", "patch_mels", "patch_frames", "cls_token"]
+    same = ["heads", "patch_mels", "patch_frames", "cls_token", "sample_rate"]
     if decoder:
         same += ["decoder_heads", "decoder_positions", "norm_pixels"]
     # What shapes do not tell: the weights would load, and mean something else.

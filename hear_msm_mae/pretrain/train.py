@@ -87,6 +87,11 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
             f"n_mels is {settings.model.n_mels}, but the corpus was prepared with "
             f"{corpus.n_mels} mel bins; set n_mels or prepare it again"
         )
+    if corpus.sample_rate != settings.model.sample_rate:
+        raise ValueError(
+            f"sample_rate is {settings.model.sample_rate}, but the corpus was prepared with "
+            f"{corpus.sample_rate} Hz; set sample_rate or prepare it again with --sample-rate"
+        )
     teacher = _digest(settings.teacher)
     resumed = snapshots.load_latest(settings.run_dir)
     if settings.precision == "auto":

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..config import SAMPLE_RATE, ModelConfig, num_frames
+from ..config import ModelConfig
 from ..log_mel import SILENCE
 from ..mae import Decoder, Mask, MaskedAutoencoder, random_mask
 from ..model import HearModel
@@ -31,17 +31,9 @@ def spectrogram(model: HearModel, waveform: Tensor) -> Tensor:
     """Normalised log-mel spectrogram as the encoder gets it: (n,) -> (f, t).
 
     t is a multiple of the patch width: `num_frames(n)` frames of the clip, then silence.
-
-    Raises:
-        ValueError: the weights are not of 16 kHz, which pictures and players are made for.
     """
-    if model.sample_rate != SAMPLE_RATE:
-        raise ValueError(
-            f"reports, reconstructions and attention maps are for weights of {SAMPLE_RATE} Hz; "
-            f"these ({model.config.name}) are of {model.sample_rate} Hz"
-        )
     width = model.config.patch_frames
-    frames = -(-num_frames(len(waveform)) // width) * width
+    frames = -(-model.config.num_frames(len(waveform)) // width) * width
     log_mel: Tensor = model.frontend(waveform[None], 0, frames)[0]
     return log_mel
 

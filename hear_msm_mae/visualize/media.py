@@ -18,11 +18,11 @@ PICTURE_QUALITY = 80  # WebP, 0 to 100
 MOST_COLUMNS = 4000  # of a picture: more than screens show; WebP ends at 16383
 
 
-def sound_uri(waveform: NDArray[np.float32]) -> str:
-    """A clip (n,) at 16 kHz as MP3, which every browser plays."""
+def sound_uri(waveform: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> str:
+    """A clip (n,) as MP3, which every browser plays."""
     file = io.BytesIO()
     clipped = np.clip(waveform, -1, 1)
-    soundfile.write(file, clipped, SAMPLE_RATE, format="MP3", compression_level=MP3_COMPRESSION)
+    soundfile.write(file, clipped, sample_rate, format="MP3", compression_level=MP3_COMPRESSION)
     return _data_uri("audio/mpeg", file)
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import find_audio, read_audio
-from ..config import MS_PER_FRAME, SAMPLE_RATE, num_frames
+from ..config import MS_PER_FRAME
 from ..files import printable, replacing
 from ..mae import MaskedAutoencoder
 from ..model import HearModel
-from ..plots import HERTZ, mel_positions
+from ..plots import mel_positions
 from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
 from .media import narrow, picture_uri, sound_uri
 from .neighbours import LAYOUTS, directions, layout_name, nearest, place
@@ -108,11 +108,12 @@ def write_report(
     failed: list[tuple[str, str]] = []
     for path in progress(chosen):
         try:
-            waveform = torch.from_numpy(read_audio(path, stop=settings.seconds))
+            samples = read_audio(path, stop=settings.seconds, sample_rate=model.sample_rate)
         except (OSError, ValueError) as error:
             name = printable(path)
             failed.append((name, str(error).removeprefix(f"{name}: ")))
             continue
+        waveform = torch.from_numpy(samples)
         with torch.no_grad():
             embeddings.append(model(waveform[None])[0].cpu())
         name, folder = names[path]
@@ -173,7 +174,7 @@ def _look(
 ) -> dict[str, Any]:
     """What the page shows of one clip."""
     clip = spectrogram(model, waveform)
-    frames = num_frames(len(waveform))
+    frames = model.config.num_frames(len(waveform))
     shown = narrow(clip[:, :frames].cpu().numpy())
     low, high = float(np.quantile(shown, 0.01)), float(shown.max())
     attention = attention_map(model, clip).mean(0)  # (rows, columns)
@@ -187,9 +188,9 @@ def _look(
         hidden.append("".join("01"[value] for value in result.hidden.flatten().int().tolist()))
         outputs.append(picture_uri(result.output[:, :frames].numpy(), low, high))
     return {
-        "seconds": len(waveform) / SAMPLE_RATE,
+        "seconds": len(waveform) / model.sample_rate,
         "frames": frames,
-        "sound": sound_uri(waveform.numpy()),
+        "sound": sound_uri(waveform.numpy(), model.sample_rate),
         "picture": picture_uri(shown, low, high),
         "hidden": hidden,
         "outputs": outputs,
@@ -211,12 +212,13 @@ def _add_map(
 def _about(model: HearModel, settings: Settings, outcome: Outcome) -> dict[str, Any]:
     """What the page says about itself."""
     config = model.config
-    ticks = zip(HERTZ, mel_positions(config.n_mels), strict=True)
+    ticks = mel_positions(config.n_mels, config.sample_rate).items()
     return {
         "model": f"{config.name}, {config.width}-d, {config.depth} blocks",
         "rows": config.rows,
         "patchFrames": config.patch_frames,
         "frameSeconds": MS_PER_FRAME / 1000,
+        "sampleRate": config.sample_rate,
         "ratios": settings.mask_ratios,
         "normPixels": config.norm_pixels,
         "layout": layout_name(outcome.shown, settings.layout),

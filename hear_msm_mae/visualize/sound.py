@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import HOP_LENGTH, LOG_EPS, WINDOW_LENGTH
+from ..config import LOG_EPS, MS_PER_FRAME, SAMPLE_RATE, WINDOW_MS
 from ..extras import need
 from ..log_mel import mel_filter_bank
 
@@ -13,7 +13,7 @@ MEL_ITERATIONS = 100
 PHASE_ITERATIONS = 64
 
 
-def to_waveform(log_mel: Tensor, seed: int = 0) -> Tensor:
+def to_waveform(log_mel: Tensor, seed: int = 0, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """A waveform whose log-mel spectrogram is close to the given one.
 
     Phases are made up, and what the mel bands blur or leave out (below 50 Hz) is lost: this is
@@ -22,26 +22,30 @@ def to_waveform(log_mel: Tensor, seed: int = 0) -> Tensor:
     Args:
         log_mel: (f, t) natural log of power as in `LogMel.log_mel`, not normalised.
         seed: of the phases that the search begins with.
+        sample_rate: of the waveform, in Hz.
 
     Returns:
-        (160 (t - 1),) float32 at 16 kHz, not clipped to [-1, 1]; all zero for a single frame.
+        (hop (t - 1),) float32, hop = 10 ms in samples, not clipped to [-1, 1]; all zero for a
+        single frame.
     """
     need("torchaudio", "visual", "waveforms made from spectrograms")
     from torchaudio.functional import griffinlim
 
-    length = HOP_LENGTH * (log_mel.shape[1] - 1)
+    window, hop = WINDOW_MS * sample_rate // 1000, MS_PER_FRAME * sample_rate // 1000
+    length = hop * (log_mel.shape[1] - 1)
     if length == 0:
-        return torch.zeros(HOP_LENGTH)
+        return torch.zeros(hop)
     # The smallest value of the log-mel is the log of LOG_EPS, digital silence.
-    power = linear_power((log_mel.cpu().float().exp() - LOG_EPS).clamp(min=0))
+    mel = (log_mel.cpu().float().exp() - LOG_EPS).clamp(min=0)
+    power = linear_power(mel, sample_rate=sample_rate)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return griffinlim(
             power,
-            window=torch.hann_window(WINDOW_LENGTH),
-            n_fft=WINDOW_LENGTH,
-            hop_length=HOP_LENGTH,
-            win_length=WINDOW_LENGTH,
+            window=torch.hann_window(window),
+            n_fft=window,
+            hop_length=hop,
+            win_length=window,
             power=2.0,
             n_iter=PHASE_ITERATIONS,
             momentum=0.99,
@@ -50,14 +54,16 @@ def to_waveform(log_mel: Tensor, seed: int = 0) -> Tensor:
         )
 
 
-def linear_power(mel: Tensor, iterations: int = MEL_ITERATIONS) -> Tensor:
-    """Power spectrogram with the given mel bands: (f, t) -> (201, t), non-negative.
+def linear_power(
+    mel: Tensor, iterations: int = MEL_ITERATIONS, sample_rate: int = SAMPLE_RATE
+) -> Tensor:
+    """Power spectrogram with the given mel bands: (f, t) -> (1 + window // 2, t), non-negative.
 
     Least squares under that condition by multiplicative updates (Lee and Seung 2001).
     torchaudio's InverseMelScale is not used: the lowest of these narrow bands are nearly the same,
     and its unconstrained solution is then off by a factor of e on average.
     """
-    bands = mel_filter_bank(mel.shape[0]).float().T  # (f, 201)
+    bands = mel_filter_bank(mel.shape[0], sample_rate).float().T  # (f, bins)
     gram, wanted = bands.T @ bands, bands.T @ mel
     power = wanted / (gram.sum(1, keepdim=True) + LOG_EPS)
     for _ in range(iterations):

@@ -39,7 +39,8 @@ def test_other_content_is_refused(save, content, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"head.weight": torch.zeros(10, 64)}, r"encoder\.head\.weight should be absent"),
+        ({"dist_token": torch.zeros(1, 1, 64)}, r"encoder\.dist_token should be absent"),
+        ({"norm_pre.bias": torch.zeros(64)}, r"encoder\.norm_pre\.bias should be absent"),
         ({"blocks.0.attn.gamma": torch.zeros(64)}, r"blocks\.0\.attn\.gamma should be absent"),
         ({"blocks.x.bias": torch.zeros(64)}, r"blocks\.x\.bias should be absent"),
         ({"blocks.0.norm1.bias": None}, r"blocks\.0\.norm1\.bias should be \(64,\), is absent"),

@@ -193,10 +193,10 @@ def test_report_of_what_is_left_out(source, tmp_path):
 def test_a_disk_that_fails_to_read_costs_one_file(source, tmp_path, monkeypatch):
     from hear_msm_mae.corpus import extract
 
-    def failing(path, seconds):
+    def failing(path, seconds, **options):
         if path.endswith("c.ogg"):
             raise OSError(5, "Input/output error")
-        yield from stream(path, seconds)
+        yield from stream(path, seconds, **options)
 
     stream = extract.stream_audio
     monkeypatch.setattr(extract, "stream_audio", failing)

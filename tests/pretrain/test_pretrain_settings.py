@@ -14,7 +14,7 @@ from hear_msm_mae.pretrain.parsing import from_dict, help_text, load_recipe, rec
 
 RECIPES = [
     *("base-80x208p16x16", "base-80x208p16x4", "base-80x512p16x16"),
-    *("small-cpu", "small-gpu", "tiny-smoke"),
+    *("small-32k", "small-cpu", "small-gpu", "tiny-smoke"),
 ]
 
 
@@ -28,6 +28,7 @@ def test_recipe_is_valid_and_names_its_command(name):
     if "80x" in name:
         assert settings.model.name == name.removeprefix("base-")
     text = (module.resources.files(module.__package__) / "recipes" / f"{name}.yaml").read_text()
+    assert settings.model.sample_rate == (32_000 if "32k" in name else 16_000)
     assert f"hear-msm-mae pretrain {name}" in text.split("\n\n")[0] + text
 
 

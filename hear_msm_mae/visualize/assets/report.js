@@ -105,8 +105,12 @@ function summary() {
 }
 
 const NOTES = [
-  ["Sound", "What the model hears: mono at 16 kHz, here as MP3."],
-  ["Spectrogram", "Log-mel power over time, 50 to 8000 Hz; each clip has its own range of colours."],
+  ["Sound", `What the model hears: mono at ${report.sampleRate / 1000} kHz, here as MP3.`],
+  [
+    "Spectrogram",
+    `Log-mel power over time, 50 to ${report.sampleRate / 2} Hz; each clip has its own range of ` +
+      "colours.",
+  ],
   [
     "What the encoder sees, reconstruction",
     "Patches are hidden at random and predicted from the others; the others are shown as they " +
