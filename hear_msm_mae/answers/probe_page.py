@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from . import page
-from .results import PROBE, ProbeResult
+from .results import ProbeResult
 
 
-def probe_page(result: ProbeResult) -> str:
-    """One HTML file with players for the surest mistakes."""
-    best = result.scores[PROBE][0]
+def probe_page(result: ProbeResult, curve: str) -> str:
+    """One HTML file with players for the surest mistakes; `curve` says what its curve shows."""
+    methods = list(result.scores.values())
+    best = methods[0][0]
     title = f"{100 * best.value:.1f} % {best.name} on {len(result.head.labels)} labels"
     parts = [
         f'<p class="quiet">{result.recordings} recordings; every score is of recordings that were '
@@ -21,12 +22,9 @@ def probe_page(result: ProbeResult) -> str:
         [page.text(method)] + [f"{s.value:.3f} ({s.low:.3f} to {s.high:.3f})" for s in scores]
         for method, scores in result.scores.items()
     ]
-    names = ["method", *(score.name for score in result.scores[PROBE])]
+    names = ["method", *(score.name for score in methods[0])]
     parts += ["<h2>Scores</h2>", page.table(names, rows)]
-    parts += [
-        f"<h2>{page.text(best.name.capitalize())} (%) by labelled recordings of each label</h2>",
-        page.curve(result.curve),
-    ]
+    parts += [f"<h2>{page.text(curve)}</h2>", page.curve(result.curve)]
     parts += ["<h2>Labels</h2>", _labels(result)]
     if result.confusion is not None:
         parts += ["<h2>Confusions</h2>", _confusion(result)]
