@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,6 @@ from ..checkpoints.hub import WEIGHTS_FILE, save_folder
 from ..checkpoints.native import Checkpoint, state_tensors
 from ..embed.records import embed_files
 from ..embed.settings import settings_of
-from ..embed.sources import Recording
 from ..extras import need
 from ..files import printable
 from ..model import HearModel
@@ -201,9 +199,7 @@ def _tuned(
     set_attention(network, model.device.type != "cpu" or settings.precision == "fp32")
 
     def validate() -> Look:
-        logits = network.linear().logits(
-            _embedded(labelled.select(sides.valid).recordings, model, workers)
-        )
+        logits = network.linear().logits(_embedded(labelled.select(sides.valid), model, workers))
         _, loss = fit.calibrate(logits, y[sides.valid], several)
         return Look(loss, metric(logits, y[sides.valid], np.ones(len(logits))))
 
@@ -222,9 +218,7 @@ def _tuned(
     saved = load_model(out, device=model.device)  # what is scored is what others will load
     rest = np.concatenate([sides.valid, sides.test])
     logits = np.zeros(y.shape)
-    logits[rest] = network.linear().logits(
-        _embedded(labelled.select(rest).recordings, saved, workers)
-    )
+    logits[rest] = network.linear().logits(_embedded(labelled.select(rest), saved, workers))
     temperature, _ = fit.calibrate(logits[sides.valid], y[sides.valid], several)
     tuned = fit.probabilities(logits / temperature, several)
     stored = settings_of(saved, WEIGHTS_FILE).stored()
@@ -244,10 +238,8 @@ def _tuned(
     return FinetuneResult(**vars(result), best_epoch=best, gain=gain)
 
 
-def _embedded(
-    recordings: Sequence[Recording], model: HearModel, workers: int | None
-) -> NDArray[np.floating]:
-    found = embed_files(recordings, model, workers=workers)
+def _embedded(labelled: Labelled, model: HearModel, workers: int | None) -> NDArray[np.floating]:
+    found = embed_files(labelled.recordings, model, workers=workers)
     return np.stack([record.embedding for record in found])
 
 

@@ -84,7 +84,8 @@ class Run:
             self.step, self.history = state["step"], [Look(*x) for x in state["history"]]
             self.best = Best(state["best_epoch"], self._placed(state["best"]))
             network.restore(self._placed(state["learnt"]))
-            self.update.load_state(state["optimizer"])
+            if state["optimizer"]:
+                self.update.load_state(state["optimizer"])
 
     @property
     def done(self) -> bool:
@@ -148,8 +149,9 @@ class Run:
             "history": [list(look) for look in self.history],
             "best_epoch": self.best.epoch,
             "best": self.best.learnt,
-            "learnt": self.network.learnt(),
-            "optimizer": self.update.optimizer.state_dict(),
+            # What nothing is learnt from any more is left out.
+            "learnt": {} if self.done else self.network.learnt(),
+            "optimizer": {} if self.done else self.update.optimizer.state_dict(),
             "settings": self.settings.to_dict(),
             "data": self.data,
         }
