@@ -38,6 +38,9 @@ def finetune(
     precision: Annotated[
         str, typer.Option(help="bf16, fp32, or auto: the faster one here.")
     ] = "auto",
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes between checkpoints; 0: after each step.")
+    ] = 5.0,
     seed: Annotated[int, typer.Option(help="Of the division, the crops and the mixing.")] = 0,
     weights: Weights = "",
     device: Device = "cpu",
@@ -78,6 +81,7 @@ def finetune(
             seconds=seconds,
             weight_decay=weight_decay,
             precision=precision,
+            checkpoint_minutes=checkpoint_minutes,
             seed=seed,
         )
     gain = result.gain

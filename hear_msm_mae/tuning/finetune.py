@@ -141,27 +141,30 @@ def sides_of(labelled: Labelled, seed: int) -> Sides:
     """Divide recordings over whole groups.
 
     Raises:
-        ValueError: there are too few groups, or a label has none to learn from.
+        ValueError: there are too few groups, of all recordings or of a label.
     """
-    division = divided(labelled, seed)[0]
     y, groups = labelled.targets, np.array(labelled.groups)
-    if "valid" in (labelled.splits or []):
-        train, valid = division.inner[0]
-    else:
-        learn = division.learn
-        try:
+    try:
+        division = divided(labelled, seed)[0]
+        if "valid" in (labelled.splits or []):
+            train, valid = division.inner[0]
+        else:
+            learn = division.learn
             inner = fit.folds(y[learn], groups[learn], fit.OUTER_FOLDS, seed + 1)[0]
-        except ValueError as error:
-            raise ValueError(
-                "there is no validation group to say when to stop: the recordings to learn from "
-                f"are of {len(np.unique(groups[learn]))} groups; label more groups, or write "
-                "'valid' for some rows into the column 'split'"
-            ) from error
-        train, valid = learn[inner[0]], learn[inner[1]]
+            train, valid = learn[inner[0]], learn[inner[1]]
+    except ValueError as error:
+        if labelled.splits is None:
+            raise
+        raise ValueError(
+            "there is no validation group to say when to stop, and the recordings to learn from "
+            f"cannot be divided ({error}); write 'valid' for some rows into the column 'split'"
+        ) from error
+    sizes = [len(np.unique(groups[y[:, c]])) for c in range(y.shape[1])]
+    least = 0 if labelled.several or labelled.splits else len(Sides._fields)
     lacking = [
-        f"{name!r} ({y[:, c].sum()} recordings in {len(np.unique(groups[y[:, c]]))} groups)"
+        f"{name!r} ({y[:, c].sum()} recordings in {sizes[c]} groups)"
         for c, name in enumerate(labelled.names)
-        if not y[train, c].any()
+        if sizes[c] < least or not y[train, c].any()
     ]
     if lacking:
         raise ValueError(
