@@ -20,6 +20,7 @@ from hear_msm_mae.answers import index as engine
 from hear_msm_mae.answers import search as searching
 from hear_msm_mae.answers.approximate import Lists
 from hear_msm_mae.embed import table as tables
+from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.embed.formats.parquet import Parquet
 from hear_msm_mae.embed.table import Block, Clip, Done, Table
 
@@ -30,7 +31,7 @@ def write_index(path: Path, rows: np.ndarray, per_file: int = 1, **settings) -> 
     done = [Done([f"/sounds/{i}.wav", 0.0, None, None, 0], f"{i}.wav", "") for i in range(files)]
     clips = [Clip(i // per_file, i % per_file, i % per_file + 2.0, 1) for i in range(len(rows))]
     made = {"segment": 2.0, "overlap": 1.0, **settings}
-    Parquet().write(
+    format_of(path).write(
         path,
         Table(
             done,
@@ -55,17 +56,21 @@ def similarities(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
 def small_blocks(monkeypatch):
     """So that a few rows are many blocks."""
     monkeypatch.setattr(tables, "BLOCK_BYTES", 2**10)
-    monkeypatch.setattr(engine, "PAIR_ROWS", 16)
+    monkeypatch.setattr(engine, "STEP_ROWS", 16)
+    monkeypatch.setattr(engine, "TILE_ROWS", 5)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "npz"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_nearest_rows_are_those_of_numpy(tmp_path, small_blocks, dtype):
+def test_nearest_rows_are_those_of_numpy(tmp_path, small_blocks, dtype, suffix):
     generator = np.random.default_rng(0)
     rows = (generator.normal(size=(300, 8)) + 5).astype(dtype)
     rows[7] = rows[250]  # equal ones come in the order of the index
     queries = np.concatenate([generator.normal(size=(3, 8)) + 5, rows[7:8]]).astype(np.float32)
-    index = engine.Index(write_index(tmp_path / "i.parquet", rows))
+    index = engine.Index(write_index(tmp_path / f"i.{suffix}", rows))
     found = index.nearest(queries, 12)
+    assert index.nearest(queries, 12) == found  # by the lengths that were kept
+    assert index.nearest(queries[1:2], 12)[0][0] == pytest.approx(found[1][0])
     expected = similarities(rows, queries)
     for hits, row in zip(found, expected, strict=True):
         order = np.argsort(-row, kind="stable")[:12]
