@@ -91,8 +91,8 @@ class Index:
         self._paths = self.table.paths()
         self._centre = self._mean()
         self._lengths = torch.full((self.table.total_rows,), torch.nan)  # of centred rows
-        # Formats of one array are read by several threads at once, others from front to back.
-        self._anywhere = self.path.suffix.lower() == ".npz"
+        # One array is read by several threads at once, other formats from front to back.
+        self.anywhere = self.path.suffix.lower() == ".npz"
 
     def _mean(self) -> Tensor:
         total = self.table.total_rows
@@ -138,6 +138,13 @@ class Index:
             parts.append((unit @ centred.T).div_(lengths))
         return torch.cat(parts, dim=1).numpy()
 
+    def similarities_of(self, direction: Tensor, rows: NDArray[np.int64]) -> Rows:
+        """Similarities of a direction (d,) with some rows (r,): (r,)."""
+        read = [self.table.rows_of(row, 1).rows for row in rows.tolist()]
+        if not read:
+            return np.zeros(0, np.float32)
+        return (self.directions(np.concatenate(read)) @ direction).numpy()
+
     def similarities(self, unit: Tensor, start: int = 0) -> Iterator[tuple[int, Rows]]:
         """Similarities of directions (q, d) with all rows from one on, in order.
 
@@ -155,7 +162,7 @@ class Index:
                 for first in firsts:
                     last = min(first + STEP_ROWS, total)
                     rows = None
-                    if not self._anywhere:
+                    if not self.anywhere:
                         rows = self.table.rows_of(first, last - first).rows
                     waiting.append((first, pool.submit(self._compared, unit, first, last, rows)))
                     if len(waiting) > 2 * threads:

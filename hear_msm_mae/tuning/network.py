@@ -26,8 +26,9 @@ class Network(nn.Module):
     Args:
         model: whose encoder learns; it is changed in place.
         linear: the probe.
-        embeddings: (n, d) of the recordings that it learnt from. The classifier sees embeddings
-            with their mean and standard deviation taken out, so that all weights learn alike.
+        embeddings: (n, d) of the recordings that it learnt from. The classifier sees them without
+            their mean and of unit variance over sqrt(d), so that all weights learn alike and a step
+            moves it no more than the encoder.
         several: whether a recording may have several labels.
     """
 
@@ -44,7 +45,7 @@ class Network(nn.Module):
         super().__init__()
         self.model, self.several = model, several
         mean, scale = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64)
-        scale = np.maximum(scale, 1e-3 * max(1e-8, float(scale.mean())))
+        scale = np.maximum(scale, 1e-3 * max(1e-8, float(scale.mean()))) * np.sqrt(len(mean))
         self.register_buffer("mean", torch.from_numpy(mean).float())
         self.register_buffer("scale", torch.from_numpy(scale).float())
         self.head = nn.Linear(len(mean), len(linear.bias), dtype=DTYPE)

@@ -192,6 +192,20 @@ def test_approximate_lists_find_nearly_the_same(run, sounds, index, tmp_path):
     assert all(row != 0 for row, _ in hits[0])
 
 
+def test_approximate_similarities_are_exact_where_rows_can_be_read_alone(tmp_path):
+    pytest.importorskip("faiss")
+    rows = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    opened = engine.Index(write_index(tmp_path / "i.npz", rows))
+    queries = rows[:5] + 0.3
+    near, exact = (
+        x.nearest(queries, 5, [np.zeros(0, np.int64)] * 5) for x in (Lists(opened), opened)
+    )
+    for found, wanted in zip(near, exact, strict=True):
+        known = dict(opened.nearest(queries, 2000)[near.index(found)])
+        assert [s for _, s in found] == pytest.approx([known[r] for r, _ in found], abs=1e-5)
+        assert len({r for r, _ in found} & {r for r, _ in wanted}) >= 4
+
+
 def test_the_extra_for_faiss_is_named(index, sounds, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match=r"hear_msm_mae\[approximate\]"):
