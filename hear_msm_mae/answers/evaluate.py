@@ -81,15 +81,15 @@ def evaluated(
     )
 
 
-def write(result: ProbeResult, page: str, curve: str) -> None:
+def write(result: ProbeResult, page: str, curve: str, note: str = "") -> None:
     """Write the page, the labels and, last, the head into the folder of the result.
 
     Args:
         page: name of the page.
-        curve: what its curve shows.
+        curve, note: see `probe_page`.
     """
     with replacing(result.out / page) as temporary:
-        temporary.write_text(probe_page(result, curve), "utf-8")
+        temporary.write_text(probe_page(result, curve, note), "utf-8")
     about = {
         "temperature": result.head.temperature,
         "recordings": result.recordings,

@@ -6,8 +6,13 @@ from . import page
 from .results import ProbeResult
 
 
-def probe_page(result: ProbeResult, curve: str) -> str:
-    """One HTML file with players for the surest mistakes; `curve` says what its curve shows."""
+def probe_page(result: ProbeResult, curve: str, note: str = "") -> str:
+    """One HTML file with players for the surest mistakes.
+
+    Args:
+        curve: what its curve shows.
+        note: that stands below the scores.
+    """
     methods = list(result.scores.values())
     best = methods[0][0]
     title = f"{100 * best.value:.1f} % {best.name} on {len(result.head.labels)} labels"
@@ -24,6 +29,7 @@ def probe_page(result: ProbeResult, curve: str) -> str:
     ]
     names = ["method", *(score.name for score in methods[0])]
     parts += ["<h2>Scores</h2>", page.table(names, rows)]
+    parts += [f"<p>{page.text(note)}</p>"] if note else []
     parts += [f"<h2>{page.text(curve)}</h2>", page.curve(result.curve)]
     parts += ["<h2>Labels</h2>", _labels(result)]
     if result.confusion is not None:
@@ -54,16 +60,15 @@ def _confusion(result: ProbeResult) -> str:
 
 
 def _mistakes(result: ProbeResult) -> str:
+    shown = result.mistakes[: page.MOST_PLAYERS]
+    below, short = page.shortened(x.path for x in shown)
     rows = []
-    for x in result.mistakes[: page.MOST_PLAYERS]:
-        cells = [page.text(x.path), f"{x.start:.2f} to {x.end:.2f} s", page.text(x.labels)]
-        cells += [
-            page.text(x.predicted),
-            f"{x.probability:.2f}",
-            page.player(x.file, x.start, x.end),
-        ]
-        rows.append(cells)
+    for x in shown:
+        cells = [page.path_cell(short[x.path]), page.stretch(x.start, x.end), page.text(x.labels)]
+        cells += [page.text(x.predicted), f"{x.probability:.2f}"]
+        rows.append([*cells, page.player(x.file, x.start, x.end)])
     more = len(result.mistakes) - len(rows)
     names = ["path", "stretch", "label", "predicted", "probability", "sound"]
+    where = f'<p class="quiet">Recordings below {page.text(below)}</p>' if below else ""
     rest = f'<p class="quiet">and {more} more</p>' if more > 0 else ""
-    return page.table(names, rows) + rest if rows else "<p>None.</p>"
+    return where + page.table(names, rows) + rest if rows else "<p>None.</p>"

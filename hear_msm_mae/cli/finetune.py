@@ -84,9 +84,5 @@ def finetune(
             checkpoint_minutes=checkpoint_minutes,
             seed=seed,
         )
-    gain = result.gain
-    say(
-        f"fine-tuned - probe: {gain.name} {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), "
-        f"epoch {result.best_epoch}"
-    )
+    say(result.comparison)
     tell(result, out / PAGE)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..answers.features import log_mel_of
-from ..config import MS_PER_FRAME, ModelConfig
+from ..config import MS_PER_FRAME
 from ..embed.pieces import make_plan
 from ..embed.sources import Recording
 from ..files import available_cpus, replacing
+from ..log_mel import SILENCE
 from ..model import HearModel
 from .settings import Tuning
 
@@ -28,7 +29,8 @@ _ORDER, _CROPS = range(2)
 class Batch(NamedTuple):
     """Crops of a step, and what they are mixed with."""
 
-    frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor mixed
+    frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor mixed; silence at the end
+    lengths: Tensor  # (b,) int64, frames of each crop
     partners: Tensor  # (b,) int64, the place of the crop that is mixed into each
     shares: Tensor  # (b,) float32, of the crop itself
     targets: Tensor  # (b, c) float32, 1 for each label of the crop
@@ -82,32 +84,23 @@ def write_frames(
     return Frames(values, ends - lengths, np.array(lengths))
 
 
-def crop_frames(longest: int, seconds: float, config: ModelConfig) -> int:
-    """Frames of a crop: whole patches, no more than the longest recording fills."""
-    frames = min(longest, round(seconds * 1000 / MS_PER_FRAME))
-    patch = config.patch_frames
-    return max(
-        patch, (frames if frames > config.unit_frames else frames + patch - 1) // patch * patch
-    )
-
-
 class Crops:
     """Draws the batch of each step; nothing is kept between steps.
 
-    In each epoch every recording comes once. A recording that is shorter than the crop is repeated.
+    In each epoch every recording comes once, as a whole if it is no longer than a crop. It is
+    neither repeated nor surrounded by more silence than the model puts around it: embeddings of
+    such crops are others.
 
     Args:
         frames: of n recordings.
         targets: (n, c) which recording has which label.
-        length: frames of a crop.
-        settings: batch, mixup and seed.
+        settings: length of the crops, batch, mixup and seed.
     """
 
-    def __init__(
-        self, frames: Frames, targets: NDArray[np.bool_], length: int, settings: Tuning
-    ) -> None:
-        self.frames, self.targets, self.length = frames, targets.astype(np.float32), length
-        self.settings = settings
+    def __init__(self, frames: Frames, targets: NDArray[np.bool_], settings: Tuning) -> None:
+        self.frames, self.targets, self.settings = frames, targets.astype(np.float32), settings
+        most = max(1, round(settings.seconds * 1000 / MS_PER_FRAME))
+        self.lengths = np.minimum(frames.lengths, most)
         self.batch = min(settings.batch, len(targets))
 
     @property
@@ -122,14 +115,17 @@ class Crops:
         order = np.random.default_rng([s.seed, _ORDER, epoch]).permutation(len(self.targets))
         chosen = order.take(np.arange(inside * b, (inside + 1) * b), mode="wrap")
         generator = np.random.default_rng([s.seed, _CROPS, step])
-        lengths = self.frames.lengths[chosen]
-        spare = np.where(lengths > self.length, lengths - self.length + 1, lengths)
-        first = generator.integers(0, spare)
-        place = (first[:, None] + np.arange(self.length)) % lengths[:, None]  # (b, t)
-        values = self.frames.values[place + self.frames.starts[chosen][:, None]]
+        lengths = self.lengths[chosen]
+        first = generator.integers(0, self.frames.lengths[chosen] - lengths + 1)
+        first += self.frames.starts[chosen]
+        shape = (b, int(self.lengths.max()), self.frames.values.shape[1])
+        values = np.full(shape, SILENCE, np.float16)  # (b, t, f)
+        for crop, start, length in zip(values, first, lengths, strict=True):
+            crop[:length] = self.frames.values[start : start + length]
         shares = generator.beta(s.mixup, s.mixup, b) if s.mixup else np.ones(b)
         return Batch(
             torch.from_numpy(values),
+            torch.from_numpy(lengths),
             torch.from_numpy(generator.permutation(b)),
             torch.from_numpy(shares.astype(np.float32)),
             torch.from_numpy(self.targets[chosen]),

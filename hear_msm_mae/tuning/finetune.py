@@ -34,7 +34,7 @@ from ..files import printable
 from ..model import HearModel
 from ..pretrain import snapshots
 from ..pretrain.hardware import denormals_flushed, faster_precision, launch, set_attention
-from .crops import Crops, crop_frames, write_frames
+from .crops import Crops, write_frames
 from .network import Network
 from .settings import NAMES, Tuning
 from .train import Look, Run, resumed, stop
@@ -57,6 +57,15 @@ class FinetuneResult(ProbeResult):
 
     best_epoch: int = 0
     gain: Score = Score("", 0.0, 0.0, 0.0)  # noqa: RUF009  (a tuple)
+
+    @property
+    def comparison(self) -> str:
+        """The gain and the best epoch in words."""
+        name, value, low, high = self.gain
+        return (
+            f"fine-tuned - probe: {name} {value:+.3f} ({low:+.3f} to {high:+.3f}), epoch "
+            f"{self.best_epoch}"
+        )
 
 
 class Sides(NamedTuple):
@@ -132,8 +141,8 @@ def finetune(
         labelled = still_labelled(labelled, found, summary)
         result = _tuned(labelled, found, tuned, settings, out, workers)
         result.failures, result.out = summary.failures, out
-        score = next(iter(metrics_of(labelled.several)))
-        write(result, PAGE, f"{score.capitalize()} (%) of the validation recordings by epoch")
+        curve = f"{result.gain.name.capitalize()} (%) of the validation recordings by epoch"
+        write(result, PAGE, curve, result.comparison)
     return result
 
 
@@ -208,8 +217,7 @@ def _tuned(
 
     def crops() -> Crops:
         frames = write_frames(out / FRAMES, labelled.select(sides.train).recordings, model, workers)
-        length = crop_frames(int(frames.lengths.max()), settings.seconds, model.config)
-        return Crops(frames, y[sides.train], length, settings)
+        return Crops(frames, y[sides.train], settings)
 
     data = _fingerprint(x, y, *sides)
     run = Run(settings, fabric, network, crops, validate, out, data)

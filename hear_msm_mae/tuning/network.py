@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ..answers.fit import Linear
 from ..encoder import DTYPE
+from ..log_mel import SILENCE
 from ..model import HearModel
 from ..pretrain.sampling import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
-_FLAT = 1e-6  # variance over time below which its root is taken as constant
+_FLAT = 1e-12  # variance over time below which its root is taken as constant
 
 
 class Network(nn.Module):
@@ -53,34 +54,67 @@ class Network(nn.Module):
             self.head.weight.copy_(torch.from_numpy(linear.weight * scale))
             self.head.bias.copy_(torch.from_numpy(linear.bias + linear.weight @ mean))
 
-    def forward(self, spectrogram: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, spectrogram: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of crops.
 
         Shape:
-            - spectrogram: (b, f, t) normalised log-mel; targets: (b, c) from 0 to 1
+            - spectrogram: (b, f, t) normalised log-mel, as `arguments` makes it
+            - lengths: (b,) frames of each crop; targets: (b, c) from 0 to 1
         """
-        parts = spectrogram.split(self.model.config.unit_frames, dim=2)
-        frames = torch.cat([self.model.embed_units(part) for part in parts], dim=1)  # (b, t, d)
+        scenes = self.scenes(spectrogram, lengths)
         with torch.autocast(spectrogram.device.type, enabled=False):
-            scenes = frames.mean(1)
-            if "std" in self.model.options.scene_pooling:
-                variance = frames.var(1, unbiased=False)
-                scenes = torch.cat([scenes, variance.clamp_min(_FLAT).sqrt()], dim=1)
             logits = self.head((scenes - self.mean) / self.scale)
             if self.several:
                 return F.binary_cross_entropy_with_logits(logits, targets)
             return F.cross_entropy(logits, targets)
 
-    def arguments(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Those of `forward`: pairs mixed in power, and normalised."""
-        x = batch.frames.float()
+    def scenes(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
+        """Scene embeddings of crops as the model makes them: (b, f, t), (b,) -> (b, d)."""
+        unit, patch = self.model.config.unit_frames, self.model.config.patch_frames
+        alike: dict[int, list[tuple[int, int]]] = {}  # crop and first frame of units of one length
+        sizes = lengths.tolist()
+        for crop, length in enumerate(sizes):
+            for start in range(0, length, unit):
+                columns = -(-min(unit, length - start) // patch)
+                alike.setdefault(columns, []).append((crop, start))
+        parts, owners, weights = [], [], []
+        for columns, places in alike.items():
+            units = [spectrogram[crop, :, a : a + columns * patch] for crop, a in places]
+            parts.append(self.model.embed_units(torch.stack(units)).flatten(0, 1))  # (u c, d)
+            for crop, start in places:
+                owners += [crop] * columns
+                left = sizes[crop] - start
+                weights += [min(patch, left - patch * column) for column in range(columns)]
+        device = spectrogram.device
+        owner = torch.tensor(owners, device=device)
+        share = torch.tensor(weights, device=device) / lengths[owner]
+        with torch.autocast(device.type, enabled=False):
+            frames = torch.cat(parts)
+            mean = frames.new_zeros(len(sizes), frames.shape[1])
+            mean = mean.index_add(0, owner, share[:, None] * frames)
+            if "std" not in self.model.options.scene_pooling:
+                return mean
+            squares = share[:, None] * (frames - mean[owner]).square()
+            variance = torch.zeros_like(mean).index_add(0, owner, squares)
+            # The root of zero has no gradient.
+            return torch.cat([mean, variance.clamp_min(_FLAT).sqrt()], dim=1)
+
+    def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of `forward`: pairs mixed in power, normalised, with whole patches of silence."""
         share = batch.shares[:, None]
+        x = batch.frames.float()
+        patch = self.model.config.patch_frames
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % patch), value=SILENCE)
         power = to_power(x)
         mixed = share[..., None] * power + (1 - share[..., None]) * power[batch.partners]
         frontend = self.model.frontend
         x = (to_log_mel(mixed) - frontend.norm_mean) / frontend.norm_std
+        # What the partner has behind the end of a crop is not part of it.
+        silence = (SILENCE - frontend.norm_mean) / frontend.norm_std
+        outside = torch.arange(x.shape[1], device=x.device) >= batch.lengths[:, None]
+        x = torch.where(outside[..., None], silence, x)
         targets = share * batch.targets + (1 - share) * batch.targets[batch.partners]
-        return x.transpose(1, 2), targets
+        return x.transpose(1, 2), batch.lengths, targets
 
     def linear(self) -> Linear:
         """The classifier as it is now, on embeddings as they come from the model."""

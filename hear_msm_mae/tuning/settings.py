@@ -32,7 +32,7 @@ class Tuning:
     batch: int = 32
     """Crops per step; fewer where there are fewer recordings."""
     seconds: float = 5.0
-    """Length of the crops, at most; shorter recordings are repeated."""
+    """Length of the crops; shorter recordings are taken as a whole."""
     warmup: float = 0.1
     """Share of the epochs in which the learning rate rises from 0; then half a cosine to 0."""
     weight_decay: float = 0.05
@@ -50,7 +50,7 @@ class Tuning:
     accumulation = 1
     beta1 = 0.9
     beta2 = 0.999
-    cuda_graph = None
+    cuda_graph = False  # units of a batch have other lengths at each step
 
     def __post_init__(self) -> None:
         low = {"blocks": 1, "epochs": 1, "patience": 1, "batch": 1, "seed": 0}

@@ -146,7 +146,7 @@ def test_a_stretch_finds_its_like(run, sounds, index, tiny_file, tmp_path):
     ]
     assert "4.wav" in result.out
     page = Reader(outputs[2].read_text())
-    assert len([1 for name, _ in page.elements if name == "audio"]) == 3
+    assert len([1 for name, _ in page.elements if name == "audio"]) == 1 + 3  # the query first
     python = search(index, sounds / "both.wav", start=4.5, end=7.5, one_per_file=True, count=3)
     assert [hit._asdict() for hit in python] == hits
     # Similarity of the query's embedding by the public functions, windows in half precision.

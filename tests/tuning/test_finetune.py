@@ -20,12 +20,17 @@ from safetensors.torch import load_file
 
 import hear_msm_mae
 from hear_msm_mae import finetune, get_scene_embeddings, load_model, predict
+from hear_msm_mae.answers.fit import Linear, log_loss
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.answers.labels import read_labels
 from hear_msm_mae.audio import read_audio
+from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.pretrain import snapshots
 from hear_msm_mae.tuning import train
+from hear_msm_mae.tuning.crops import Crops, write_frames
 from hear_msm_mae.tuning.finetune import FinetuneResult, sides_of
+from hear_msm_mae.tuning.network import Network
+from hear_msm_mae.tuning.settings import Tuning
 
 RESULTS = ("model.safetensors", "head.safetensors", "finetune.html", "labels.json")
 QUICK = {"epochs": 10, "patience": 10, "batch": 8, "lr": 0.01, "precision": "fp32"}
@@ -142,9 +147,6 @@ def _always_better(look):
 
 
 def test_layers_below_learn_more_slowly(tiny_file):
-    from hear_msm_mae.answers.fit import Linear
-    from hear_msm_mae.tuning.network import Network
-
     model = load_model(tiny_file)
     d = model.scene_embedding_size
     linear = Linear(np.ones((2, d)), np.zeros(2))
@@ -157,6 +159,25 @@ def test_layers_below_learn_more_slowly(tiny_file):
     # It begins as the probe that it was given.
     x = np.random.default_rng(1).normal(size=(4, d))
     np.testing.assert_allclose(network.linear().logits(x), linear.logits(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean+std"])
+def test_crops_are_embedded_as_recordings_are(labelled, tiny_file, tmp_path, pooling):
+    """Without mixing, the loss of whole recordings is that of the probe on their embeddings."""
+    generator = np.random.default_rng(0)
+    lengths = (800, 5600, 9600, 40000, 70000)  # of less than a patch up to three units
+    waves = [0.1 * generator.normal(size=n).astype(np.float32) for n in lengths]
+    recordings = [Recording(str(i), item=(wave, 16000)) for i, wave in enumerate(waves)]
+    model = load_model(tiny_file, scene_pooling=pooling)
+    embeddings = np.concatenate([get_scene_embeddings(w[None], model).numpy() for w in waves])
+    y = np.eye(5, dtype=bool)
+    linear = Linear(generator.normal(size=(5, embeddings.shape[1])), np.zeros(5))
+    network = Network(model, linear, embeddings, False)
+    frames = write_frames(tmp_path / "frames", recordings, model)
+    crops = Crops(frames, y, Tuning(mixup=0.0))
+    with torch.no_grad():
+        loss = network(*network.arguments(crops(0)))
+    assert float(loss) == pytest.approx(log_loss(linear.logits(embeddings), y, False), rel=2e-3)
 
 
 def files(folder: Path) -> dict[str, bytes]:
