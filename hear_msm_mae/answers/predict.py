@@ -110,11 +110,14 @@ def predict(
     """Label recordings, windows of them, or stretches around timestamps.
 
     Args:
-        head: what `probe` wrote: its folder or `head.safetensors`.
+        head: what `probe` or `finetune` wrote: its folder or `head.safetensors`.
         sources: as for `embed_files`; or a Parquet output of `embed`, which is not embedded again.
         output: `.csv` or `.parquet`, a row for each recording, window or timestamp: path, start,
-            end, timestamp_ms, label, probability, and a column p_LABEL for each label. The
-            probabilities are also kept in `OUTPUT.rows.parquet`, from where a run continues.
+            end, timestamp_ms, label, probability, and a column p_LABEL for each label. The other
+            formats of `embed` hold one array beside the names of files and have no place for a text
+            in each row; DuckDB, pandas and polars read both of these. The probabilities are also
+            kept in `OUTPUT.rows.parquet`, an ordinary output of `embed`, from where a run
+            continues.
         model: the model or weights that the head learnt on; by default those that it names, or
             those that `finetune` wrote beside it.
         segment, overlap: windows in seconds, as for `embed_files`.

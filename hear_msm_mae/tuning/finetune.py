@@ -21,7 +21,7 @@ from ..answers.fit import Array, Indices, Targets
 from ..answers.head import FILE, Head
 from ..answers.labels import Labelled, read_labels
 from ..answers.loading import Model, loaded
-from ..answers.probe import Division, crossed, divided, few_threads, still_labelled
+from ..answers.probe import crossed, few_threads, still_labelled
 from ..answers.results import PROBE, ProbeResult, Score
 from ..answers.scores import Metric, interval
 from ..api import load_model
@@ -37,6 +37,7 @@ from ..pretrain.hardware import denormals_flushed, faster_precision, launch, set
 from .crops import Crops, write_frames
 from .network import Network
 from .settings import NAMES, Tuning
+from .sides import sides_of
 from .train import Look, Run, resumed, stop
 
 PAGE = "finetune.html"
@@ -66,20 +67,6 @@ class FinetuneResult(ProbeResult):
             f"fine-tuned - probe: {name} {value:+.3f} ({low:+.3f} to {high:+.3f}), epoch "
             f"{self.best_epoch}"
         )
-
-
-class Sides(NamedTuple):
-    """Places of the recordings to learn from, to stop by, and to test."""
-
-    train: Indices
-    valid: Indices
-    test: Indices
-
-    @property
-    def division(self) -> Division:
-        """The same for a probe, which learns from the validation recordings too in the end."""
-        learn = np.concatenate([self.train, self.valid])
-        return Division(learn, self.test, [(self.train, self.valid)])
 
 
 class _Placing(NamedTuple):
@@ -144,44 +131,6 @@ def finetune(
         curve = f"{result.gain.name.capitalize()} (%) of the validation recordings by epoch"
         write(result, PAGE, curve, result.comparison)
     return result
-
-
-def sides_of(labelled: Labelled, seed: int) -> Sides:
-    """Divide recordings over whole groups.
-
-    Raises:
-        ValueError: there are too few groups, of all recordings or of a label.
-    """
-    y, groups = labelled.targets, np.array(labelled.groups)
-    try:
-        division = divided(labelled, seed)[0]
-        if "valid" in (labelled.splits or []):
-            train, valid = division.inner[0]
-        else:
-            learn = division.learn
-            inner = fit.folds(y[learn], groups[learn], fit.OUTER_FOLDS, seed + 1)[0]
-            train, valid = learn[inner[0]], learn[inner[1]]
-    except ValueError as error:
-        if labelled.splits is None:
-            raise
-        raise ValueError(
-            "there is no validation group to say when to stop, and the recordings to learn from "
-            f"cannot be divided ({error}); write 'valid' for some rows into the column 'split'"
-        ) from error
-    sizes = [len(np.unique(groups[y[:, c]])) for c in range(y.shape[1])]
-    least = 0 if labelled.several or labelled.splits else len(Sides._fields)
-    lacking = [
-        f"{name!r} ({y[:, c].sum()} recordings in {sizes[c]} groups)"
-        for c, name in enumerate(labelled.names)
-        if sizes[c] < least or not y[train, c].any()
-    ]
-    if lacking:
-        raise ValueError(
-            f"too few recordings to learn from of {', '.join(lacking)}: a label needs some of at "
-            "least three groups (or files), to learn from, to stop by and to test; label more, or "
-            "leave the label out"
-        )
-    return Sides(train, valid, division.check)
 
 
 def _tuned(

@@ -28,9 +28,10 @@ from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.pretrain import snapshots
 from hear_msm_mae.tuning import train
 from hear_msm_mae.tuning.crops import Crops, write_frames
-from hear_msm_mae.tuning.finetune import FinetuneResult, sides_of
+from hear_msm_mae.tuning.finetune import FinetuneResult
 from hear_msm_mae.tuning.network import Network
 from hear_msm_mae.tuning.settings import Tuning
+from hear_msm_mae.tuning.sides import sides_of
 
 RESULTS = ("model.safetensors", "head.safetensors", "finetune.html", "labels.json")
 QUICK = {"epochs": 10, "patience": 10, "batch": 8, "lr": 0.01, "precision": "fp32"}
@@ -105,6 +106,19 @@ def test_it_is_compared_with_the_probe_on_the_same_recordings(tuned, beats, tiny
     page = (tuned.out / "finetune.html").read_text()
     assert "fine-tuned" in page
     assert "linear probe" in page
+
+
+def test_several_labels(beats, tiny_file, tmp_path):
+    rows = list(csv.reader((beats / "labels.csv").open(newline="")))[1:]
+    several = {"fast": "pulses;fast", "slow": "pulses"}
+    lines = [f"{beats / path},{several[label]},{split}" for path, label, split in rows]
+    lines.append(f"{beats / '0.wav'},,train")  # without any label
+    labels = table(tmp_path, ["path,labels,split", *lines])
+    result = finetune(labels, tmp_path / "out", tiny_file, **{**QUICK, "epochs": 2})
+    assert result.head.labels == ["fast", "pulses"]
+    assert [score.name for score in result.scores["fine-tuned"]] == ["mean average precision"]
+    found = predict(tmp_path / "out", beats / "3.wav", tmp_path / "o.csv")
+    assert [round(float(x.probabilities[1]), 1) for x in found] == [1.0]
 
 
 def test_learning_lowers_the_loss(beats, tiny_file, tmp_path, caplog):
