@@ -1,6 +1,6 @@
 """Classifiers on real recordings: probe, fine-tuning, labels for others, and copies.
 
-    python -m benchmarks.answers [--sources scratch lmms] [--no-finetune] [--write]
+    python -m benchmarks.answers [--sources scratch lmms] [--finetune scratch] [--write]
 
 The recordings are those of evaluation sources (`benchmarks/evaluation`), labelled by their folders.
 Every command runs in a new process; scores are read from the `labels.json` that it writes. Copies
@@ -58,14 +58,14 @@ def table(rows: list[dict[str, object]]) -> list[str]:
     return [f"| {' | '.join(map(str, cells))} |" for cells in lines] + [""]
 
 
-def classifiers(sources: list[str], folder: Path, finetune: bool) -> list[str]:
+def classifiers(sources: list[str], folder: Path, finetune: list[str]) -> list[str]:
     """Scores, time and memory of `probe` and `finetune`."""
     found: list[dict[str, object]] = []
     costs: list[dict[str, object]] = []
     for name in sources:
         recordings = source_folder(name)
         runs = {"probe, first run": "probe", "probe, second run": "probe"}
-        if finetune:
+        if name in finetune:
             runs["finetune"] = "finetune"
         for run, command in runs.items():
             out = folder / f"{name}-{command}"
@@ -158,7 +158,7 @@ def copies(recordings: Path, folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="+", default=["scratch", "lmms"])
-    parser.add_argument("--no-finetune", dest="finetune", action="store_false")
+    parser.add_argument("--finetune", nargs="*", default=["scratch"], help="sources, or none")
     parser.add_argument("--write", action="store_true", help=f"into {RESULTS.name}")
     given = parser.parse_args()
     lines: list[Any] = [f"Bundled weights; {measure.machine()}", ""]

@@ -193,10 +193,10 @@ def main() -> None:
                     found.append(graph(path, queries, rows, wanted))
                 print("\n".join(found), flush=True)
                 lines += found
+                if given.write:  # as far as it got: the whole of it takes hours
+                    measure.write_section(RESULTS, "search", "\n".join(lines))
                 for left in (path, Path(f"{path}.faiss")):
                     left.unlink(missing_ok=True)
-    if given.write:
-        measure.write_section(RESULTS, "search", "\n".join(lines))
 
 
 if __name__ == "__main__":
