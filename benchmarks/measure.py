@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -81,6 +83,33 @@ def peak_rss_mb(run: Callable[[], object]) -> float:
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
+
+
+# A process inherits the peak of the one that starts it across exec, so a small one stands between.
+_STARTER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+seconds = time.perf_counter() - began
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([status, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+
+
+def new_process(
+    arguments: Sequence[object], expected: Sequence[int] = (0,)
+) -> tuple[float, float, float]:
+    """Wall time in s, processor time in s, peak memory in MB of Python with these arguments.
+
+    Args:
+        expected: exit statuses that are no failure.
+    """
+    command = [sys.executable, "-S", "-c", _STARTER, sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    status, seconds, processor, megabytes = json.loads(done.stdout)
+    if status not in expected:
+        raise RuntimeError(f"exit status {status} of python {shlex.join(map(str, arguments))}")
+    return seconds, processor, megabytes
 
 
 def machine(device: torch.device | str = "cpu") -> str:

@@ -79,7 +79,8 @@ def pretrain_step(settings: Settings) -> tuple[Callable[[], None], torch.device]
     if fabric.device.type == "cuda":
         compile_blocks(model)
     sampler = Sampler(place_bank(noise_bank(), settings.bank, fabric.device), settings)
-    step = Stepper(settings, fabric, model, sampler)
+    groups = parameter_groups(model, settings.weight_decay)
+    step = Stepper(settings, fabric, model, groups, sampler.arguments)
     batches = feed(sampler, shares(settings), range(10**9), fabric.device)
     return (lambda: step(next(batches), 1e-4)), fabric.device
 

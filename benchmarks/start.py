@@ -9,13 +9,10 @@ cache of the disk, is left out.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
-from .measure import machine, write_section
+from .measure import machine, new_process, write_section
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 COMMAND = ("-m", "hear_msm_mae")
@@ -28,27 +25,12 @@ PROGRAMS = {
     "`from hear_msm_mae import load_model`": ("-c", "from hear_msm_mae import load_model"),
     "`load_model()`": ("-c", "from hear_msm_mae import load_model; load_model()"),
 }
-# A process inherits the peak of the one that starts it across exec, so a small one stands between.
-STARTER = """
-import json, resource, subprocess, sys, time
-began = time.perf_counter()
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-seconds = time.perf_counter() - began
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
-"""
-
-
-def measure(arguments: tuple[str, ...]) -> tuple[float, float]:
-    """(wall time in s, peak memory in MB) of Python with these arguments."""
-    command = [sys.executable, "-S", "-c", STARTER, sys.executable, *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    seconds, megabytes = json.loads(done.stdout)
-    return seconds, megabytes
 
 
 def table(repeats: int) -> str:
     rounds = [
-        {name: measure(words) for name, words in PROGRAMS.items()} for _ in range(repeats + 1)
+        {name: new_process(words)[::2] for name, words in PROGRAMS.items()}
+        for _ in range(repeats + 1)
     ]
     lines = ["| program | wall time, s | peak memory, MB |", "|---|---|---|"]
     for name in PROGRAMS:

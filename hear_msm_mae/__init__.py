@@ -19,6 +19,7 @@ __all__ = [
     "__version__",
     "duplicates",
     "embed_files",
+    "finetune",
     "get_scene_embeddings",
     "get_timestamp_embeddings",
     "index",
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
     from .answers.search import duplicates, search
     from .api import get_scene_embeddings, get_timestamp_embeddings, load_model
     from .embed.records import embed_files
+    from .tuning.finetune import finetune
 else:
     # Each function is imported when it is first used, as torch takes seconds to import (PEP 562).
     _MODULES = {
         "duplicates": "answers.search",
         "embed_files": "embed.records",
+        "finetune": "tuning.finetune",
         "get_scene_embeddings": "api",
         "get_timestamp_embeddings": "api",
         "index": "answers.index",

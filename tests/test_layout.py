@@ -30,11 +30,13 @@ ALLOWED = {
     "visualize": CORE | {"audio", "checkpoints"},
     "pretrain": CORE | {"audio", "checkpoints", "corpus"},
     "answers": CORE | {"audio", "checkpoints", "embed", "visualize"},
+    # Above both: it has labels and scores from answers, and the loop from pretrain.
+    "tuning": CORE | {"audio", "checkpoints", "embed", "answers", "pretrain"},
     "cli": CORE | FOLDERS | {FACADE},
     "model": CORE | {"checkpoints"},
     "onnx_model": CORE | {"checkpoints"},
     "api": CORE | {"checkpoints"},
-    FACADE: {"api", "embed", "answers"},
+    FACADE: {"api", "embed", "answers", "tuning"},
     "__main__": {"cli"},
 }
 

@@ -1,7 +1,9 @@
 """Approximate search: inverted lists of 8-bit codes, made by faiss and kept beside the index.
 
 Of the kinds that `benchmarks/search.py` compares this one takes the least memory, a byte for each
-value; the file is mapped, so a query reads the lists that it probes.
+value; the file is mapped, so a query reads the lists that it probes. What the codes round off is
+put right by comparing the best candidates with the rows of the index, where these can be read one
+by one (`.npz`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PROBED = 32  # lists that a query looks into
 TRAINING_ROWS = 40  # for each list; faiss asks for 39
+CANDIDATES = 5  # that are compared exactly, for each row that is wanted
 MANY = 2048  # rows that are found where only the best of each file is wanted
 
 
@@ -72,13 +75,18 @@ class Lists:
         hidden: Sequence[NDArray[np.int64]],
         one_per_file: bool = False,
     ) -> list[list[tuple[int, float]]]:
-        """As `Index.nearest`; near rows may be missing, similarities are rounded."""
-        wanted = MANY if one_per_file else count
+        """As `Index.nearest`; near ones may be missing, similarities in `.parquet` are rounded."""
+        exact = self._index.anywhere
+        wanted = MANY if one_per_file else count * (CANDIDATES if exact else 1)
         wanted = min(wanted + max(map(len, hidden)), self._index.table.total_rows)
-        scores, rows = self._made.search(self._index.directions(queries).numpy(), wanted)
+        unit = self._index.directions(queries)
+        scores, rows = self._made.search(unit.numpy(), wanted)
         found = []
-        for some, values, left_out in zip(rows, scores, hidden, strict=True):
+        for query, some, values, left_out in zip(unit, rows, scores, hidden, strict=True):
             keep = (some >= 0) & ~np.isin(some, left_out)
-            best = self._index.best(some[keep], values[keep], count, one_per_file)
+            some, values = some[keep], values[keep]
+            if exact:
+                values = self._index.similarities_of(query, some)
+            best = self._index.best(some, values, count, one_per_file)
             found.append([(int(r), float(s)) for r, s in zip(*best, strict=True)])
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..embed.formats.parquet import Parquet
 from ..embed.pieces import Plan, Resume, cut, make_plan
@@ -122,12 +123,17 @@ def _known(path: Path, width: int) -> dict[str, NDArray[np.float32]]:
 
 
 @torch.inference_mode()
+def log_mel_of(recording: Recording, plan: Plan) -> Iterator[Tensor]:
+    """Its log-mel spectrogram, not normalised, in stretches of (f, t)."""
+    for _, piece in cut(recording, plan, Resume(0, 0)):  # scenes: no two pieces share a frame
+        layout, frontend = piece.layout, plan.model.frontend
+        yield frontend.log_mel_range(piece.waveform[None], layout.first, layout.last)[0]
+
+
 def _statistics(recording: Recording, plan: Plan) -> NDArray[np.float32]:
     """Mean and standard deviation over time of each mel band: (2 f,)."""
     sums, squares, count = 0.0, 0.0, 0
-    for _, piece in cut(recording, plan, Resume(0, 0)):  # scenes: no two pieces share a frame
-        layout, frontend = piece.layout, plan.model.frontend
-        log_mel = frontend.log_mel_range(piece.waveform[None], layout.first, layout.last)[0]
+    for log_mel in log_mel_of(recording, plan):
         frames = log_mel.double().cpu().numpy()  # (f, t)
         sums, squares = sums + frames.sum(1), squares + np.square(frames).sum(1)
         count += frames.shape[1]

@@ -120,11 +120,18 @@ def choose(
         ],
         axis=1,
     )  # (strengths, n, c)
-    losses = [[log_loss(found / t, y[held], several) for t in TEMPERATURES] for found in logits]
-    strength, temperature = np.unravel_index(int(np.argmin(losses)), np.shape(losses))
+    calibrated = [calibrate(found, y[held], several) for found in logits]
+    best = int(np.argmin([loss for _, loss in calibrated]))
     everything = np.unique(np.concatenate([part for pair in inner for part in pair]))
-    [linear] = fit(x[everything], y[everything], several, [GRID[strength]])
-    return GRID[strength], float(TEMPERATURES[temperature]), linear
+    [linear] = fit(x[everything], y[everything], several, [GRID[best]])
+    return GRID[best], calibrated[best][0], linear
+
+
+def calibrate(logits: Array, y: Targets, several: bool) -> tuple[float, float]:
+    """The temperature with the least loss (Guo et al. 2017), and that loss."""
+    losses = [log_loss(logits / t, y, several) for t in TEMPERATURES]
+    best = int(np.argmin(losses))
+    return float(TEMPERATURES[best]), losses[best]
 
 
 def log_loss(logits: Array, y: Targets, several: bool) -> float:

@@ -77,7 +77,7 @@ def load_head(path: str | Path) -> Head:
     """Read a head.
 
     Args:
-        path: `head.safetensors`, or the folder of `probe`.
+        path: `head.safetensors`, or the folder of `probe` or `finetune`.
 
     Raises:
         FileNotFoundError: there is none.

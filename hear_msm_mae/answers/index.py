@@ -7,7 +7,9 @@ index was subtracted: embeddings of one model share a large part, and difference
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ from .loading import Model, loaded, read_output
 
 CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
 CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
-TILE_ROWS = 256  # that are centred and compared at once: they fit into a core's cache
-PAIR_ROWS = 4096  # that are compared with all rows behind them in one pass over the index
+TILE_ROWS = 256  # that are read, centred and compared at once: they fit into a core's cache
+STEP_ROWS = 4096  # that one thread compares before it takes others
 
 Rows = NDArray[np.float32]
 
@@ -62,6 +64,9 @@ def index(
 class Index:
     """An output of `embed`, opened to be searched; the rows stay in the file.
 
+    It can be searched again and again; the first pass over all rows also computes their lengths,
+    which are kept (4 bytes a row).
+
     Args:
         path: of the output; one embedding for each recording or window.
 
@@ -85,6 +90,9 @@ class Index:
         self._files = np.array([files[clip.recording] for clip in self.table.clips])
         self._paths = self.table.paths()
         self._centre = self._mean()
+        self._lengths = torch.full((self.table.total_rows,), torch.nan)  # of centred rows
+        # One array is read by several threads at once, other formats from front to back.
+        self.anywhere = self.path.suffix.lower() == ".npz"
 
     def _mean(self) -> Tensor:
         total = self.table.total_rows
@@ -101,17 +109,69 @@ class Index:
 
     def directions(self, rows: NDArray[np.floating]) -> Tensor:
         """Centred embeddings of length 1: (r, d)."""
-        # A copy: arrays that pyarrow reads cannot be written to, which torch warns about.
-        centred = torch.from_numpy(rows.copy()).float().sub_(self._centre)
-        lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+        centred = self._centred(rows)
+        return centred.div_(self._length(centred)[:, None])
+
+    def _centred(self, rows: NDArray[np.floating]) -> Tensor:
+        # Arrays that pyarrow reads cannot be written to, which torch warns about.
+        tensor = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
+        return tensor.to(torch.float32, copy=True).sub_(self._centre)
+
+    def _length(self, centred: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(centred, dim=1)
         if not lengths.isfinite().all():
             raise ValueError(f"{printable(self.path)} holds NaN or infinite values; make it again")
-        return centred.div_(lengths.clamp_(min=1e-12))
+        return lengths.clamp_(min=1e-12)
 
-    def similarities(self, unit: Tensor, rows: NDArray[np.floating]) -> Rows:
-        """Of directions (q, d) and embeddings (r, d): (q, r)."""
-        parts = [rows[i : i + TILE_ROWS] for i in range(0, len(rows), TILE_ROWS)]
-        return torch.cat([unit @ self.directions(part).T for part in parts], dim=1).numpy()
+    def _compared(self, unit: Tensor, first: int, last: int, read: Rows | None) -> Rows:
+        """Similarities of directions (q, d) with rows of the file: (q, r); `read` are the rows."""
+        parts = []
+        for begin in range(first, last, TILE_ROWS):
+            end = min(begin + TILE_ROWS, last)
+            if read is None:
+                rows = self.table.rows_of(begin, end - begin).rows
+            else:
+                rows = read[begin - first : end - first]
+            centred, lengths = self._centred(rows), self._lengths[begin:end]
+            if lengths.isnan().any():
+                lengths.copy_(self._length(centred))
+            parts.append((unit @ centred.T).div_(lengths))
+        return torch.cat(parts, dim=1).numpy()
+
+    def similarities_of(self, direction: Tensor, rows: NDArray[np.int64]) -> Rows:
+        """Similarities of a direction (d,) with some rows (r,): (r,)."""
+        read = [self.table.rows_of(row, 1).rows for row in rows.tolist()]
+        if not read:
+            return np.zeros(0, np.float32)
+        return (self.directions(np.concatenate(read)) @ direction).numpy()
+
+    def similarities(self, unit: Tensor, start: int = 0) -> Iterator[tuple[int, Rows]]:
+        """Similarities of directions (q, d) with all rows from one on, in order.
+
+        Each thread compares rows of its own with a torch of one thread: threads of torch would wait
+        for each other after every tile.
+
+        Yields:
+            The first row of some, and their similarities (q, r).
+        """
+        total, threads = self.table.total_rows, torch.get_num_threads()
+        firsts = range(start, total, STEP_ROWS)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting: deque[tuple[int, Future[Rows]]] = deque()
+            try:
+                for first in firsts:
+                    last = min(first + STEP_ROWS, total)
+                    rows = None
+                    if not self.anywhere:
+                        rows = self.table.rows_of(first, last - first).rows
+                    waiting.append((first, pool.submit(self._compared, unit, first, last, rows)))
+                    if len(waiting) > 2 * threads:
+                        yield waiting[0][0], waiting.popleft()[1].result()
+                for first, future in waiting:
+                    yield first, future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)  # which the pool has set for new threads
 
     def nearest(
         self,
@@ -129,8 +189,8 @@ class Index:
         """
         unit = self.directions(queries)
         best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
-        for numbers, block in self.table.indexed():
-            scores = self.similarities(unit, block.rows)  # (q, r)
+        for first, scores in self.similarities(unit):
+            numbers = np.arange(first, first + scores.shape[1])
             for q, row in enumerate(scores):
                 if hidden is not None:
                     inside = (hidden[q] >= numbers[0]) & (hidden[q] <= numbers[-1])
@@ -157,11 +217,9 @@ class Index:
     def pairs(self, threshold: float) -> Iterator[tuple[int, int, float]]:
         """All pairs of rows of different files that are at least so similar."""
         total = self.table.total_rows
-        for first in range(0, total, PAIR_ROWS):
-            left = self.directions(self.table.rows_of(first, min(PAIR_ROWS, total - first)).rows)
-            for second in range(first, total, PAIR_ROWS):
-                right = self.table.rows_of(second, min(PAIR_ROWS, total - second)).rows
-                scores = self.similarities(left, right)
+        for first in range(0, total, STEP_ROWS):
+            left = self.directions(self.table.rows_of(first, min(STEP_ROWS, total - first)).rows)
+            for second, scores in self.similarities(left, first):
                 for i, j in np.argwhere(scores >= threshold).tolist():
                     a, b = first + i, second + j
                     if a < b and self._files[a] != self._files[b]:

@@ -66,7 +66,7 @@ class Labelled:
             row[[place[label] for label in labels]] = True
         return targets
 
-    def select(self, keep: Sequence[int]) -> Labelled:
+    def select(self, keep: Sequence[int] | NDArray[np.int64]) -> Labelled:
         """Some of the recordings."""
         parts: list[Any] = [
             values and [values[i] for i in keep]

@@ -19,33 +19,71 @@ from ..visualize.media import sound_uri
 MOST_PLAYERS = 60  # about 36 kB each
 PLAYED_SECONDS = 10.0
 SHADES = 10
+MOST_TICKS = 16  # of a curve
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #777; --accent: #c2410c; }
-body { margin: 0 auto; max-width: 1100px; padding: 20px; font: 15px/1.45 system-ui, sans-serif;
-  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+body { margin: 0 auto; max-width: 1240px; padding: 20px; font: 15px/1.45 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 28px; }
 table { border-collapse: collapse; } td, th { padding: 3px 10px;
   border-bottom: 1px solid var(--line); text-align: left; }
-audio { height: 32px; width: 260px; } .quiet { color: var(--quiet); }
+audio { height: 32px; width: 220px; } .quiet { color: var(--quiet); }
 .warning { border-left: 4px solid var(--accent); padding-left: 10px; }
+p, h1, h2, .path { overflow-wrap: anywhere; } .path { min-width: 150px; }
+.stretch { white-space: nowrap; }
 .scroll { overflow-x: auto; } svg { max-width: 560px; } polyline { fill: none;
   stroke: var(--accent); stroke-width: 2; } svg text { fill: currentColor; font-size: 11px; }
 """
 
 
-def search_page(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Hits or pairs of `search` as a page."""
-    names = [name for name in (rows[0] if rows else {}) if "file" not in name]
-    columns = [name for name in ("file", "other_file") if rows and name in rows[0]]
-    cells = []
-    for number, row in enumerate(rows):
-        line = [_cell(row[name]) for name in names]
-        for column in columns:
-            side = "other_" if column == "other_file" else ""
-            place = row[column], row[f"{side}start"], row[f"{side}end"]
-            line.append(player(*place) if number < MOST_PLAYERS // len(columns) else "")
-        cells.append(line)
-    return page(title, [table([*names, *columns], cells)])
+def search_page(
+    title: str, rows: Sequence[Mapping[str, Any]], start: float = 0.0, end: float | None = None
+) -> str:
+    """Hits or pairs of `search` as a page.
+
+    Args:
+        start, end: the stretch of each query that was looked for.
+    """
+    parts: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(str(row.get("query", "")), []).append(row)
+    sides = ("", "other_") if rows and "other" in rows[0] else ("",)
+    shown: list[str] = []
+    below, names = shortened([*parts, *(str(row[name]) for row in rows for name in _paths(row))])
+    left = MOST_PLAYERS // len(sides)
+    if below:
+        shown.append(f'<p class="quiet">Recordings below {text(below)}</p>')
+    for query, some in parts.items():
+        if query:
+            shown += [f"<h2>{text(names[query])}</h2>", player(query, start, end)]
+        cells = []
+        for number, row in enumerate(some, 1):
+            line = [str(number), f"{row['similarity']:.3f}"]
+            for side, name in zip(sides, _paths(row), strict=True):
+                first, last = row[f"{side}start"], row[f"{side}end"]
+                line += [path_cell(names[str(row[name])]), stretch(first, last)]
+                line.append(player(row[f"{side}file"], first, last) if left > 0 else "")
+            left -= 1
+            cells.append(line)
+        shown.append(table(["", "similarity", *("path", "stretch", "sound") * len(sides)], cells))
+    return page(title, shown)
+
+
+def _paths(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("path", "other") if "other" in row else ("path",)
+
+
+def shortened(paths: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The folder that all paths are in, or nothing, and what each path is called below it."""
+    several = [path for path in dict.fromkeys(paths) if path]
+    folders = [path.split("/")[:-1] for path in several]
+    common = []
+    for parts in zip(*folders, strict=False):
+        if len(several) < 2 or len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    start = len("/".join(common)) + 1 if any(common) else 0
+    return "/".join(common) if start else "", {path: path[start:] for path in several}
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -77,6 +115,16 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'
 
 
+def path_cell(name: str) -> str:
+    """A cell with a path, which may be broken anywhere."""
+    return f'<td class="path">{text(printable(name))}</td>'
+
+
+def stretch(start: float, end: float) -> str:
+    """A cell with a stretch of a recording."""
+    return f'<td class="stretch">{start:.2f} to {end:.2f} s</td>'
+
+
 def shaded(value: object, share: float) -> str:
     """A cell whose background shows a share from 0 to 1."""
     return f'<td class="s{round(share * SHADES)}">{text(value)}</td>'
@@ -97,17 +145,14 @@ def curve(shares: Mapping[str, float]) -> str:
     step = 480 / max(1, len(shares) - 1)
     places = [(40 + i * step, 150 - 130 * y) for i, y in enumerate(shares.values())]
     line = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
+    every = -(-len(shares) // MOST_TICKS)
     labels = "".join(
         f'<text x="{x:.0f}" y="170" text-anchor="middle">{text(name)}</text>'
         f'<text x="{x:.0f}" y="{y - 6:.0f}" text-anchor="middle">{100 * share:.0f}</text>'
-        for (x, y), (name, share) in zip(places, shares.items(), strict=True)
+        for (x, y), (name, share) in list(zip(places, shares.items(), strict=True))[::every]
     )
     return f'<svg viewBox="0 0 560 180"><polyline points="{line}"/>{labels}</svg>'
 
 
 def _td(cell: str) -> str:
     return cell if cell.startswith("<td") else f"<td>{cell}</td>"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else text(printable(str(value)))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..checkpoints.hub import WEIGHTS_FILE
 from ..embed.formats.common import clip_columns, csv_cell, replaced
 from ..embed.formats.parquet import Parquet
 from ..embed.run import Summary, embed_to
@@ -109,12 +110,16 @@ def predict(
     """Label recordings, windows of them, or stretches around timestamps.
 
     Args:
-        head: what `probe` wrote: its folder or `head.safetensors`.
+        head: what `probe` or `finetune` wrote: its folder or `head.safetensors`.
         sources: as for `embed_files`; or a Parquet output of `embed`, which is not embedded again.
         output: `.csv` or `.parquet`, a row for each recording, window or timestamp: path, start,
-            end, timestamp_ms, label, probability, and a column p_LABEL for each label. The
-            probabilities are also kept in `OUTPUT.rows.parquet`, from where a run continues.
-        model: the model or weights that the head learnt on; by default those that it names.
+            end, timestamp_ms, label, probability, and a column p_LABEL for each label. The other
+            formats of `embed` hold one array beside the names of files and have no place for a text
+            in each row; DuckDB, pandas and polars read both of these. The probabilities are also
+            kept in `OUTPUT.rows.parquet`, an ordinary output of `embed`, from where a run
+            continues.
+        model: the model or weights that the head learnt on; by default those that it names, or
+            those that `finetune` wrote beside it.
         segment, overlap: windows in seconds, as for `embed_files`.
         timestamps: a row for each timestamp of the model instead of each recording.
         channel, workers: as for `embed_files`.
@@ -145,6 +150,7 @@ def predict(
     else:
         if timestamps:
             _require_mean(where, head)
+        model = model or _beside(where, head)
         model_ = same_model(where, head.settings, model, device)
         name = f"{name_of(model, head.settings)} with a head"
         settings = settings_of(model_, name, timestamps, segment, overlap)
@@ -160,6 +166,15 @@ def predict(
         table = Parquet().read(rows)
     (_write_csv if output.suffix.lower() == ".csv" else _write_parquet)(output, table, head)
     return Predictions(head, output, table, summary)
+
+
+def _beside(where: str | Path | Head, head: Head) -> str | Path:
+    """The weights that `finetune` wrote beside its head, wherever the folder is now."""
+    if isinstance(where, str | Path) and head.settings.get("weights_name") == WEIGHTS_FILE:
+        folder = Path(where) if Path(where).is_dir() else Path(where).parent
+        if (folder / WEIGHTS_FILE).is_file():
+            return folder
+    return ""
 
 
 class _Labeller:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from . import page
-from .results import PROBE, ProbeResult
+from .results import ProbeResult
 
 
-def probe_page(result: ProbeResult) -> str:
-    """One HTML file with players for the surest mistakes."""
-    best = result.scores[PROBE][0]
+def probe_page(result: ProbeResult, curve: str, note: str = "") -> str:
+    """One HTML file with players for the surest mistakes.
+
+    Args:
+        curve: what its curve shows.
+        note: that stands below the scores.
+    """
+    methods = list(result.scores.values())
+    best = methods[0][0]
     title = f"{100 * best.value:.1f} % {best.name} on {len(result.head.labels)} labels"
     parts = [
         f'<p class="quiet">{result.recordings} recordings; every score is of recordings that were '
@@ -21,12 +27,10 @@ def probe_page(result: ProbeResult) -> str:
         [page.text(method)] + [f"{s.value:.3f} ({s.low:.3f} to {s.high:.3f})" for s in scores]
         for method, scores in result.scores.items()
     ]
-    names = ["method", *(score.name for score in result.scores[PROBE])]
+    names = ["method", *(score.name for score in methods[0])]
     parts += ["<h2>Scores</h2>", page.table(names, rows)]
-    parts += [
-        f"<h2>{page.text(best.name.capitalize())} (%) by labelled recordings of each label</h2>",
-        page.curve(result.curve),
-    ]
+    parts += [f"<p>{page.text(note)}</p>"] if note else []
+    parts += [f"<h2>{page.text(curve)}</h2>", page.curve(result.curve)]
     parts += ["<h2>Labels</h2>", _labels(result)]
     if result.confusion is not None:
         parts += ["<h2>Confusions</h2>", _confusion(result)]
@@ -56,16 +60,15 @@ def _confusion(result: ProbeResult) -> str:
 
 
 def _mistakes(result: ProbeResult) -> str:
+    shown = result.mistakes[: page.MOST_PLAYERS]
+    below, short = page.shortened(x.path for x in shown)
     rows = []
-    for x in result.mistakes[: page.MOST_PLAYERS]:
-        cells = [page.text(x.path), f"{x.start:.2f} to {x.end:.2f} s", page.text(x.labels)]
-        cells += [
-            page.text(x.predicted),
-            f"{x.probability:.2f}",
-            page.player(x.file, x.start, x.end),
-        ]
-        rows.append(cells)
+    for x in shown:
+        cells = [page.path_cell(short[x.path]), page.stretch(x.start, x.end), page.text(x.labels)]
+        cells += [page.text(x.predicted), f"{x.probability:.2f}"]
+        rows.append([*cells, page.player(x.file, x.start, x.end)])
     more = len(result.mistakes) - len(rows)
     names = ["path", "stretch", "label", "predicted", "probability", "sound"]
+    where = f'<p class="quiet">Recordings below {page.text(below)}</p>' if below else ""
     rest = f'<p class="quiet">and {more} more</p>' if more > 0 else ""
-    return page.table(names, rows) + rest if rows else "<p>None.</p>"
+    return where + page.table(names, rows) + rest if rows else "<p>None.</p>"

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ..embed.sources import Failure
 from .head import Head
 
-PROBE = "linear probe"  # among the methods
+# Among the methods.
+PROBE = "linear probe"
+LOG_MEL = "linear probe on log-mel statistics"
 
 
 class Score(NamedTuple):
@@ -53,7 +55,7 @@ class ProbeResult:
 
     Attributes:
         head: the classifier, learnt from all recordings that are not kept for the test.
-        scores: of each method, on recordings that it did not learn from.
+        scores: of each method, the head's first, on recordings that it did not learn from.
         per_label: in the order of `head.labels`.
         confusion: (c, c) recordings of each label (rows) and what was predicted; None where a
             recording may have several labels.

@@ -64,9 +64,11 @@ def search(
     of hits that overlap each other only the best is there.
 
     Args:
-        index: an output of `embed` or `index`.
+        index: an output of `embed` or `index`; or one that is open, an `Index`, which answers
+            further calls faster.
         queries: as the sources of `embed_files`.
-        model: the model or weights that made the index; by default those that it names.
+        model: the model or weights that made the index; by default those that it names, which are
+            loaded in each call.
         count: hits for each query.
         start, end: of the stretch in each query, in seconds.
         one_per_file: only the best stretch of each file.

@@ -21,7 +21,10 @@ from .common import (
 
 def predict(
     head: Annotated[
-        Path, typer.Argument(help="Folder of probe, or its head.safetensors.", metavar="HEAD")
+        Path,
+        typer.Argument(
+            help="Folder of probe or finetune, or its head.safetensors.", metavar="HEAD"
+        ),
     ],
     sources: Annotated[
         list[str],
@@ -67,11 +70,12 @@ def predict(
         bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
     ] = False,
 ) -> None:
-    """Label recordings with a classifier that probe has made.
+    """Label recordings with a classifier that probe or finetune has made.
 
     OUT has a row per recording, window or timestamp: path, start, end, label, probability, and one
-    column per label. Weights and options are those that the classifier learnt on. Repeat the
-    command to continue a run that was interrupted, or to add what is new in SRC.
+    column per label. Memory does not grow with the length of recordings. Weights and options are
+    those that the classifier learnt on. Repeat the command to continue a run that was interrupted,
+    or to add what is new in SRC.
 
     Exit status 3: some files could not be read; they are in OUT.rows.parquet.errors.csv.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,16 +19,21 @@ from .common import (
     starting,
 )
 
+if TYPE_CHECKING:
+    from ..answers.results import ProbeResult
+
+LabelsArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder with one sub-folder per label, or a .csv/.parquet list with columns "
+        "path, label (or labels, between semicolons), and optional start, end, group, split.",
+        metavar="LABELS",
+    ),
+]
+
 
 def probe(
-    labels: Annotated[
-        Path,
-        typer.Argument(
-            help="A folder with one sub-folder per label, or a .csv/.parquet list with columns "
-            "path, label (or labels, between semicolons), and optional start, end, group, split.",
-            metavar="LABELS",
-        ),
-    ],
+    labels: LabelsArgument,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the classifier, the page, embeddings.")
     ] = Path("probe"),
@@ -52,13 +59,25 @@ def probe(
     with starting():
         from ..answers.probe import PAGE
         from ..answers.probe import probe as run
-    try:
+    with continuable():
         result = run(
             labels, out, weights, device=device, seed=seed, workers=workers, overwrite=overwrite
         )
+    tell(result, out / PAGE)
+
+
+@contextmanager
+def continuable() -> Iterator[None]:
+    """Ctrl-C in the block ends the command, which says that it can be continued."""
+    try:
+        yield
     except KeyboardInterrupt:
         complain("interrupted; repeat the command to continue")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def tell(result: ProbeResult, page: Path) -> None:
+    """Print scores, warnings and failures; the exit status says whether there were any."""
     for failure in result.failures:
         complain(f"could not read {failure.path}: {failure.reason}")
     for warning in result.warnings:
@@ -66,6 +85,6 @@ def probe(
     for method, scores in result.scores.items():
         shown = ", ".join(f"{s.name} {s.value:.3f} ({s.low:.3f}-{s.high:.3f})" for s in scores)
         say(f"{method}: {shown}")
-    say(f"{result.recordings} recordings, {len(result.head.labels)} labels -> {out / PAGE}")
+    say(f"{result.recordings} recordings, {len(result.head.labels)} labels -> {page}")
     if result.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -92,7 +92,7 @@ def search(
             say(f"{hit.rank:4d}  {hit.similarity:.3f}  {_stretch(hit[2:5])}")
     say(title)
     if output is not None:
-        _write(output, title, found)
+        _write(output, title, found, start, end)
 
 
 def _stretch(part: Sequence[Any]) -> str:
@@ -100,14 +100,20 @@ def _stretch(part: Sequence[Any]) -> str:
     return f"{path} {start:.2f}-{end:.2f} s"
 
 
-def _write(output: Path, title: str, found: Sequence[Hit] | Sequence[Pair]) -> None:
+def _write(
+    output: Path,
+    title: str,
+    found: Sequence[Hit] | Sequence[Pair],
+    start: float,
+    end: float | None,
+) -> None:
     from ..files import replacing
 
     rows = [row._asdict() for row in found]
     if output.suffix.lower() == ".html":
         from ..answers.page import search_page
 
-        text = search_page(title, rows)
+        text = search_page(title, rows, start, end)
     elif output.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1)
     else:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.fabric import Fabric
@@ -34,7 +34,23 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
-def launch(settings: Settings) -> Fabric:
+class Placing(Protocol):
+    """The settings that place a run; those of a run have them."""
+
+    @property
+    def accelerator(self) -> str:
+        """Of Lightning Fabric: auto, cpu, cuda or mps."""
+
+    @property
+    def devices(self) -> Any:
+        """Processes on each node, "auto", or a list of the device's index."""
+
+    @property
+    def nodes(self) -> int:
+        """Machines."""
+
+
+def launch(settings: Placing) -> Fabric:
     """The engine; processes are started by torchrun or `fabric run`, or else by Fabric itself.
 
     Raises:

@@ -184,6 +184,11 @@ class Sampler:
         place = self.place(clip_bits.contiguous(), start_bits)
         return self.bank.crops(*place, self.settings.model.unit_frames, pin)
 
+    def arguments(self, batch: Batch) -> tuple[Tensor, Mask]:
+        """Those of the masked autoencoder."""
+        mask = split_order(batch.order, self.settings.mask_ratio)
+        return self.spectrogram(batch), mask
+
     def spectrogram(self, batch: Batch) -> Tensor:
         """What the model sees: crops (b, f, t) float32, augmented and normalised."""
         x = batch.frames.to(torch.float32, copy=True)  # all else is done in place

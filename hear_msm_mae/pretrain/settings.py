@@ -198,11 +198,7 @@ class Settings:
             step: length of a step in the warm-up, so that the first one counts.
         """
         peak = self.base_lr * self.batch / REFERENCE_BATCH
-        warmup = self.warmup * length
-        if position < warmup:
-            return peak * min(1.0, (position + step) / warmup)
-        done = min(1.0, (position - warmup) / (length - warmup))
-        return peak * 0.5 * (1 + math.cos(math.pi * done))
+        return peak * warmed_cosine(position, length, self.warmup * length, step)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name, those of the model among the others, as `from_dict` reads them."""
@@ -213,6 +209,14 @@ class Settings:
     def to_yaml(self) -> str:
         """The settings as YAML that `load_recipe` reads."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def warmed_cosine(position: float, length: float, warmup: float, step: float = 1.0) -> float:
+    """Factor of the peak learning rate; all arguments in one unit, see `Settings.lr_at`."""
+    if position < warmup:
+        return min(1.0, (position + step) / warmup)
+    done = min(1.0, (position - warmup) / (length - warmup))
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _check(s: Settings) -> None:

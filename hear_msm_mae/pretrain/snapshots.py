@@ -9,9 +9,9 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "hear_msm_mae training checkpoint 2"
 _NAME = re.compile(r"step-(\d{9})\.pt")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -94,13 +95,18 @@ def save(run_dir: str | Path, snapshot: Snapshot, keep_last: int) -> Path:
 
     Newer ones could not be read, as the run went on from before them; they become `*.damaged`.
     """
-    path = checkpoint_folder(run_dir) / f"step-{snapshot.progress.step:09d}.pt"
     content = {
         **vars(snapshot),
         "format": FORMAT,
         "progress": vars(snapshot.progress),
         "settings": snapshot.settings.to_dict(),
     }
+    return write(run_dir, snapshot.progress.step, content, keep_last)
+
+
+def write(run_dir: str | Path, step: int, content: dict[str, Any], keep_last: int) -> Path:
+    """`save` of a run of any kind; `content["format"]` names the kind."""
+    path = checkpoint_folder(run_dir) / f"step-{step:09d}.pt"
     with replacing(path) as temporary:
         torch.save(content, temporary)
         with open(temporary, "rb+") as file:  # on the disk before the name points to it
@@ -122,19 +128,39 @@ def load(path: str | Path) -> Snapshot:
         ValueError: the file is damaged (checked by CRC), not a training checkpoint, or one of an
             earlier release.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
-            if damaged := archive.testzip():
-                raise ValueError(f"{path} is damaged: wrong checksum of {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content.pop("format") != FORMAT:
-            raise ValueError(
-                f"{path} is not a {FORMAT}; the release that wrote it can continue it or export "
-                "weights for init_from"
-            )
+    with _damage_named(path):
+        content = read(path, FORMAT)
         content["progress"] = Progress(**content["progress"])
         content["settings"] = from_dict(content["settings"])
         return Snapshot(**content)
+
+
+def read(path: str | Path, kind: str) -> dict[str, Any]:
+    """What `write` has written, without its format.
+
+    Args:
+        kind: the format that is wanted.
+
+    Raises:
+        ValueError: see `load`.
+    """
+    with _damage_named(path):
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+            if damaged := archive.testzip():
+                raise ValueError(f"{path} is damaged: wrong checksum of {damaged}")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != kind:
+            raise ValueError(
+                f"{path} is not a {kind}; the release that wrote it can continue it or export "
+                "weights for init_from"
+            )
+        return content
+
+
+@contextlib.contextmanager
+def _damage_named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except ValueError:
         raise
     except Exception as error:  # any of zipfile's, pickle's and torch's
@@ -147,6 +173,11 @@ def load_latest(run_dir: str | Path) -> Snapshot | None:
     Raises:
         ValueError: there are checkpoints but none can be read.
     """
+    return latest(run_dir, load)
+
+
+def latest(run_dir: str | Path, load: Callable[[Path], T]) -> T | None:
+    """`load_latest` of a run of any kind, by the function that reads its checkpoints."""
     paths = checkpoints(run_dir)
     reason = ""
     for path in paths:
@@ -170,11 +201,7 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
         ValueError: names each setting with its old and new value.
     """
     old, new = snapshot.settings.to_dict(), settings.to_dict()
-    changed = [
-        f"{name} was {old[name]!r} and is now {new[name]!r}"
-        for name in old
-        if name not in CHANGEABLE and old[name] != new[name]
-    ]
+    changed = differences(old, new, CHANGEABLE)
     if snapshot.fingerprint != fingerprint:
         changed.append(
             f"corpus {settings.corpus} has other content than the one the run began with "
@@ -187,6 +214,15 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
             f"the run in {settings.run_dir} cannot be resumed: {'; '.join(changed)}. Set it back, "
             "or choose another run_dir (init_from=WEIGHTS continues from exported weights)"
         )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], may: Container[str] = ()) -> list[str]:
+    """Settings that differ though they may not, with both values."""
+    return [
+        f"{name} was {old[name]!r} and is now {new[name]!r}"
+        for name in old
+        if name not in may and old[name] != new[name]
+    ]
 
 
 @contextlib.contextmanager

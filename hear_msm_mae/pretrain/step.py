@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ..mae import MaskedAutoencoder
-from .sampling import Batch, Sampler, split_order
-from .settings import Settings
-
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 3  # before a CUDA graph is recorded: kernels are compiled and memory is allocated
+
+
+class Stepping(Protocol):
+    """The settings that decide a step; those of a run have them."""
+
+    @property
+    def accumulation(self) -> int:
+        """Parts that the batch is computed in."""
+
+    @property
+    def clip_norm(self) -> float:
+        """Largest norm of the gradient; 0 is off."""
+
+    @property
+    def precision(self) -> str:
+        """bf16 or fp32."""
+
+    @property
+    def beta1(self) -> float:
+        """AdamW: decay of the mean of the gradients."""
+
+    @property
+    def beta2(self) -> float:
+        """AdamW: decay of the mean of their squares."""
+
+    @property
+    def cuda_graph(self) -> bool | None:
+        """Whether steps are recorded; None: on a single GPU."""
 
 
 class Report(NamedTuple):
@@ -38,38 +63,41 @@ class Stepper:
     Args:
         settings: of the run.
         fabric: exchanges gradients between processes.
-        model: on the device of the fabric.
-        sampler: makes the model's input out of batches.
+        model: on the device of the fabric; its `forward` gives the loss.
+        groups: parameters for AdamW, such as `parameter_groups` makes. `lr_scale` of a group is a
+            factor of its learning rate.
+        arguments: makes those of the model out of a batch, a NamedTuple of tensors with `map`.
         skipped, bad_in_a_row: what the counters begin with.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Stepping,
         fabric: Fabric,
-        model: MaskedAutoencoder,
-        sampler: Sampler,
+        model: nn.Module,
+        groups: list[dict[str, Any]],
+        arguments: Callable[[Any], tuple[Any, ...]],
         skipped: int = 0,
         bad_in_a_row: int = 0,
     ) -> None:
-        self.settings, self.fabric, self.sampler = settings, fabric, sampler
+        self.settings, self.fabric, self.arguments = settings, fabric, arguments
         self.engine = fabric.setup_module(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         cuda = fabric.device.type == "cuda"
         wish = settings.cuda_graph
         self.record = cuda and fabric.world_size == 1 and (wish is None or wish)
-        self.optimizer = make_optimizer(model, settings, fabric.device, self.record)
+        self.optimizer = make_optimizer(groups, settings, fabric.device, self.record)
         self.counters = torch.tensor(
             [0, 0, bad_in_a_row, bad_in_a_row, skipped],
             dtype=torch.float32,
             device=fabric.device,
         )
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.inputs: list[Batch] = []
+        self.inputs: list[Any] = []
         self.stream = torch.cuda.Stream(fabric.device) if self.record else None
         self.eager_steps = 0
 
-    def __call__(self, parts: list[Batch], lr: float) -> None:
+    def __call__(self, parts: Sequence[Any], lr: float) -> None:
         """One step: gradients of the loss over the global batch, and the update.
 
         Args:
@@ -77,10 +105,11 @@ class Stepper:
             lr: learning rate.
         """
         for group in self.optimizer.param_groups:
+            scaled = lr * group.get("lr_scale", 1.0)
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
+                group["lr"].fill_(scaled)
             else:
-                group["lr"] = lr
+                group["lr"] = scaled
         if self.record and self.graph is None and self.eager_steps == EAGER_STEPS:
             self._record(parts)
         if self.graph is not None:
@@ -113,7 +142,7 @@ class Stepper:
         for group, new in zip(self.optimizer.param_groups, fresh, strict=True):
             group.update({key: new[key] for key in ("lr", "fused", "capturable", "foreach")})
 
-    def _record(self, parts: list[Batch]) -> None:
+    def _record(self, parts: Sequence[Any]) -> None:
         """Record a step, without computing it, as a CUDA graph that reads `inputs`."""
         self.inputs = [part.map(torch.clone) for part in parts]
         graph = torch.cuda.CUDAGraph()
@@ -126,7 +155,7 @@ class Stepper:
             log.warning("a step cannot be recorded as a CUDA graph and stays eager: %s", error)
             self.record, self.stream, self.inputs = False, None, []
 
-    def _compute(self, parts: list[Batch]) -> None:
+    def _compute(self, parts: Sequence[Any]) -> None:
         s, fabric = self.settings, self.fabric
         # Not behind the update: gradients have to be allocated while a graph is recorded.
         self.optimizer.zero_grad(set_to_none=True)
@@ -134,9 +163,9 @@ class Stepper:
         for i, part in enumerate(parts):
             last = i == len(parts) - 1  # when gradients are exchanged between processes
             with fabric.no_backward_sync(self.engine, enabled=not last):
-                mask = split_order(part.order, s.mask_ratio)
+                arguments = self.arguments(part)
                 with autocast(s, fabric.device):
-                    loss = self.engine(self.sampler.spectrogram(part), mask)
+                    loss = self.engine(*arguments)
                 fabric.backward(loss / s.accumulation)
             losses.append(loss.detach())
         loss = torch.stack(losses).mean()
@@ -159,32 +188,48 @@ class Stepper:
         self.counters.copy_(torch.stack([loss, norm, *counts]))
 
 
-def autocast(settings: Settings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(settings: Stepping, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """The context in which a model computes in the precision of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
 
 def make_optimizer(
-    model: nn.Module, settings: Settings, device: torch.device, capturable: bool = False
+    groups: list[dict[str, Any]],
+    settings: Stepping,
+    device: torch.device,
+    capturable: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW, in one fused kernel where there is one; the learning rate is set at every step."""
+    # A tensor for each group: they may have different learning rates.
+    rates = [torch.zeros((), device=device) if capturable else 0.0 for _ in groups]
     return torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay),
-        lr=torch.zeros((), device=device) if capturable else 0.0,
+        [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)],
         betas=(settings.beta1, settings.beta2),
         fused=device.type in ("cpu", "cuda"),
         capturable=capturable,
     )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay; biases, norms and tokens without."""
+def parameter_groups(
+    model: nn.Module, weight_decay: float, scale_of: Callable[[str], float] = lambda name: 1.0
+) -> list[dict[str, Any]]:
+    """Matrices with weight decay; biases, norms and tokens without.
+
+    Args:
+        scale_of: factor of the learning rate by the name of a parameter; each has its groups.
+    """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    scales = dict.fromkeys(scale_of(n) for n, _ in named)
 
     def decays(name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim >= 2 and not name.endswith("_token")
 
     return [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {
+            "params": [p for n, p in named if scale_of(n) == scale and decays(n, p) == decayed],
+            "weight_decay": weight_decay if decayed else 0.0,
+            "lr_scale": scale,
+        }
+        for scale in scales
+        for decayed in (True, False)
     ]

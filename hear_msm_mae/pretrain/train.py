@@ -10,9 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -34,11 +32,10 @@ from .objectives import LatentPredictor, make_model
 from .reporting import Reporter
 from .sampling import Sampler, feed, shares
 from .settings import Settings
-from .step import Stepper
+from .signals import Signals
+from .step import Stepper, parameter_groups
 
 log = logging.getLogger(__name__)
-
-SECOND_CTRL_C_SECONDS = 1.0
 
 
 class TrainingDiverged(RuntimeError):
@@ -151,7 +148,8 @@ class _Run:
             if settings.compile or (settings.compile is None and cuda):
                 compile_blocks(network)
         counts = (self.progress.skipped, self.progress.bad_in_a_row)
-        self.step = Stepper(settings, fabric, model, sampler, *counts)
+        groups = parameter_groups(model, settings.weight_decay)
+        self.step = Stepper(settings, fabric, model, groups, sampler.arguments, *counts)
         # Also those that found none take part, or they would wait for each other for ever.
         found = _gather(fabric, (resumed.progress.step if resumed else None, settings.precision))
         if len(set(found)) > 1:
@@ -164,7 +162,7 @@ class _Run:
             self.step.load_state(resumed.optimizer)
         # Processes agree on checkpoints and signals; on GPUs they would wait for each other.
         self.agree_steps = settings.log_steps if cuda and fabric.world_size > 1 else 1
-        self.stop_signal: int | None = None
+        self.signals = Signals()
         self.started = time.monotonic() - self.progress.seconds
 
     @property
@@ -192,7 +190,7 @@ class _Run:
             _save_settings(s)
         with (
             reporter,
-            self._signals(),
+            self.signals,
             contextlib.closing(feed(self.sampler, parts, steps, self.fabric.device)) as batches,
         ):
             while not self.done and not stop:
@@ -215,7 +213,7 @@ class _Run:
                     if not stop:
                         reporter.checkpoint(progress.step)
         # The signal may have reached another process.
-        number = (self.stop_signal or int(signal.SIGTERM)) if stop else None
+        number = (self.signals.number or int(signal.SIGTERM)) if stop else None
         return Outcome(progress.step, self.total, number)
 
     def _look(self, reporter: Reporter, lr: float) -> None:
@@ -234,7 +232,7 @@ class _Run:
 
     def _agree(self, due: bool) -> tuple[bool, bool]:
         """Whether a checkpoint is due, by the first process, and whether any one got a signal."""
-        stop = self.stop_signal is not None
+        stop = self.signals.number is not None
         if self.fabric.world_size == 1:
             return due, stop
         if self.progress.step % self.agree_steps and self.progress.step != self.total:
@@ -258,29 +256,6 @@ class _Run:
             )
             snapshots.save(self.settings.run_dir, snapshot, self.settings.keep_last)
         self.fabric.barrier()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C end the run after the current step, with a checkpoint."""
-        began = 0.0
-
-        def remember(number: int, frame: FrameType | None) -> None:
-            nonlocal began
-            if self.stop_signal is None:
-                self.stop_signal, began = number, time.monotonic()
-            # Schedulers signal the group, and torchrun once more: only a user's Ctrl-C counts.
-            elif number == signal.SIGINT and time.monotonic() - began > SECOND_CTRL_C_SECONDS:
-                raise KeyboardInterrupt
-
-        old: dict[int, Any] = {}
-        with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
-            for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-                old[number] = signal.signal(number, remember)
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def _digest(teacher: str | None) -> str:

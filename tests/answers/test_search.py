@@ -20,6 +20,7 @@ from hear_msm_mae.answers import index as engine
 from hear_msm_mae.answers import search as searching
 from hear_msm_mae.answers.approximate import Lists
 from hear_msm_mae.embed import table as tables
+from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.embed.formats.parquet import Parquet
 from hear_msm_mae.embed.table import Block, Clip, Done, Table
 
@@ -30,7 +31,7 @@ def write_index(path: Path, rows: np.ndarray, per_file: int = 1, **settings) -> 
     done = [Done([f"/sounds/{i}.wav", 0.0, None, None, 0], f"{i}.wav", "") for i in range(files)]
     clips = [Clip(i // per_file, i % per_file, i % per_file + 2.0, 1) for i in range(len(rows))]
     made = {"segment": 2.0, "overlap": 1.0, **settings}
-    Parquet().write(
+    format_of(path).write(
         path,
         Table(
             done,
@@ -55,17 +56,21 @@ def similarities(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
 def small_blocks(monkeypatch):
     """So that a few rows are many blocks."""
     monkeypatch.setattr(tables, "BLOCK_BYTES", 2**10)
-    monkeypatch.setattr(engine, "PAIR_ROWS", 16)
+    monkeypatch.setattr(engine, "STEP_ROWS", 16)
+    monkeypatch.setattr(engine, "TILE_ROWS", 5)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "npz"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_nearest_rows_are_those_of_numpy(tmp_path, small_blocks, dtype):
+def test_nearest_rows_are_those_of_numpy(tmp_path, small_blocks, dtype, suffix):
     generator = np.random.default_rng(0)
     rows = (generator.normal(size=(300, 8)) + 5).astype(dtype)
     rows[7] = rows[250]  # equal ones come in the order of the index
     queries = np.concatenate([generator.normal(size=(3, 8)) + 5, rows[7:8]]).astype(np.float32)
-    index = engine.Index(write_index(tmp_path / "i.parquet", rows))
+    index = engine.Index(write_index(tmp_path / f"i.{suffix}", rows))
     found = index.nearest(queries, 12)
+    assert index.nearest(queries, 12) == found  # by the lengths that were kept
+    assert index.nearest(queries[1:2], 12)[0][0] == pytest.approx(found[1][0])
     expected = similarities(rows, queries)
     for hits, row in zip(found, expected, strict=True):
         order = np.argsort(-row, kind="stable")[:12]
@@ -141,7 +146,7 @@ def test_a_stretch_finds_its_like(run, sounds, index, tiny_file, tmp_path):
     ]
     assert "4.wav" in result.out
     page = Reader(outputs[2].read_text())
-    assert len([1 for name, _ in page.elements if name == "audio"]) == 3
+    assert len([1 for name, _ in page.elements if name == "audio"]) == 1 + 3  # the query first
     python = search(index, sounds / "both.wav", start=4.5, end=7.5, one_per_file=True, count=3)
     assert [hit._asdict() for hit in python] == hits
     # Similarity of the query's embedding by the public functions, windows in half precision.
@@ -185,6 +190,20 @@ def test_approximate_lists_find_nearly_the_same(run, sounds, index, tmp_path):
     assert lists.stat().st_mtime_ns > made
     assert [each[0][0] for each in hits[1:]] == list(range(1, 20))
     assert all(row != 0 for row, _ in hits[0])
+
+
+def test_approximate_similarities_are_exact_where_rows_can_be_read_alone(tmp_path):
+    pytest.importorskip("faiss")
+    rows = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    opened = engine.Index(write_index(tmp_path / "i.npz", rows))
+    queries = rows[:5] + 0.3
+    near, exact = (
+        x.nearest(queries, 5, [np.zeros(0, np.int64)] * 5) for x in (Lists(opened), opened)
+    )
+    for found, wanted in zip(near, exact, strict=True):
+        known = dict(opened.nearest(queries, 2000)[near.index(found)])
+        assert [s for _, s in found] == pytest.approx([known[r] for r, _ in found], abs=1e-5)
+        assert len({r for r, _ in found} & {r for r, _ in wanted}) >= 4
 
 
 def test_the_extra_for_faiss_is_named(index, sounds, monkeypatch):

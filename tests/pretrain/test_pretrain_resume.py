@@ -8,7 +8,7 @@ import torch
 from toy_corpus import ToyCorpus, quick
 from toy_runs import identical, newest, scalars, snapshot
 
-from hear_msm_mae.pretrain import snapshots, train
+from hear_msm_mae.pretrain import signals, snapshots, train
 from hear_msm_mae.pretrain.train import pretrain
 
 pytestmark = [
@@ -77,7 +77,7 @@ def test_signals_in_a_row_are_one(tmp_path, monkeypatch, number):
     outcome = pretrain(quick(tmp_path), corpus=ToyCorpus())
     assert (outcome.signal, newest(tmp_path).progress.step) == (number, outcome.step)
     assert outcome.step < 5
-    monkeypatch.setattr(train, "SECOND_CTRL_C_SECONDS", -1.0)
+    monkeypatch.setattr(signals, "SECOND_CTRL_C_SECONDS", -1.0)
     if number == signal.SIGINT:  # a user's second one ends it at once
         with pytest.raises(KeyboardInterrupt):
             pretrain(quick(tmp_path / "other"), corpus=ToyCorpus())

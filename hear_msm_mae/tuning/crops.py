@@ -1,0 +1,132 @@
+"""Crops of the log-mel spectrograms of labelled recordings, as a pure function of the step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..answers.features import log_mel_of
+from ..config import MS_PER_FRAME
+from ..embed.pieces import make_plan
+from ..embed.sources import Recording
+from ..files import available_cpus, replacing
+from ..log_mel import SILENCE
+from ..model import HearModel
+from .settings import Tuning
+
+# Independent streams of random numbers under one seed.
+_ORDER, _CROPS = range(2)
+
+
+class Batch(NamedTuple):
+    """Crops of a step, and what they are mixed with."""
+
+    frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor mixed; silence at the end
+    lengths: Tensor  # (b,) int64, frames of each crop
+    partners: Tensor  # (b,) int64, the place of the crop that is mixed into each
+    shares: Tensor  # (b,) float32, of the crop itself
+    targets: Tensor  # (b, c) float32, 1 for each label of the crop
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what the function gives for each tensor."""
+        return Batch(*map(function, self))
+
+
+@dataclasses.dataclass
+class Frames:
+    """Log-mel frames of all recordings, one behind the other, in a file that is mapped.
+
+    Attributes:
+        values: (n, f) float16, not normalised.
+        starts, lengths: (r,) first frame and number of frames of each recording.
+    """
+
+    values: NDArray[np.float16]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def write_frames(
+    path: Path, recordings: Sequence[Recording], model: HearModel, workers: int | None = None
+) -> Frames:
+    """Decode recordings and keep their spectrograms, 58 MB an hour at 80 mel bands.
+
+    Raises:
+        OSError, ValueError: a recording cannot be read any more.
+    """
+    plan, n_mels = make_plan(model, timestamps=False), model.config.n_mels
+
+    def spectrogram(recording: Recording) -> NDArray[np.float16]:
+        parts = [x.T.half().cpu().numpy() for x in log_mel_of(recording, plan)]
+        return np.concatenate(parts)
+
+    lengths = []
+    workers = workers or min(16, available_cpus())
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for first in range(0, len(recordings), 4 * workers):  # else all could wait in memory
+            for found in pool.map(spectrogram, recordings[first : first + 4 * workers]):
+                file.write(np.ascontiguousarray(found).data)
+                lengths.append(len(found))
+    ends = np.cumsum(lengths, dtype=np.int64)
+    values = np.memmap(path, np.float16, "r", shape=(int(ends[-1]), n_mels))
+    return Frames(values, ends - lengths, np.array(lengths))
+
+
+class Crops:
+    """Draws the batch of each step; nothing is kept between steps.
+
+    In each epoch every recording comes once, as a whole if it is no longer than a crop. It is
+    neither repeated nor surrounded by more silence than the model puts around it: embeddings of
+    such crops are others.
+
+    Args:
+        frames: of n recordings.
+        targets: (n, c) which recording has which label.
+        settings: length of the crops, batch, mixup and seed.
+    """
+
+    def __init__(self, frames: Frames, targets: NDArray[np.bool_], settings: Tuning) -> None:
+        self.frames, self.targets, self.settings = frames, targets.astype(np.float32), settings
+        most = max(1, round(settings.seconds * 1000 / MS_PER_FRAME))
+        self.lengths = np.minimum(frames.lengths, most)
+        self.batch = min(settings.batch, len(targets))
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.targets) // self.batch)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, on the CPU."""
+        s, b = self.settings, self.batch
+        epoch, inside = divmod(step, self.steps)
+        order = np.random.default_rng([s.seed, _ORDER, epoch]).permutation(len(self.targets))
+        chosen = order.take(np.arange(inside * b, (inside + 1) * b), mode="wrap")
+        generator = np.random.default_rng([s.seed, _CROPS, step])
+        lengths = self.lengths[chosen]
+        first = generator.integers(0, self.frames.lengths[chosen] - lengths + 1)
+        first += self.frames.starts[chosen]
+        shape = (b, int(self.lengths.max()), self.frames.values.shape[1])
+        values = np.full(shape, SILENCE, np.float16)  # (b, t, f)
+        for crop, start, length in zip(values, first, lengths, strict=True):
+            crop[:length] = self.frames.values[start : start + length]
+        shares = generator.beta(s.mixup, s.mixup, b) if s.mixup else np.ones(b)
+        return Batch(
+            torch.from_numpy(values),
+            torch.from_numpy(lengths),
+            torch.from_numpy(generator.permutation(b)),
+            torch.from_numpy(shares.astype(np.float32)),
+            torch.from_numpy(self.targets[chosen]),
+        )

@@ -1,0 +1,173 @@
+"""The encoder with a linear classifier on its scene embeddings, to be trained together."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..answers.fit import Linear
+from ..encoder import DTYPE
+from ..log_mel import SILENCE
+from ..model import HearModel
+from ..pretrain.sampling import to_log_mel, to_power
+from .crops import Batch
+
+_BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
+_FLAT = 1e-12  # variance over time below which its root is taken as constant
+
+
+class Network(nn.Module):
+    """Gives the loss of crops; begins as a linear probe (Kumar et al. 2022, LP-FT).
+
+    Args:
+        model: whose encoder learns; it is changed in place.
+        linear: the probe.
+        embeddings: (n, d) of the recordings that it learnt from. The classifier sees them without
+            their mean and of unit variance over sqrt(d), so that all weights learn alike and a step
+            moves it no more than the encoder.
+        several: whether a recording may have several labels.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        model: HearModel,
+        linear: Linear,
+        embeddings: NDArray[np.floating],
+        several: bool,
+    ) -> None:
+        super().__init__()
+        self.model, self.several = model, several
+        mean, scale = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64)
+        scale = np.maximum(scale, 1e-3 * max(1e-8, float(scale.mean()))) * np.sqrt(len(mean))
+        self.register_buffer("mean", torch.from_numpy(mean).float())
+        self.register_buffer("scale", torch.from_numpy(scale).float())
+        self.head = nn.Linear(len(mean), len(linear.bias), dtype=DTYPE)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(linear.weight * scale))
+            self.head.bias.copy_(torch.from_numpy(linear.bias + linear.weight @ mean))
+
+    def forward(self, spectrogram: Tensor, lengths: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of crops.
+
+        Shape:
+            - spectrogram: (b, f, t) normalised log-mel, as `arguments` makes it
+            - lengths: (b,) frames of each crop; targets: (b, c) from 0 to 1
+        """
+        scenes = self.scenes(spectrogram, lengths)
+        with torch.autocast(spectrogram.device.type, enabled=False):
+            logits = self.head((scenes - self.mean) / self.scale)
+            if self.several:
+                return F.binary_cross_entropy_with_logits(logits, targets)
+            return F.cross_entropy(logits, targets)
+
+    def scenes(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
+        """Scene embeddings of crops as the model makes them: (b, f, t), (b,) -> (b, d)."""
+        unit, patch = self.model.config.unit_frames, self.model.config.patch_frames
+        alike: dict[int, list[tuple[int, int]]] = {}  # crop and first frame of units of one length
+        sizes = lengths.tolist()
+        for crop, length in enumerate(sizes):
+            for start in range(0, length, unit):
+                columns = -(-min(unit, length - start) // patch)
+                alike.setdefault(columns, []).append((crop, start))
+        parts, owners, weights = [], [], []
+        for columns, places in alike.items():
+            units = [spectrogram[crop, :, a : a + columns * patch] for crop, a in places]
+            parts.append(self.model.embed_units(torch.stack(units)).flatten(0, 1))  # (u c, d)
+            for crop, start in places:
+                owners += [crop] * columns
+                left = sizes[crop] - start
+                weights += [min(patch, left - patch * column) for column in range(columns)]
+        device = spectrogram.device
+        owner = torch.tensor(owners, device=device)
+        share = torch.tensor(weights, device=device) / lengths[owner]
+        with torch.autocast(device.type, enabled=False):
+            frames = torch.cat(parts)
+            mean = frames.new_zeros(len(sizes), frames.shape[1])
+            mean = mean.index_add(0, owner, share[:, None] * frames)
+            if "std" not in self.model.options.scene_pooling:
+                return mean
+            squares = share[:, None] * (frames - mean[owner]).square()
+            variance = torch.zeros_like(mean).index_add(0, owner, squares)
+            # The root of zero has no gradient.
+            return torch.cat([mean, variance.clamp_min(_FLAT).sqrt()], dim=1)
+
+    def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of `forward`: pairs mixed in power, normalised, with whole patches of silence."""
+        share = batch.shares[:, None]
+        x = batch.frames.float()
+        patch = self.model.config.patch_frames
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % patch), value=SILENCE)
+        power = to_power(x)
+        mixed = share[..., None] * power + (1 - share[..., None]) * power[batch.partners]
+        frontend = self.model.frontend
+        x = (to_log_mel(mixed) - frontend.norm_mean) / frontend.norm_std
+        # What the partner has behind the end of a crop is not part of it.
+        silence = (SILENCE - frontend.norm_mean) / frontend.norm_std
+        outside = torch.arange(x.shape[1], device=x.device) >= batch.lengths[:, None]
+        x = torch.where(outside[..., None], silence, x)
+        targets = share * batch.targets + (1 - share) * batch.targets[batch.partners]
+        return x.transpose(1, 2), batch.lengths, targets
+
+    def linear(self) -> Linear:
+        """The classifier as it is now, on embeddings as they come from the model."""
+        weight, bias, mean, scale = (
+            x.detach().double().cpu().numpy()
+            for x in (self.head.weight, self.head.bias, self.mean, self.scale)
+        )
+        weight = weight / scale
+        return Linear(weight, bias - weight @ mean)
+
+    # -----------------------------------------------------------------------------------------
+    # What learns
+    # -----------------------------------------------------------------------------------------
+    @property
+    def top(self) -> int:
+        """The block that embeddings are read from."""
+        return max(self.model.options.layers)
+
+    @staticmethod
+    def require_blocks(model: HearModel, blocks: int | None) -> None:
+        """Raise ValueError where so many blocks cannot learn."""
+        most = max(model.options.layers) + 1
+        if blocks is not None and blocks > most:
+            raise ValueError(
+                f"blocks is {blocks}, but embeddings of these weights are read from block {most} "
+                f"of {model.config.depth}; give at most {most}"
+            )
+
+    def freeze(self, blocks: int | None) -> None:
+        """Let the classifier and so many blocks learn; None: all that embeddings depend on."""
+        first = 0 if blocks is None else self.top + 1 - blocks
+        for name, parameter in self.named_parameters():
+            if match := _BLOCK.match(name):
+                learns = first <= int(match[1]) <= self.top
+            elif name.startswith("model.encoder.norm."):
+                learns = self.top == self.model.config.depth - 1
+            else:
+                learns = blocks is None or name.startswith("head.")
+            parameter.requires_grad_(learns)
+
+    def lr_scale(self, name: str, decay: float) -> float:
+        """Factor of the learning rate of a parameter: `decay` for each block below the head."""
+        if match := _BLOCK.match(name):
+            return float(decay ** (self.top + 1 - int(match[1])))
+        below = name.startswith(("model.encoder.patch_embed.", "model.encoder.cls_token"))
+        return float(decay ** (self.top + 2)) if below else 1.0
+
+    def learnt(self) -> dict[str, Tensor]:
+        """Parameters that learn, by name."""
+        return {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
+
+    def restore(self, learnt: dict[str, Tensor]) -> None:
+        """Take over what `learnt` gave."""
+        mine = self.learnt()
+        for name, value in learnt.items():
+            mine[name].copy_(value)

@@ -1,0 +1,189 @@
+"""The loop of fine-tuning, on the steps and checkpoints of pretraining; exactly resumable."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from ..pretrain import snapshots
+from ..pretrain.settings import warmed_cosine
+from ..pretrain.signals import Signals
+from ..pretrain.step import Stepper, parameter_groups
+from .crops import Crops
+from .network import Network
+from .settings import CHANGEABLE, Tuning
+
+log = logging.getLogger(__name__)
+
+FORMAT = "hear_msm_mae fine-tuning checkpoint 1"
+KEPT = 2  # checkpoints, so that a damaged one costs little
+
+
+class Look(NamedTuple):
+    """What the validation recordings say after an epoch."""
+
+    loss: float  # of calibrated probabilities
+    score: float
+
+
+class Best(NamedTuple):
+    """The best epoch so far (0: before the first step), and what had been learnt then."""
+
+    epoch: int
+    learnt: dict[str, Tensor]
+
+
+class Interrupted(NamedTuple):
+    """A signal ended the run; a checkpoint was written."""
+
+    number: int
+
+
+class Run:
+    """A run in a folder, from its newest checkpoint on.
+
+    Args:
+        settings: with the precision decided.
+        fabric: of one process.
+        network: on its device, with the parameters frozen that do not learn.
+        crops: opens what it learns from.
+        validate: looks at the network as it is.
+        folder: of the checkpoints.
+        data: fingerprint of weights, recordings and labels.
+
+    Raises:
+        ValueError: the folder holds checkpoints of another run, or none can be read.
+    """
+
+    def __init__(
+        self,
+        settings: Tuning,
+        fabric: Fabric,
+        network: Network,
+        crops: Callable[[], Crops],
+        validate: Callable[[], Look],
+        folder: Path,
+        data: str,
+    ) -> None:
+        self.settings, self.fabric, self.network = settings, fabric, network
+        self.crops, self.validate, self.folder, self.data = crops, validate, folder, data
+        self.step, self.history, self.best = 0, list[Look](), Best(0, {})
+        groups = parameter_groups(
+            network, settings.weight_decay, lambda n: network.lr_scale(n, settings.layer_decay)
+        )
+        self.update = Stepper(settings, fabric, network, groups, network.arguments)
+        if (state := resumed(folder)) is not None:
+            check_same(folder, state, settings, data)
+            self.step, self.history = state["step"], [Look(*x) for x in state["history"]]
+            self.best = Best(state["best_epoch"], self._placed(state["best"]))
+            network.restore(self._placed(state["learnt"]))
+            if state["optimizer"]:
+                self.update.load_state(state["optimizer"])
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to learn, or nothing was gained for some time."""
+        epoch = len(self.history) - 1
+        s = self.settings
+        return epoch == s.epochs or epoch - self.best.epoch >= s.patience
+
+    def train(self) -> Interrupted | None:
+        """Learn until the end, or until a signal; then the network is that of the best epoch."""
+        if self.done:
+            self.network.restore(self.best.learnt)
+            return None
+        s, crops = self.settings, self.crops()
+        saved = time.monotonic()
+        with Signals() as signals:
+            while signals.number is None:
+                if self.step == crops.steps * len(self.history):
+                    self._look()
+                if self.done:
+                    break
+                batch = crops(self.step).map(self.fabric.to_device)
+                length = float(s.epochs * crops.steps)
+                self.update([batch], s.lr * warmed_cosine(self.step, length, s.warmup * length))
+                self.step += 1
+                if time.monotonic() - saved >= 60 * s.checkpoint_minutes:
+                    self._checkpoint()
+                    saved = time.monotonic()
+            self._checkpoint()
+        if signals.number is not None and not self.done:
+            return Interrupted(signals.number)
+        self.network.restore(self.best.learnt)
+        return None
+
+    def _look(self) -> None:
+        """Validate what was learnt in the epochs so far."""
+        report, epoch = self.update.report(), len(self.history)
+        if report.skipped:
+            raise ValueError(
+                f"loss or gradient was NaN or infinite in {report.skipped} steps up to epoch "
+                f"{epoch}; lower the learning rate (lr={self.settings.lr})"
+            )
+        look = self.validate()
+        self.history.append(look)
+        if not epoch or look.loss < self.history[self.best.epoch].loss:
+            learnt = {name: value.clone() for name, value in self.network.learnt().items()}
+            self.best = Best(epoch, learnt)
+        log.info(
+            "epoch %d of %d: training loss %.4f, validation loss %.4f, score %.3f; best epoch %d",
+            epoch,
+            self.settings.epochs,
+            report.loss,
+            *look,
+            self.best.epoch,
+        )
+
+    def _checkpoint(self) -> None:
+        content = {
+            "format": FORMAT,
+            "step": self.step,
+            "history": [list(look) for look in self.history],
+            "best_epoch": self.best.epoch,
+            "best": self.best.learnt,
+            # What nothing is learnt from any more is left out.
+            "learnt": {} if self.done else self.network.learnt(),
+            "optimizer": {} if self.done else self.update.optimizer.state_dict(),
+            "settings": self.settings.to_dict(),
+            "data": self.data,
+        }
+        snapshots.write(self.folder, self.step, content, KEPT)
+
+    def _placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.fabric.to_device(x) for name, x in tensors.items()}
+
+
+def resumed(folder: Path) -> dict[str, Any] | None:
+    """What the newest checkpoint of a folder holds."""
+    return snapshots.latest(folder, lambda path: snapshots.read(path, FORMAT))
+
+
+def check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str) -> None:
+    """Refuse to continue another run.
+
+    Raises:
+        ValueError: names each setting with its old and new value.
+    """
+    changed = snapshots.differences(state["settings"], settings.to_dict(), CHANGEABLE)
+    if state["data"] != data:
+        changed.append("weights, recordings or labels are others")
+    if changed:
+        raise ValueError(
+            f"{folder} holds a run that cannot be continued: {'; '.join(changed)}. Set it back, "
+            "choose another folder, or pass --overwrite"
+        )
+
+
+def stop(interrupted: Interrupted) -> None:
+    """End as the signal would have ended the process."""
+    if interrupted.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + interrupted.number)
