@@ -8,7 +8,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,14 +16,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .checkpoints.hub import push_to_hub, save_folder
-from .checkpoints.native import Checkpoint, state_tensors
 from .checks import check_waveforms
 from .encoder import Encoder
 from .log_mel import LogMel, Statistics
 from .options import Options
 from .pooling import Sums, moments_of, pooled
 from .timeline import Piece, Timeline
+
+if TYPE_CHECKING:
+    from . import checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ class HearModel(nn.Module):
         ValueError: the tensors do not fit the configuration.
     """
 
-    def __init__(self, checkpoint: Checkpoint, options: Options, encoder: Any = None) -> None:
+    def __init__(
+        self, checkpoint: checkpoints.Checkpoint, options: Options, encoder: Any = None
+    ) -> None:
         super().__init__()
         config = self.config = checkpoint.config
         self.options = options
@@ -276,34 +279,57 @@ class HearModel(nn.Module):
     # -----------------------------------------------------------------------------------------
     # Sharing
     # -----------------------------------------------------------------------------------------
-    def checkpoint(self) -> Checkpoint:
+    # Folders for Transformers hold this file without those of checkpoints, so that they are imported
+    # where they are needed, and in the form that Transformers does not look for in a folder.
+    def checkpoint(self) -> checkpoints.Checkpoint:
         """The weights as they are now, e.g. after fine-tuning, in the form that files hold.
 
         Statistics given as `normalization=(mean, std)` become the stored ones. The other options
         are no part of the weights and are given to `load_model` again.
         """
+        from . import checkpoints
+
         config = self.config
         if isinstance(self.options.normalization, tuple):
             mean, std = self.options.normalization
             config = dataclasses.replace(config, norm_mean=mean, norm_std=std)
-        return Checkpoint(config, state_tensors(self.encoder) | self.decoder_tensors)
+        tensors = checkpoints.state_tensors(self.encoder) | self.decoder_tensors
+        return checkpoints.Checkpoint(config, tensors)
 
-    def save_pretrained(self, folder: str | Path, half: bool = False) -> Path:
-        """Write a folder that `load_model(folder)` takes; see `checkpoints.hub.save_folder`."""
-        return save_folder(folder, self.checkpoint(), half=half)
+    def save_pretrained(
+        self, folder: str | Path, half: bool = False, transformers: bool = False
+    ) -> Path:
+        """Write a folder that `load_model(folder)` takes.
+
+        Args:
+            folder: destination.
+            half: store float16.
+            transformers: add what `transformers.AutoModel` and `AutoFeatureExtractor` (with
+                `trust_remote_code=True`, without this package) and `SentenceTransformer` need.
+
+        Returns:
+            The folder; see `checkpoints.hub.save_folder`, which also says what errors there are.
+        """
+        from . import checkpoints
+
+        return checkpoints.save_folder(
+            folder, self.checkpoint(), half=half, transformers=transformers
+        )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload to the Hugging Face Hub for `load_model("hf://user/repo")`.
 
         Args:
             repo_id: "user/repo".
-            options: `private`, `token`, `half`, `message`; see `checkpoints.hub.push_to_hub`, which
-                also says what errors there are.
+            options: `private`, `token`, `half`, `message`, `transformers`; see
+                `checkpoints.hub.push_to_hub`, which also says what errors there are.
 
         Returns:
             The address, "hf://user/repo".
         """
-        return push_to_hub(repo_id, self.checkpoint(), **options)
+        from . import checkpoints
+
+        return checkpoints.push_to_hub(repo_id, self.checkpoint(), **options)
 
 
 def _units(

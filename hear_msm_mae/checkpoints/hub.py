@@ -1,7 +1,9 @@
 """Models as folders and as Hugging Face Hub repositories.
 
 A folder holds `model.safetensors` (complete in itself), `config.json` (the same configuration, for
-readers and for the Hub) and `README.md` (a model card). A Hub repository is such a folder.
+readers and for the Hub) and `README.md` (a model card). A Hub repository is such a folder. A folder
+for Transformers and sentence-transformers also holds `preprocessor_config.json`, `modules.json` and
+the files of this package that the model is made of.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..config import MS_PER_FRAME, ModelConfig
 from ..files import replacing
@@ -22,6 +25,25 @@ from .native import Checkpoint, bundled_weights, read_config, save_checkpoint
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
+
+MODELING_FILE = "modeling_msm_mae.py"
+
+# What a folder for Transformers says of itself beside the configuration.
+_MODEL_TYPE = "msm_mae"
+_TRANSFORMERS: dict[str, Any] = {
+    "model_type": _MODEL_TYPE,
+    "architectures": ["MsmMaeModel"],
+    "auto_map": {
+        "AutoConfig": "modeling_msm_mae.MsmMaeConfig",
+        "AutoModel": "modeling_msm_mae.MsmMaeModel",
+    },
+    "dtype": "float32",  # to compute in, however the weights are stored
+}
+_SENTENCE_TRANSFORMERS = [
+    {"idx": 0, "name": "0", "path": "", "type": "hear_msm_mae.sentence_transformers.Audio"}
+]
+# Transformers finds the files that a file needs by such lines.
+_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 
 # A Path has lost one of the slashes.
 _HUB_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^@]*)(@(?P<revision>.+))?")
@@ -51,7 +73,12 @@ def find_weights(source: str | Path = "") -> Path:
 
 
 def save_folder(
-    folder: str | Path, checkpoint: Checkpoint, *, half: bool = False, address: str | None = None
+    folder: str | Path,
+    checkpoint: Checkpoint,
+    *,
+    half: bool = False,
+    address: str | None = None,
+    transformers: bool = False,
 ) -> Path:
     """Write a checkpoint as a folder that `load_model` takes.
 
@@ -61,21 +88,29 @@ def save_folder(
         checkpoint: what to write; with its decoder, if it has one.
         half: store float16.
         address: what the model card tells readers to load; the folder's name by default.
+        transformers: add what Transformers and sentence-transformers need to load the folder, the
+            former without this package.
 
     Returns:
         The folder.
+
+    Raises:
+        NotADirectoryError: `folder` is a file.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give a folder")
     save_checkpoint(folder / WEIGHTS_FILE, checkpoint, half=half)
-    with replacing(folder / CONFIG_FILE) as temporary:
-        text = json.dumps(dataclasses.asdict(checkpoint.config), indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    config = dataclasses.asdict(checkpoint.config)
+    _write(folder / CONFIG_FILE, config | (_TRANSFORMERS if transformers else {}))
+    if transformers:
+        _write(folder / "preprocessor_config.json", _preprocessor(checkpoint.config))
+        _write(folder / "modules.json", _SENTENCE_TRANSFORMERS)
+        for name, text in _code(MODELING_FILE).items():
+            _write(folder / name, text)
     if not (folder / CARD_FILE).exists():
-        card = _model_card(checkpoint, address or folder.resolve().name)
-        with replacing(folder / CARD_FILE) as temporary:
-            temporary.write_text(card, encoding="utf-8")
+        name = address or folder.resolve().name
+        _write(folder / CARD_FILE, _model_card(checkpoint, name, transformers))
     return folder
 
 
@@ -87,6 +122,7 @@ def push_to_hub(
     token: str | None = None,
     half: bool = False,
     message: str = "Upload model",
+    transformers: bool = False,
 ) -> str:
     """Upload a checkpoint to a repository of the Hugging Face Hub, which is made if need be.
 
@@ -99,6 +135,7 @@ def push_to_hub(
         token: access token; by default the one that `hf auth login` stored.
         half: store float16.
         message: of the commit.
+        transformers: see `save_folder`.
 
     Returns:
         The address for `load_model`, "hf://user/repo".
@@ -112,7 +149,7 @@ def push_to_hub(
     address = f"hf://{repo_id}"
     api = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save_folder(folder, checkpoint, half=half, address=address)
+        save_folder(folder, checkpoint, half=half, address=address, transformers=transformers)
         with _clear_errors(hub, repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
             kept = [CARD_FILE] if api.file_exists(repo_id, CARD_FILE) else []
@@ -131,7 +168,7 @@ def _weights_of(folder: Path, name: str) -> Path:
             "a folder written by model.save_pretrained"
         )
     try:
-        config = ModelConfig.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = _config_of((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return path
     except ValueError as error:
@@ -142,6 +179,51 @@ def _weights_of(folder: Path, name: str) -> Path:
             "is the one that counts; copy both from one model"
         )
     return path
+
+
+def _config_of(text: str) -> ModelConfig:
+    """The configuration in a config.json, without what Transformers notes beside it.
+
+    Raises:
+        ValueError: not JSON, or a model of another architecture.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None  # from_json says what is wrong
+    if isinstance(values, dict):
+        if (found := values.get("model_type", _MODEL_TYPE)) != _MODEL_TYPE:
+            raise ValueError(f"a model of another architecture, its model_type is {found!r}")
+        noted = [*_TRANSFORMERS, "transformers_version"]
+        text = json.dumps({name: value for name, value in values.items() if name not in noted})
+    return ModelConfig.from_json(text)
+
+
+def _code(name: str) -> dict[str, str]:
+    """A file of this package and those that it imports, by name."""
+    found: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+            waiting += [f"{module}.py" for module in _IMPORT.findall(found[name])]
+    return found
+
+
+def _preprocessor(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "MsmMaeFeatureExtractor",
+        "auto_map": {"AutoFeatureExtractor": "modeling_msm_mae.MsmMaeFeatureExtractor"},
+        "sampling_rate": config.sample_rate,
+    }
+
+
+def _write(path: Path, content: str | dict[str, Any] | list[Any]) -> None:
+    """Write text, or a JSON document."""
+    text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
@@ -189,11 +271,26 @@ def _clear_errors(hub: ModuleType, repo_id: str) -> Iterator[None]:
         raise ConnectionError(f"hf://{repo_id}: the Hugging Face Hub says: {reason}") from error
 
 
-def _model_card(checkpoint: Checkpoint, address: str) -> str:
+_DOORS = """
+Without the package, with Transformers:
+
+```python
+from transformers import AutoFeatureExtractor, AutoModel
+
+extractor = AutoFeatureExtractor.from_pretrained({address!r}, trust_remote_code=True)
+model = AutoModel.from_pretrained({address!r}, trust_remote_code=True)
+```
+
+The `.py` files are those of `hear_msm_mae`, under the Apache License 2.0.
+"""
+
+
+def _model_card(checkpoint: Checkpoint, address: str, transformers: bool) -> str:
     """A README with the front matter that the Hub reads; a start for the owner's own words."""
     config = checkpoint.config
     layer = "the last block" if config.layer is None else f"block {config.layer} (from 0)"
     decoder = "included" if checkpoint.has_decoder else "not included"
+    doors = _DOORS.format(address=address.removeprefix("hf://")) if transformers else ""
     return f"""---
 library_name: hear_msm_mae
 pipeline_tag: feature-extraction
@@ -215,7 +312,7 @@ import hear_msm_mae
 model = hear_msm_mae.load_model({address!r})
 scene = hear_msm_mae.get_scene_embeddings(audio, model)  # audio: (clips, samples), mono, 16 kHz
 ```
-
+{doors}
 | | |
 |---|---|
 | input | mono, 16 kHz |
