@@ -162,6 +162,8 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
         options = resolve_options(config.sizes, {"timestamp_hop_ms": config.timestamp_hop_ms})
         without_weights: Any = _Sizes(config.sizes)
         self.hear = HearModel(without_weights, options)
+        # Transformers makes the dtype that a caller asks for the default one while it builds models.
+        self.hear.encoder.to(torch.get_default_dtype())
         self.post_init()
 
     @classmethod

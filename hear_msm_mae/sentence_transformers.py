@@ -20,6 +20,7 @@ except ImportError as error:
 
 from .api import load_model
 from .audio import waveform_of
+from .files import replacing
 from .model import HearModel
 from .options import resolve_options
 from .ragged import scenes
@@ -90,7 +91,8 @@ class Audio(InputModule):  # type: ignore[misc]
     def save(self, output_path: str, *args: Any, **options: Any) -> None:
         """Write the folder that `load` reads."""
         folder = self.model.save_pretrained(output_path, transformers=True)
-        (folder / OPTIONS_FILE).write_text(json.dumps(_options(self.model)), encoding="utf-8")
+        with replacing(folder / OPTIONS_FILE) as temporary:
+            temporary.write_text(json.dumps(_options(self.model)), encoding="utf-8")
 
     @classmethod
     def load(

@@ -1,0 +1,14 @@
+"""The libraries behind the doors stay off the network, and write their caches to a folder of ours."""
+
+import os
+import tempfile
+
+_CACHE = tempfile.TemporaryDirectory()
+# Read when the libraries are imported, which test modules do before any fixture runs.
+os.environ.update(
+    HF_HOME=_CACHE.name,
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MTEB_CACHE=_CACHE.name,
+    TOKENIZERS_PARALLELISM="false",
+)
