@@ -279,8 +279,8 @@ class HearModel(nn.Module):
     # -----------------------------------------------------------------------------------------
     # Sharing
     # -----------------------------------------------------------------------------------------
-    # Folders for Transformers hold this file without those of checkpoints, so that they are imported
-    # where they are needed, and in the form that Transformers does not look for in a folder.
+    # Folders for Transformers hold this file but not those of checkpoints. So these are imported
+    # where they are needed, in a form that Transformers does not take for a file of the folder.
     def checkpoint(self) -> checkpoints.Checkpoint:
         """The weights as they are now, e.g. after fine-tuning, in the form that files hold.
 

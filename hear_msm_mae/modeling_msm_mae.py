@@ -1,4 +1,4 @@
-"""The models of hear_msm_mae for Hugging Face Transformers: configuration, feature extractor, model.
+"""The models of hear_msm_mae for Hugging Face Transformers.
 
 `model.save_pretrained(folder, transformers=True)` copies this file and the core files that it
 imports into the folder. There `AutoModel.from_pretrained(folder, trust_remote_code=True)` needs
@@ -26,7 +26,12 @@ from .encoder import Encoder, initialize, sincos_2d
 from .log_mel import LogMel
 from .model import HearModel
 from .options import resolve_options
+
+# Some are not used here: early versions of Transformers 5 copy only what this very file imports.
+from .packed import Linear  # noqa: F401
+from .pooling import Sums  # noqa: F401
 from .ragged import frames, scenes
+from .timeline import Timeline  # noqa: F401
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +119,8 @@ class MsmMaeFeatureExtractor(SequenceFeatureExtractor):  # type: ignore[misc]
             logger.warning("no sampling_rate given; expected %d Hz", self.sampling_rate)
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"sampling_rate is {sampling_rate} Hz, but the model takes {self.sampling_rate} Hz; "
-                "resample the waveforms first"
+                f"sampling_rate is {sampling_rate} Hz, but the model takes "
+                f"{self.sampling_rate} Hz; resample the waveforms first"
             )
         if len(raw_speech) and np.ndim(raw_speech[0]) == 0:
             raw_speech = [raw_speech]
@@ -162,7 +167,7 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
         options = resolve_options(config.sizes, {"timestamp_hop_ms": config.timestamp_hop_ms})
         without_weights: Any = _Sizes(config.sizes)
         self.hear = HearModel(without_weights, options)
-        # Transformers makes the dtype that a caller asks for the default one while it builds models.
+        # While Transformers builds a model, the dtype that the caller asks for is the default one.
         self.hear.encoder.to(torch.get_default_dtype())
         self.post_init()
 
@@ -192,9 +197,12 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
         elif isinstance(module, Encoder):
             table = sincos_2d(sizes.rows, sizes.columns, sizes.width)
             module.positions = table.to(module.patch_embed.weight)
-            if module.cls_token is not None:
-                nn.init.normal_(module.cls_token, std=0.02)
+        # Transformers marks what it has loaded, and asks for modules of which a buffer is not.
+        if any(hasattr(p, "_is_hf_initialized") for p in module.parameters(recurse=False)):
+            return
         initialize(module)
+        if isinstance(module, Encoder) and module.cls_token is not None:
+            nn.init.normal_(module.cls_token, std=0.02)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""The libraries behind the doors stay off the network, and write their caches to a folder of ours."""
+"""The libraries behind the doors stay off the network and write to a folder that is deleted."""
 
 import os
 import tempfile

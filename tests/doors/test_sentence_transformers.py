@@ -16,7 +16,9 @@ from hear_msm_mae.audio import read_audio
 from hear_msm_mae.config import ModelConfig
 
 REASON = "pip install 'hear_msm_mae[sentence-transformers]'"
-pytest.importorskip("sentence_transformers", minversion="5.4", reason=REASON)
+sentence_transformers = pytest.importorskip(
+    "sentence_transformers", minversion="5.4", reason=REASON
+)
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from hear_msm_mae.sentence_transformers import Audio  # noqa: E402
@@ -135,8 +137,9 @@ def test_a_model_can_be_trained_through_it(sentence_model):
 
 
 def test_refusals(sentence_model, folder, tmp_path):
-    with pytest.raises(ValueError, match=r"(?s)trust_remote_code=True"):
-        SentenceTransformer(str(folder), device="cpu")
+    if int(sentence_transformers.__version__.split(".")[0]) >= 6:  # before, folders were trusted
+        with pytest.raises(ValueError, match=r"trust_remote_code=True"):
+            SentenceTransformer(str(folder), device="cpu")
     with pytest.raises(ValueError, match="'text' is not supported"):
         sentence_model.encode(["a sentence"])
     with pytest.raises(ValueError, match="takes no prompt"):

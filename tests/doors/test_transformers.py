@@ -124,11 +124,12 @@ def test_folders_work_without_this_package(folders, tmp_path):
 
 
 def test_the_folder_holds_all_files_that_its_code_needs(folders):
-    from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+    from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
     folder = folders["plain"]
     modeling = folder / "modeling_msm_mae.py"
-    files = {Path(file).name for file in get_relative_import_files(modeling)}
+    # By itself: early versions of Transformers 5 do not look into the files that it imports.
+    files = {f"{name}.py" for name in get_relative_imports(modeling)}
     assert files | {modeling.name} == {path.name for path in folder.glob("*.py")}
     for path in folder.glob("*.py"):
         assert "hear_msm_mae" not in get_imports(path)
