@@ -130,7 +130,7 @@ import sys, torch
 from hear_msm_mae import get_scene_embeddings, load_model
 
 model = load_model(sys.argv[1])
-address = model.push_to_hub("user/repo", message="first")
+address = model.push_to_hub("user/repo", message="first", transformers=True)
 again = load_model(address)
 audio = torch.linspace(-0.5, 0.5, 16000)[None]
 assert torch.equal(get_scene_embeddings(audio, model), get_scene_embeddings(audio, again))
@@ -183,7 +183,8 @@ def test_push_load_and_load_offline(hub, tiny_file, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "hf://user/repo"
     files = repos["user/repo"]
-    assert set(files) >= {"model.safetensors", "config.json", "README.md"}
+    assert set(files) >= {"model.safetensors", "config.json", "README.md", "modeling_msm_mae.py"}
+    assert b"AutoModel.from_pretrained('user/repo', " in files["README.md"]
     assert b"load_model('hf://user/repo')" in files["README.md"]
     assert json.loads(files["config.json"])["width"] == 32
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_hub import fake_hub
 from small_models import SIZES, small_model
 from torch.nn.utils.rnn import pad_sequence
 
@@ -97,14 +98,14 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 arrays = np.load("clips.npz")
 clips = [arrays[name] for name in arrays.files]
-for folder in sys.argv[1:]:
+for number, folder in enumerate(sys.argv[1:]):
     extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
     assert type(model).__module__.startswith("transformers_modules."), type(model)
     inputs = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     with torch.no_grad():
         output = model(**inputs)
-    np.savez(folder.split("/")[-1] + ".npz", **{k: v.numpy() for k, v in output.items()})
+    np.savez(f"{number}.npz", **{k: v.numpy() for k, v in output.items()})
 model.save_pretrained("again")  # copies the code
 with torch.no_grad():
     again = AutoModel.from_pretrained("again", trust_remote_code=True)(**inputs)
@@ -113,14 +114,23 @@ assert "hear_msm_mae" not in sys.modules
 """
 
 
-def test_folders_work_without_this_package(folders, tmp_path):
+def test_folders_and_repositories_work_without_this_package(folders, tmp_path):
     np.savez(tmp_path / "clips.npz", *[clip.numpy() for clip in clips()])
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [sys.executable, "-c", ALONE, *map(str, folders.values())]
-    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    away = ("PYTHONPATH", "HF_HUB_OFFLINE")
+    env = {name: value for name, value in os.environ.items() if name not in away}
+    with fake_hub() as (endpoint, repos, _):
+        repos["user/spread"] = {p.name: p.read_bytes() for p in folders["spread"].iterdir()}
+        sources = [*map(str, folders.values()), "user/spread"]
+        result = subprocess.run(
+            [sys.executable, "-c", ALONE, *sources],
+            cwd=tmp_path,
+            env=env | {"HF_ENDPOINT": endpoint, "no_proxy": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+        )
     assert result.returncode == 0, result.stderr
-    for name in CONFIGS:
-        check(name, np.load(tmp_path / f"{name}.npz"))
+    for number, source in enumerate(sources):
+        check(Path(source).name, np.load(tmp_path / f"{number}.npz"))
 
 
 def test_the_folder_holds_all_files_that_its_code_needs(folders):
