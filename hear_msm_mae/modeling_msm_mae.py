@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import einops  # noqa: F401  (Transformers asks for what this file imports; encoder.py needs it)
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,8 @@ class MsmMaeFeatureExtractor(SequenceFeatureExtractor):  # type: ignore[misc]
             `input_values` (b, n) float32, and `attention_mask` (b, n): 1 where a sample is real.
 
         Raises:
-            ValueError: another sampling rate, or clips that are not mono waveforms.
+            ValueError: another sampling rate, or clips that are not mono waveforms in floating
+                point.
         """
         if sampling_rate is None:
             logger.warning("no sampling_rate given; expected %d Hz", self.sampling_rate)
@@ -124,10 +126,13 @@ class MsmMaeFeatureExtractor(SequenceFeatureExtractor):  # type: ignore[misc]
             )
         if len(raw_speech) and np.ndim(raw_speech[0]) == 0:
             raw_speech = [raw_speech]
-        clips = [np.asarray(clip, dtype=np.float32) for clip in raw_speech]
-        if not clips or any(clip.ndim != 1 or not clip.size for clip in clips):
-            shapes = [clip.shape for clip in clips[:3]]
-            raise ValueError(f"expected mono waveforms of shape (n,) each, got shapes {shapes}")
+        clips = [np.asarray(clip) for clip in raw_speech]
+        if not clips or any(c.ndim != 1 or not c.size or c.dtype.kind != "f" for c in clips):
+            found = [(clip.shape, str(clip.dtype)) for clip in clips[:3]]
+            raise ValueError(
+                f"expected mono waveforms of shape (n,) each, in floating point, got {found}"
+            )
+        clips = [clip.astype(np.float32) for clip in clips]
         batch = BatchFeature({"input_values": clips})
         return self.pad(batch, padding=padding, return_tensors=return_tensors, **options)
 

@@ -2,8 +2,7 @@
 
 A folder holds `model.safetensors` (complete in itself), `config.json` (the same configuration, for
 readers and for the Hub) and `README.md` (a model card). A Hub repository is such a folder. A folder
-for Transformers and sentence-transformers also holds `preprocessor_config.json`, `modules.json` and
-the files of this package that the model is made of.
+for Transformers and sentence-transformers holds more, see `hub_transformers`.
 """
 
 from __future__ import annotations
@@ -18,32 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..config import MS_PER_FRAME, ModelConfig
+from ..config import MS_PER_FRAME
 from ..files import replacing
+from .hub_transformers import CONFIG_NOTES, card_section, config_of, transformers_files
 from .native import Checkpoint, bundled_weights, read_config, save_checkpoint
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
-
-MODELING_FILE = "modeling_msm_mae.py"
-
-# What a folder for Transformers says of itself beside the configuration.
-_MODEL_TYPE = "msm_mae"
-_TRANSFORMERS: dict[str, Any] = {
-    "model_type": _MODEL_TYPE,
-    "architectures": ["MsmMaeModel"],
-    "auto_map": {
-        "AutoConfig": "modeling_msm_mae.MsmMaeConfig",
-        "AutoModel": "modeling_msm_mae.MsmMaeModel",
-    },
-    "dtype": "float32",  # to compute in, however the weights are stored
-}
-_SENTENCE_TRANSFORMERS = [
-    {"idx": 0, "name": "0", "path": "", "type": "hear_msm_mae.sentence_transformers.Audio"}
-]
-# Transformers finds the files that a file needs by such lines.
-_IMPORT = re.compile(r"^\s*from \.(\w+) import", re.MULTILINE)
 
 # A Path has lost one of the slashes.
 _HUB_ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^@]*)(@(?P<revision>.+))?")
@@ -102,12 +83,10 @@ def save_folder(
         raise NotADirectoryError(f"{folder} is a file; give a folder")
     save_checkpoint(folder / WEIGHTS_FILE, checkpoint, half=half)
     config = dataclasses.asdict(checkpoint.config)
-    _write(folder / CONFIG_FILE, config | (_TRANSFORMERS if transformers else {}))
+    _write(folder / CONFIG_FILE, config | (CONFIG_NOTES if transformers else {}))
     if transformers:
-        _write(folder / "preprocessor_config.json", _preprocessor(checkpoint.config))
-        _write(folder / "modules.json", _SENTENCE_TRANSFORMERS)
-        for name, text in _code(MODELING_FILE).items():
-            _write(folder / name, text)
+        for name, content in transformers_files(checkpoint.config).items():
+            _write(folder / name, content)
     if not (folder / CARD_FILE).exists():
         name = address or folder.resolve().name
         _write(folder / CARD_FILE, _model_card(checkpoint, name, transformers))
@@ -168,7 +147,7 @@ def _weights_of(folder: Path, name: str) -> Path:
             "a folder written by model.save_pretrained"
         )
     try:
-        config = _config_of((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = config_of((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return path
     except ValueError as error:
@@ -179,44 +158,6 @@ def _weights_of(folder: Path, name: str) -> Path:
             "is the one that counts; copy both from one model"
         )
     return path
-
-
-def _config_of(text: str) -> ModelConfig:
-    """The configuration in a config.json, without what Transformers notes beside it.
-
-    Raises:
-        ValueError: not JSON, or a model of another architecture.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None  # from_json says what is wrong
-    if isinstance(values, dict):
-        if (found := values.get("model_type", _MODEL_TYPE)) != _MODEL_TYPE:
-            raise ValueError(f"a model of another architecture, its model_type is {found!r}")
-        noted = [*_TRANSFORMERS, "transformers_version"]
-        text = json.dumps({name: value for name, value in values.items() if name not in noted})
-    return ModelConfig.from_json(text)
-
-
-def _code(name: str) -> dict[str, str]:
-    """A file of this package and those that it imports, by name."""
-    found: dict[str, str] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
-            waiting += [f"{module}.py" for module in _IMPORT.findall(found[name])]
-    return found
-
-
-def _preprocessor(config: ModelConfig) -> dict[str, Any]:
-    return {
-        "feature_extractor_type": "MsmMaeFeatureExtractor",
-        "auto_map": {"AutoFeatureExtractor": "modeling_msm_mae.MsmMaeFeatureExtractor"},
-        "sampling_rate": config.sample_rate,
-    }
 
 
 def _write(path: Path, content: str | dict[str, Any] | list[Any]) -> None:
@@ -271,26 +212,12 @@ def _clear_errors(hub: ModuleType, repo_id: str) -> Iterator[None]:
         raise ConnectionError(f"hf://{repo_id}: the Hugging Face Hub says: {reason}") from error
 
 
-_DOORS = """
-Without the package, with Transformers:
-
-```python
-from transformers import AutoFeatureExtractor, AutoModel
-
-extractor = AutoFeatureExtractor.from_pretrained({address!r}, trust_remote_code=True)
-model = AutoModel.from_pretrained({address!r}, trust_remote_code=True)
-```
-
-The `.py` files are those of `hear_msm_mae`, under the Apache License 2.0.
-"""
-
-
 def _model_card(checkpoint: Checkpoint, address: str, transformers: bool) -> str:
     """A README with the front matter that the Hub reads; a start for the owner's own words."""
     config = checkpoint.config
     layer = "the last block" if config.layer is None else f"block {config.layer} (from 0)"
     decoder = "included" if checkpoint.has_decoder else "not included"
-    doors = _DOORS.format(address=address.removeprefix("hf://")) if transformers else ""
+    doors = card_section(address.removeprefix("hf://")) if transformers else ""
     return f"""---
 library_name: hear_msm_mae
 pipeline_tag: feature-extraction
