@@ -1,6 +1,6 @@
 """This package in bacpipe, which compares embeddings of bioacoustic recordings.
 
-    pip install bacpipe "hear_msm_mae"     # Python 3.11 or 3.12; bacpipe 1.3.5 pins torch 2.6
+    pip install . bacpipe  # Python 3.11 or 3.12; bacpipe 1.3.5 pins torch 2.6
 
     import bacpipe
     from benchmarks.bacpipe_model import MsmMae

@@ -1,6 +1,6 @@
 """This package in MTEB, the massive embedding benchmark: its audio-only tasks (MAEB).
 
-    pip install "mteb[audio]" "hear_msm_mae"
+    pip install . "mteb[audio]"
     python -m benchmarks.mteb_model --mock                      # offline, under a minute
     python -m benchmarks.mteb_model                             # 20 tasks, data from the Hub
     python -m benchmarks.mteb_model --tasks GTZANGenre BeijingOpera --weights my-model

@@ -1,6 +1,6 @@
 """This package in X-ARES: frame embeddings every 40 ms, of recordings of any length.
 
-    pip install xares "hear_msm_mae"
+    pip install . xares
     python -m xares.run --max-jobs 8 benchmarks/xares_encoder.py xares/src/tasks/*.py
 
 X-ARES makes the encoder without arguments, so other weights than those of the package are given in

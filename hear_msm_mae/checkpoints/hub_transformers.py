@@ -48,7 +48,8 @@ def config_of(text: str) -> ModelConfig:
     """The configuration in a `config.json`, without what Transformers notes beside it.
 
     Raises:
-        ValueError: not JSON, an impossible value, or a model of another architecture.
+        ValueError: not JSON, an impossible value, a model of another architecture, or one that
+            Transformers saved, with names of its own.
     """
     try:
         values = json.loads(text)
@@ -57,8 +58,13 @@ def config_of(text: str) -> ModelConfig:
     if isinstance(values, dict):
         if (found := values.get("model_type", MODEL_TYPE)) != MODEL_TYPE:
             raise ValueError(f"a model of another architecture, its model_type is {found!r}")
-        noted = {*CONFIG_NOTES, "transformers_version"}
-        text = json.dumps({name: value for name, value in values.items() if name not in noted})
+        if "transformers_version" in values:
+            raise ValueError(
+                "saved by Transformers; after `import hear_msm_mae.transformers` load the folder "
+                "with AutoModel, and write it with model.hear.save_pretrained(folder)"
+            )
+        kept = {name: value for name, value in values.items() if name not in CONFIG_NOTES}
+        text = json.dumps(kept)
     return ModelConfig.from_json(text)
 
 

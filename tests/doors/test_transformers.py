@@ -233,6 +233,8 @@ def test_fine_tuned_weights_go_back_and_forth(folders, tmp_path):
         assert not torch.equal(before(values, mask).pooler_output, expected)
         alone = get_scene_embeddings(values[:1], load_model(tmp_path / "ours"))
     torch.testing.assert_close(expected[:1], alone, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"saved by Transformers; .* model\.hear\.save_pretrained"):
+        load_model(tmp_path / "theirs")
 
 
 def test_new_models_from_a_configuration(folders):
