@@ -78,7 +78,7 @@ def check(name: str, output, atol: float = 1e-5) -> None:
 
 
 def as_arrays(output) -> dict[str, np.ndarray]:
-    return {name: value.detach().numpy() for name, value in output.items()}
+    return {name: value.detach().cpu().numpy() for name, value in output.items()}
 
 
 # ---------------------------------------------------------------------------------------------
@@ -159,14 +159,14 @@ def test_load_model_takes_the_same_folder(folders):
 # With it, no remote code
 # ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_padded_clip_has_the_embeddings_that_it_has_alone(name, folders, registered):
-    model = auto(folders[name])
+def test_a_padded_clip_has_the_embeddings_that_it_has_alone(name, folders, registered, device):
+    model = auto(folders[name]).to(device)
     assert type(model) is registered.MsmMaeModel
-    values, mask = padded()
+    values, mask = (tensor.to(device) for tensor in padded())
     with torch.no_grad():
         check(name, as_arrays(model(values, mask)))
         left = model(values.flip(1), mask.flip(1)).pooler_output  # padding in front
-        alone = [model(clip.flip(0)[None]).pooler_output[0] for clip in clips()]
+        alone = [model(clip.to(device).flip(0)[None]).pooler_output[0] for clip in clips()]
     torch.testing.assert_close(left, torch.stack(alone), rtol=0, atol=1e-5)
 
 
