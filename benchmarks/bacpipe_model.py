@@ -1,6 +1,7 @@
 """This package in bacpipe, which compares embeddings of bioacoustic recordings.
 
-    pip install . bacpipe  # Python 3.11 or 3.12; bacpipe 1.3.5 pins torch 2.6
+    pip install bacpipe einops typer  # Python 3.11 or 3.12; bacpipe 1.3.5 pins torch 2.6
+    pip install --no-deps .  # as bacpipe pins versions below the bounds of this package
 
     import bacpipe
     from benchmarks.bacpipe_model import MsmMae

