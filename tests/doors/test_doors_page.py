@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import forked
+import offline  # noqa: F401
 import pytest
 from test_pages import BLOCK, ROOT, commands, run_command
 

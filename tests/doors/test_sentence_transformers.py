@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import offline  # noqa: F401
 import pytest
 import soundfile
 import torch

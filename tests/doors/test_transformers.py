@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import offline  # noqa: F401
 import pytest
 import torch
 from fake_hub import fake_hub

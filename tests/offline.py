@@ -1,10 +1,12 @@
-"""The libraries behind the doors stay off the network and write to a folder that is deleted."""
+"""To import first: libraries of Hugging Face stay off the network, and write to a folder that is
+deleted at the end.
+"""
 
 import os
 import tempfile
 
 _CACHE = tempfile.TemporaryDirectory()
-# Read when the libraries are imported, which test modules do before any fixture runs.
+# Read when the libraries are imported, which test files do before any fixture runs.
 os.environ.update(
     HF_HOME=_CACHE.name,
     HF_HUB_OFFLINE="1",
