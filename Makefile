@@ -6,6 +6,7 @@ BIN = $(VENV)/bin
 TORCH = torch==2.14.1 torchvision==0.29.1
 # PyPI's hearvalidator declares Python < 3.9 and plain pip would pick an old, weaker release.
 VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
+EXTRAS = answers,docs,embed,formats,hub,onnx,pretrain,ray,sentence-transformers,test,transformers,visual
 # Models that benchmarks.quality compares with; their own pins are of 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
 
@@ -112,7 +113,8 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[answers,docs,embed,formats,hub,onnx,pretrain,ray,test,visual]" tensorflow-cpu
+	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]" tensorflow-cpu mteb==2.26.24
+	$(BIN)/pip install --quiet --no-deps xares==0.1.3 loguru==0.7.3
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
 
