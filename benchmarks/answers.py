@@ -54,8 +54,9 @@ def scores(folder: Path) -> dict[str, str]:
 def table(rows: list[dict[str, object]]) -> list[str]:
     """Rows with the same columns as lines."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return [f"| {' | '.join(map(str, cells))} |" for cells in lines] + [""]
+    cells = [[str(row[name]) for name in names] for row in rows]
+    lines = [names, ["---"] * len(names), *cells]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]
 
 
 def classifiers(sources: list[str], folder: Path, finetune: list[str]) -> list[str]:

@@ -170,7 +170,7 @@ def rows_of(output: Path) -> np.ndarray:
             names, *rows = csv.reader(file)
         return np.array([row[-names[::-1].index("e0") - 1 :] for row in rows], float)
     table = format_of(output).read(output)
-    return np.concatenate([block.rows for block in table.blocks()])
+    return np.concatenate([block.rows for _, block in table.indexed()])
 
 
 def lost(output: Path, expected: np.ndarray) -> int:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ COLUMNS = "what | input | ms | x real time | ratio | of the peak | of the encode
 @cache
 def build(name: str, precision: str, device: str = "cpu") -> HearModel:
     """The "base" model with seeded random weights, or the "bundled" one; scenes as the peers'."""
-    options = {"precision": precision, "scene_pooling": "mean"}
+    options: dict[str, Any] = {"precision": precision, "scene_pooling": "mean"}
     if name == "bundled":
         return load_model(device=device, **options)
     torch.manual_seed(0)

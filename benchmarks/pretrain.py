@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ def busy_share(step: Callable[[], None]) -> float:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type.name == "CUDA"
     )
     busy, end = 0.0, spans[0][0]
     for first, last in spans:
@@ -184,7 +185,8 @@ def serve(contestant: str, settings: Settings) -> None:
     if contestant == PLAIN:
         compute = plain_step(settings)
     else:
-        changed = dataclasses.replace(settings, accelerator="cpu", precision=contestant)
+        precision: Literal["bf16", "fp32"] = "bf16" if contestant == BF16 else "fp32"
+        changed = dataclasses.replace(settings, accelerator="cpu", precision=precision)
         compute, _ = pretrain_step(changed)
 
     def step() -> None:
