@@ -157,6 +157,7 @@ def copies(recordings: Path, folder: Path) -> list[str]:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="+", default=["scratch", "lmms"])
     parser.add_argument("--finetune", nargs="*", default=["scratch"], help="sources, or none")

@@ -222,6 +222,7 @@ class Contestant:
         self._answer()  # the first step warms up
 
     def step(self) -> None:
+        """Have the process do one step, and note what it took."""
         assert self.process.stdin is not None
         self.process.stdin.write("step\n")
         self.process.stdin.flush()
@@ -250,7 +251,7 @@ def table(
 ) -> str:
     """Measure all contestants in turns."""
     header = measure.machine()
-    peaks = {BF16: measure.MatmulPeak(torch.bfloat16), FP32: measure.MatmulPeak(torch.float32)}
+    peaks = {precision: measure.MatmulPeak(precision) for precision in (BF16, FP32)}
     contestants = {NAMES[name]: Contestant(name, arguments) for name in CONTESTANTS}
     if beside is not None:
         folder, served = beside
@@ -286,6 +287,7 @@ def table(
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--recipe", default="base-80x208p16x16", help="on a CPU")

@@ -165,6 +165,7 @@ def recall(found: Any, wanted: list[set[int]]) -> float:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     parser.add_argument("--formats", nargs="+", default=[".npz", ".parquet"])

@@ -20,6 +20,7 @@ log = logging.getLogger("hear")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hear", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

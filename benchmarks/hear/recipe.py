@@ -54,6 +54,7 @@ class TaskRecipe:
 
     @property
     def folder(self) -> str:
+        """Name of the task's folder, as HEAR has it."""
         return f"{self.name}-{self.version}-{self.mode}"
 
 

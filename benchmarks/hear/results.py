@@ -52,6 +52,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
+        """Whether there is a score."""
         return not self.error
 
 
