@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -33,8 +34,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--grid", choices=("default", "fast", "faster"), default="default")
     command.add_argument("--grid-points", type=_positive, default=8, metavar="N")
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
-    command.add_argument("--python", type=Path, metavar="FILE",
-                         help="interpreter that has heareval; default: .venv-hear")  # fmt: skip
     command.add_argument("--delete-embeddings", action="store_true",
                          help="of each task, when it has its score")  # fmt: skip
 
@@ -90,11 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = tuple(options.tasks) if options.tasks else None
-    request = Request(
-        options.module, options.tasks_dir, options.weights, options.options, names, options.grid,
-        options.grid_points, options.runs_dir, options.python, options.delete_embeddings,
-    )  # fmt: skip
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Request)}
+    request = Request(**{**given, "tasks": tuple(options.tasks) if options.tasks else None})
     folder, found = run(request)
     print(results.markdown(options.module, found))
     log.info("table: %s and results.csv", folder / "results.md")
