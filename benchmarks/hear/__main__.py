@@ -12,12 +12,16 @@ from typing import Any
 from weights.corpus.packages import BuildError
 
 from ..evaluation.sources import DEFAULT_CACHE
-from . import results
+from . import event_tasks, results, scene_tasks
+from .build import build
 from .check import check_tasks
+from .evidence import evidence
 from .kit import HearError
 from .run import Request, run
 
 log = logging.getLogger("hear")
+
+RECIPES = {recipe.name: recipe for recipe in (*scene_tasks.RECIPES, *event_tasks.RECIPES)}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -106,15 +110,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    from .build import build
-
-    build(options.out, options.cache, options.tasks, options.sample_rates, options.small)
+    names = options.tasks or RECIPES
+    if unknown := sorted(set(names) - set(RECIPES)):
+        raise HearError(f"no such task: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
+    recipes = [RECIPES[name] for name in names]
+    build(recipes, options.out, options.cache, options.sample_rates, options.small)
     return 0
 
 
 def _evidence(options: argparse.Namespace) -> int:
-    from .evidence import evidence
-
     return evidence(options.tasks_dir, options.tasks, options.runs_dir, options.write)
 
 

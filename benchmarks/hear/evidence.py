@@ -25,7 +25,6 @@ from .results import COSTS, Result, as_table
 from .run import Request, run
 from .tasks_format import VOCABULARY, read_task, read_vocabulary, task_folders
 
-
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 GRID, GRID_POINTS = "fast", 1
 HOPS_MS = (20, 40, 80, 160)
