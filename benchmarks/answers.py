@@ -54,8 +54,9 @@ def scores(folder: Path) -> dict[str, str]:
 def table(rows: list[dict[str, object]]) -> list[str]:
     """Rows with the same columns as lines."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return [f"| {' | '.join(map(str, cells))} |" for cells in lines] + [""]
+    cells = [[str(row[name]) for name in names] for row in rows]
+    lines = [names, ["---"] * len(names), *cells]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]
 
 
 def classifiers(sources: list[str], folder: Path, finetune: list[str]) -> list[str]:
@@ -156,6 +157,7 @@ def copies(recordings: Path, folder: Path) -> list[str]:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="+", default=["scratch", "lmms"])
     parser.add_argument("--finetune", nargs="*", default=["scratch"], help="sources, or none")

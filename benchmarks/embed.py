@@ -87,6 +87,7 @@ def make_long(path: Path, seconds: int) -> None:
 
 
 def write(path: Path, waveform: np.ndarray, rate: int, channels: int, subtype: str) -> None:
+    """Write a mono waveform of 16 kHz as a file of another rate and number of channels."""
     samples = soxr.resample(waveform, SAMPLE_RATE, rate, "HQ").clip(-1, 1)
     frames = np.stack([samples] * channels, axis=1)
     soundfile.write(path, frames, rate, subtype=subtype)
@@ -113,6 +114,7 @@ class Clock:
 
 
 def cpu_seconds() -> float:
+    """Processor time of this process, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
@@ -169,6 +171,7 @@ def measure_one(name: str, source: Path, folder: Path, repeats: int) -> str:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--files", type=int, default=500, help="in the folder")
     parser.add_argument("--minutes", type=float, default=60, help="length of the long file")

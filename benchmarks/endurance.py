@@ -142,6 +142,7 @@ class Run:
 
 
 def size_of(output: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
     files = output.rglob("*") if output.is_dir() else [output]
     return sum(x.stat().st_size for x in files if x.is_file())
 
@@ -170,7 +171,7 @@ def rows_of(output: Path) -> np.ndarray:
             names, *rows = csv.reader(file)
         return np.array([row[-names[::-1].index("e0") - 1 :] for row in rows], float)
     table = format_of(output).read(output)
-    return np.concatenate([block.rows for block in table.blocks()])
+    return np.concatenate([block.rows for _, block in table.indexed()])
 
 
 def lost(output: Path, expected: np.ndarray) -> int:
@@ -182,6 +183,7 @@ def lost(output: Path, expected: np.ndarray) -> int:
 
 
 def expected_rows(folder: Path, weights: Path, options: dict[str, object]) -> np.ndarray:
+    """(r, d) embeddings of an undisturbed run in this process."""
     model = load_model(str(weights))
     found = embed_files(folder, model, **options)  # type: ignore[arg-type]
     return np.concatenate([np.atleast_2d(record.embedding) for record in found])
@@ -332,6 +334,7 @@ def whole(name: str, output: Path, words: list[str], expected: int) -> Line:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="a small part, in less than a minute")
     parser.add_argument("--only", nargs="*", help="some trials, by the beginning of their names")

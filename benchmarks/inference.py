@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +34,13 @@ from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.model import HearModel
 from hear_msm_mae.options import resolve_options
+from hear_msm_mae.pretrain.hardware import block_flops
 from hear_msm_mae.timeline import split_units
 
 NAMES = ("base", "bundled")
 INPUTS = {"cpu": [(8, 10), (1, 10), (1, 2)], "cuda": [(64, 10), (1, 10), (1, 2)]}  # clips, seconds
 UNITS = {"cpu": 8, "cuda": 256}  # whole units that the encoder alone gets at once
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}  # names of the model and of pretraining
 RESULTS = Path(__file__).parent / "RESULTS.md"
 COLUMNS = "what | input | ms | x real time | ratio | of the peak | of the encoder | peak MB"
 
@@ -49,7 +51,7 @@ COLUMNS = "what | input | ms | x real time | ratio | of the peak | of the encode
 @cache
 def build(name: str, precision: str, device: str = "cpu") -> HearModel:
     """The "base" model with seeded random weights, or the "bundled" one; scenes as the peers'."""
-    options = {"precision": precision, "scene_pooling": "mean"}
+    options: dict[str, Any] = {"precision": precision, "scene_pooling": "mean"}
     if name == "bundled":
         return load_model(device=device, **options)
     torch.manual_seed(0)
@@ -80,18 +82,14 @@ def contestant(name: str, task: str, device: str, audio: Tensor) -> Callable[[],
 
 
 def encoder_flops(model: HearModel, columns: int) -> float:
-    """FLOPs to encode a run of patch columns once, 2 per multiply-add.
-
-    Per unit of l patches and n tokens: 2 l a d + blocks (2 n d^2 (4 + 2 r) + 4 n^2 d) with patch
-    area a, width d and MLP ratio r.
-    """
+    """FLOPs to encode a run of patch columns once, 2 per multiply-add."""
     config, total = model.config, 0.0
-    d, blocks = config.width, max(model.options.layers) + 1
+    blocks = max(model.options.layers) + 1
     for start, stop in split_units(columns, config.columns):
         patches = (stop - start) * config.rows
-        n = patches + config.cls_token
-        block = 2 * n * d**2 * (4 + 2 * config.mlp_ratio) + 4 * n**2 * d
-        total += 2 * patches * config.patch_area * d + blocks * block
+        tokens = patches + config.cls_token
+        total += 2 * patches * config.patch_area * config.width
+        total += block_flops(tokens, config.width, blocks, config.mlp_ratio)
     return total
 
 
@@ -108,7 +106,7 @@ def closeness(name: str, device: str) -> str:
     """How far bfloat16 embeddings are from float32 ones."""
     exact, rounded = (
         get_timestamp_embeddings(noise(4, 5), build(name, precision, device))[0].flatten(0, 1)
-        for precision in DTYPES
+        for precision in PRECISIONS
     )
     cosine = torch.cosine_similarity(exact, rounded).min()
     distance = (exact - rounded).norm() / exact.norm()
@@ -173,7 +171,7 @@ def model_rows(
 ) -> list[str]:
     """Scenes against the peers, timestamps against scenes."""
     model, rows = build(name, "float32", device), []
-    peaks = {precision: measure.MatmulPeak(dtype, device) for precision, dtype in DTYPES.items()}
+    peaks = {name: measure.MatmulPeak(short, device) for name, short in PRECISIONS.items()}
     whole_units = UNITS[device] * encoder_flops(model, model.config.columns)
     for size in sizes:
         audio = noise(*size).to(device)
@@ -215,6 +213,7 @@ def memory_row() -> str:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--device", choices=INPUTS, default="cpu", help="where to compute")
     parser.add_argument("--quick", action="store_true", help="one short clip, few repeats")

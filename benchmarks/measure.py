@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from hear_msm_mae.pretrain.hardware import matmul_peak
+
 Times = dict[str, list[float]]  # seconds of each repeat, by contestant
 
 
@@ -50,25 +52,16 @@ def ratios(times: Times, slow: str, fast: str) -> tuple[float, float]:
 
 
 class MatmulPeak:
-    """Best rate of one large torch.matmul; called again and again as one of the contestants."""
+    """Best rate of a large matrix product; called again and again as one of the contestants."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
-        size = 2048 if torch.device(device).type == "cpu" else 8192
-        self.device = device
-        self.matrix = torch.randn(size, size, device=device).to(dtype)
-        self.flops = 2 * size**3
-        self.best_seconds = float("inf")
+    def __init__(self, precision: str, device: torch.device | str = "cpu") -> None:
+        self.precision, self.device = precision, torch.device(device)
+        self.flops_per_second = 0.0
 
     def __call__(self) -> None:
-        wait_for(self.device)
-        start = time.perf_counter()
-        torch.matmul(self.matrix, self.matrix)
-        wait_for(self.device)
-        self.best_seconds = min(self.best_seconds, time.perf_counter() - start)
-
-    @property
-    def flops_per_second(self) -> float:
-        return self.flops / self.best_seconds
+        """Measure once more."""
+        rate = matmul_peak(self.device, self.precision, repeats=1)
+        self.flops_per_second = max(self.flops_per_second, rate)
 
 
 def peak_rss_mb(run: Callable[[], object]) -> float:

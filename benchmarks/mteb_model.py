@@ -100,6 +100,7 @@ def model_meta(model: hear_msm_mae.model.HearModel) -> ModelMeta:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run MTEB on a model, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mock", action="store_true", help="MTEB's tiny tasks, offline")
     parser.add_argument("--tasks", nargs="+", help=f"by default those of {BENCHMARK}")

@@ -104,6 +104,7 @@ def probes(paths: dict[str, Path], seeds: int, cache: Path) -> list[Row]:
 
 
 def table(weights: Path, repeats: int, seeds: int, cache: Path) -> str:
+    """Markdown: speed and agreement of the ONNX files with torch."""
     where = machine()
     with tempfile.TemporaryDirectory() as folder:
         paths = files(weights, Path(folder))
@@ -122,6 +123,7 @@ def table(weights: Path, repeats: int, seeds: int, cache: Path) -> str:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="", help="by default the bundled ones")
     parser.add_argument("--repeats", type=int, default=7)

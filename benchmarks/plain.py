@@ -37,11 +37,12 @@ class PlainLogMel(nn.Module):
         )
 
     def forward(self, audio: Tensor) -> Tensor:
+        """The log-mel: (b, n) -> (b, f, t)."""
         return (self.mel(audio) + LOG_EPS).log()
 
 
 def timm_blocks(encoder: Encoder) -> nn.ModuleList:
-    """timm's blocks with the weights of an encoder, in float32."""
+    """Blocks of timm with the weights of an encoder, in float32."""
     config = encoder.config
     blocks = nn.ModuleList()
     for ours in encoder.blocks:

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ def busy_share(step: Callable[[], None]) -> float:
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type.name == "CUDA"
     )
     busy, end = 0.0, spans[0][0]
     for first, last in spans:
@@ -184,7 +185,8 @@ def serve(contestant: str, settings: Settings) -> None:
     if contestant == PLAIN:
         compute = plain_step(settings)
     else:
-        changed = dataclasses.replace(settings, accelerator="cpu", precision=contestant)
+        precision: Literal["bf16", "fp32"] = "bf16" if contestant == BF16 else "fp32"
+        changed = dataclasses.replace(settings, accelerator="cpu", precision=precision)
         compute, _ = pretrain_step(changed)
 
     def step() -> None:
@@ -220,6 +222,7 @@ class Contestant:
         self._answer()  # the first step warms up
 
     def step(self) -> None:
+        """Have the process do one step, and note what it took."""
         assert self.process.stdin is not None
         self.process.stdin.write("step\n")
         self.process.stdin.flush()
@@ -248,7 +251,7 @@ def table(
 ) -> str:
     """Measure all contestants in turns."""
     header = measure.machine()
-    peaks = {BF16: measure.MatmulPeak(torch.bfloat16), FP32: measure.MatmulPeak(torch.float32)}
+    peaks = {precision: measure.MatmulPeak(precision) for precision in (BF16, FP32)}
     contestants = {NAMES[name]: Contestant(name, arguments) for name in CONTESTANTS}
     if beside is not None:
         folder, served = beside
@@ -284,6 +287,7 @@ def table(
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--recipe", default="base-80x208p16x16", help="on a CPU")

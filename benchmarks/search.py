@@ -16,6 +16,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def write(path: Path, real: NDArray[np.float16], rows: int) -> None:
     files = -(-rows // HOUR)
     done = [Done([f"/sounds/{i}.wav", 0.0, None, None, 0], f"{i}.wav", "") for i in range(files)]
     clips = [Clip(i // HOUR, float(i % HOUR), i % HOUR + 2.0, 1) for i in range(rows)]
-    how: tuple[Any, ...] = {"segment": 2.0, "overlap": 1.0}, real.shape[1], np.dtype(np.float16)
-    table = Table(done, clips, *how, False, rows_of=grown(real, rows))
+    settings, width = {"segment": 2.0, "overlap": 1.0}, real.shape[1]
+    table = Table(done, clips, settings, width, np.dtype(np.float16), False, grown(real, rows))
     format_of(path).write(path, table)
 
 
@@ -123,9 +124,10 @@ def lists(path: Path, queries: NDArray[np.float32], rows: int, wanted: list[set[
     usual, none = approximate.PROBED, [np.zeros(0, np.int64)] * QUERIES
     for approximate.PROBED in PROBED:
         made = approximate.Lists(index)  # the lists that were kept
-        first, _ = seconds(lambda made=made: made.nearest(queries[:1], COUNT, none[:1]), 1)
-        alone, _ = seconds(lambda made=made: made.nearest(queries[:1], COUNT, none[:1]))
-        together, found = seconds(lambda made=made: made.nearest(queries, COUNT, none))
+        one = partial(made.nearest, queries[:1], COUNT, none[:1])
+        first, _ = seconds(one, 1)
+        alone, _ = seconds(one)
+        together, found = seconds(partial(made.nearest, queries, COUNT, none))
         share = recall([[row for row, _ in hits] for hits in found], wanted)
         how = f"approximate, {path.suffix}, {approximate.PROBED} lists"
         lines.append(line(rows, how, size, times["build"], first, alone, together, share, peak))
@@ -163,6 +165,7 @@ def recall(found: Any, wanted: list[set[int]]) -> float:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     parser.add_argument("--formats", nargs="+", default=[".npz", ".parquet"])

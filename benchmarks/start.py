@@ -28,6 +28,7 @@ PROGRAMS = {
 
 
 def table(repeats: int) -> str:
+    """Markdown: the best wall time and the peak memory of each program."""
     rounds = [
         {name: new_process(words)[::2] for name, words in PROGRAMS.items()}
         for _ in range(repeats + 1)
@@ -41,6 +42,7 @@ def table(repeats: int) -> str:
 
 
 def main() -> None:
+    """Measure, print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--write", action="store_true", help=f"into {RESULTS.name}")

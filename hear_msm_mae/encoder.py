@@ -100,6 +100,7 @@ class QKVLinear(PackedProduct):
         self.v_bias = nn.Parameter(torch.zeros(width, dtype=DTYPE))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, l, d) -> (b, l, 3 d)."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         return self.product(x, bias)
 
@@ -119,6 +120,7 @@ class Attention(nn.Module):
         self.proj = Linear(width, width, dtype=DTYPE)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, l, d) -> (b, l, d)."""
         query, key, value = self.split(x)
         if self.fused_attn:
             x = F.scaled_dot_product_attention(query, key, value)
@@ -155,6 +157,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, l, d) -> (b, l, d)."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 

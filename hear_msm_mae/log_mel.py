@@ -171,6 +171,7 @@ class LogMel(nn.Module):
         return (power @ self.mel_basis + LOG_EPS).log()
 
     def extra_repr(self) -> str:
+        """What `print` shows of the module."""
         return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
 
 

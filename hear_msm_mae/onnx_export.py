@@ -147,6 +147,7 @@ class FrontEnd(nn.Module):
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
+        """The normalised log-mel: (b, n) -> (b, f, t)."""
         size, hop = self.log_mel.window_length, self.log_mel.hop_length
         samples = waveform.shape[1]
         missing: Any = torch.sym_max(size - samples, 0)

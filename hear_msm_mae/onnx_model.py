@@ -102,6 +102,7 @@ class OnnxEncoder(nn.Module):
         self._alone = metadata["int8"] == "true"
 
     def forward(self, log_mel: Tensor) -> Tensor:
+        """Encode units of equal length: (b, f, t) -> (b, t columns, d)."""
         if log_mel.requires_grad:
             raise ValueError("ONNX files give no gradients; load weights for PyTorch")
         units = np.ascontiguousarray(log_mel.numpy())

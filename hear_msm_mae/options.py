@@ -71,7 +71,7 @@ def resolve_options(
 
 
 def native_precision(device: torch.device | str) -> str:
-    """ "bfloat16" where the hardware multiplies it natively, else "float32".
+    """The word "bfloat16" where the hardware multiplies it natively, else "float32".
 
     That is so on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16.
     """

@@ -59,7 +59,7 @@ class PackedProduct(nn.Module):
     _packed: _Packed | None = None
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x @ weight.T + bias, (..., in) -> (..., out), with the packed weight where possible."""
+        """Multiply with the packed weight where possible: (..., in) -> (..., out)."""
         if not self._can_pack(x):
             return F.linear(x, self.weight, bias)
         packed = self._packed
@@ -104,4 +104,5 @@ class Linear(PackedProduct, nn.Linear):
     """`torch.nn.Linear` with a packed weight: (..., in) -> (..., out)."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
         return self.product(input, self.bias)

@@ -85,7 +85,7 @@ def frame_of(output: Path) -> pandas.DataFrame:
 
 
 def index_of(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "index.csv", newline="", encoding="utf-8") as file:
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -85,10 +85,12 @@ class FakeKit:
     """An executable that answers like the kit's interpreter and writes down how it was called."""
 
     def __init__(self, folder: Path) -> None:
-        self.python, self.report, self.log = (folder / x for x in ("python", "report", "calls"))
+        self.environment, self.report, self.log = folder, folder / "report", folder / "calls"
         script = FAKE.format(python=sys.executable, calls=str(self.log), report=str(self.report))
-        self.python.write_text(script)
-        self.python.chmod(0o755)
+        python = folder / "bin" / "python"
+        python.parent.mkdir()
+        python.write_text(script)
+        python.chmod(0o755)
         self.answer()
 
     def answer(self, **changes: Any) -> None:

@@ -31,7 +31,7 @@ def encoder_only(checkpoint: Checkpoint, path):
 def tone(path: Path, hertz: float, seconds: float = 1.0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = 0.4 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * 16000)) / 16000)
-    with open(path, "wb") as file:  # soundfile cannot open every name
+    with path.open("wb") as file:  # soundfile cannot open every name
         soundfile.write(file, samples, 16000, format="WAV")
 
 

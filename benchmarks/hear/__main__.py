@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -11,15 +12,20 @@ from typing import Any
 from weights.corpus.packages import BuildError
 
 from ..evaluation.sources import DEFAULT_CACHE
-from . import results
+from . import event_tasks, results, scene_tasks
+from .build import build
 from .check import check_tasks
+from .evidence import evidence
 from .kit import HearError
 from .run import Request, run
 
 log = logging.getLogger("hear")
 
+RECIPES = {recipe.name: recipe for recipe in (*scene_tasks.RECIPES, *event_tasks.RECIPES)}
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hear", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -32,8 +38,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--grid", choices=("default", "fast", "faster"), default="default")
     command.add_argument("--grid-points", type=_positive, default=8, metavar="N")
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
-    command.add_argument("--python", type=Path, metavar="FILE",
-                         help="interpreter that has heareval; default: .venv-hear")  # fmt: skip
     command.add_argument("--delete-embeddings", action="store_true",
                          help="of each task, when it has its score")  # fmt: skip
 
@@ -89,11 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = tuple(options.tasks) if options.tasks else None
-    request = Request(
-        options.module, options.tasks_dir, options.weights, options.options, names, options.grid,
-        options.grid_points, options.runs_dir, options.python, options.delete_embeddings,
-    )  # fmt: skip
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Request)}
+    request = Request(**{**given, "tasks": tuple(options.tasks) if options.tasks else None})
     folder, found = run(request)
     print(results.markdown(options.module, found))
     log.info("table: %s and results.csv", folder / "results.md")
@@ -109,15 +110,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    from .build import build
-
-    build(options.out, options.cache, options.tasks, options.sample_rates, options.small)
+    names = options.tasks or RECIPES
+    if unknown := sorted(set(names) - set(RECIPES)):
+        raise HearError(f"no such task: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
+    recipes = [RECIPES[name] for name in names]
+    build(recipes, options.out, options.cache, options.sample_rates, options.small)
     return 0
 
 
 def _evidence(options: argparse.Namespace) -> int:
-    from .evidence import evidence
-
     return evidence(options.tasks_dir, options.tasks, options.runs_dir, options.write)
 
 

@@ -1,68 +1,101 @@
-"""Build the offline tasks: small, in HEAR's format, from the evaluation sources."""
+"""Build offline tasks: small ones in HEAR's format, from the evaluation sources."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from hear_msm_mae.config import SAMPLE_RATE
-from weights.corpus.packages import sha256
+from weights.corpus.packages import BuildError, sha256
 
-from . import event_tasks, scene_tasks
-from .kit import HearError
-from .recipe import Built, TaskRecipe
-from .tasks_format import METADATA, VOCABULARY
+from .tasks_format import METADATA, TRAIN_VALID_TEST, VOCABULARY
 
 log = logging.getLogger("hear")
 
 MANIFEST = "MANIFEST.sha256"
-RECIPES: Mapping[str, TaskRecipe] = {
-    recipe.name: recipe for recipe in (*scene_tasks.RECIPES, *event_tasks.RECIPES)
-}
+FOLDS = 5
+# One point of the kit's grid instead of the one that its shuffling happens to put first.
+QUICK_TRAINING = {
+    "hidden_layers": [1], "lr": [1e-3], "max_epochs": [50], "check_val_every_n_epoch": [5],
+}  # fmt: skip
+Waveform = NDArray[np.float32]  # (n,) at 16 kHz
+Labels = list[Any]  # labels of a scene, or events
+
+
+@dataclass(frozen=True)
+class Built:
+    """A task's content: audio and labels by split and file name."""
+
+    vocabulary: Sequence[str]
+    audio: Mapping[str, Mapping[str, Waveform]]
+    labels: Mapping[str, Mapping[str, Labels]]
+
+
+@dataclass(frozen=True)
+class TaskRecipe:
+    """A task and how it is built from the evaluation sources in a cache folder."""
+
+    name: str
+    sources: str
+    seconds: float
+    evaluation: Sequence[str]
+    build: Callable[[Path], Built]
+    embedding_type: str = "scene"
+    prediction_type: str = "multiclass"
+    split_mode: str = "trainvaltest"
+    version: str = "v1"
+    mode: str = "offline"
+    evaluation_params: Mapping[str, Any] = field(
+        default_factory=lambda: {"task_specific_param_grid": QUICK_TRAINING}
+    )
+
+    @property
+    def folder(self) -> str:
+        """Name of the task's folder, as HEAR has it."""
+        return f"{self.name}-{self.version}-{self.mode}"
 
 
 def build(
+    recipes: Iterable[TaskRecipe],
     out: Path,
     cache: Path,
-    names: Sequence[str] | None = None,
     rates: Sequence[int] = (SAMPLE_RATE,),
     small: bool = False,
-) -> list[Path]:
-    """Build tasks into `out`, each replacing a folder of its name, and return their folders.
+) -> None:
+    """Build tasks into `out`, each replacing a folder of its name.
 
     Args:
+        recipes: of the tasks.
         out: the tasks folder.
         cache: of the evaluation sources, which are fetched if they are not there.
-        names: keys of `RECIPES`; default: all.
         rates: sample rates; the sounds are made at 16 kHz, and resampled for others.
         small: a quarter of the clips, in folders of mode "tiny".
 
     Raises:
-        HearError: there is no such task.
         BuildError: a source cannot be had, or a synthesiser is missing.
     """
-    if unknown := sorted(set(names or ()) - set(RECIPES)):
-        raise HearError(f"no such task: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
     out.mkdir(parents=True, exist_ok=True)
-    folders = []
-    for name in names or RECIPES:
-        recipe, built = RECIPES[name], RECIPES[name].build(cache)
+    for recipe in recipes:
+        built = recipe.build(cache)
         if small:
             recipe, built = dataclasses.replace(recipe, mode="tiny"), quarter(built)
-        folder = out / recipe.folder
-        write_task(folder, recipe, built, rates)
+        write_task(out / recipe.folder, recipe, built, rates)
         seconds = sum(len(c) for clips in built.audio.values() for c in clips.values())
         count = sum(map(len, built.audio.values()))
-        log.info("%s: %d clips, %.1f min", folder.name, count, seconds / SAMPLE_RATE / 60)
-        folders.append(folder)
-    return folders
+        log.info("%s: %d clips, %.1f min", recipe.folder, count, seconds / SAMPLE_RATE / 60)
 
 
 def write_task(folder: Path, recipe: TaskRecipe, built: Built, rates: Sequence[int]) -> None:
@@ -112,3 +145,27 @@ def quarter(built: Built) -> Built:
             for split, part in names.items()
         },
     )
+
+
+def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> list[list[int]]:
+    """Positions of each fold: no group is in two of them, labels are spread evenly.
+
+    Raises:
+        BuildError: there are less than three groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(folds, len(set(groups)))
+    if folds < 3:
+        raise BuildError(f"{folds} groups are too few for training, validation and test")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    with warnings.catch_warnings():  # that some label has fewer clips than there are folds
+        warnings.simplefilter("ignore", UserWarning)
+        parts = splitter.split(np.zeros(len(labels)), list(labels), list(groups))
+        return [sorted(map(int, test)) for _, test in parts]
+
+
+def three_parts(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:
+    """Positions of train (three fifths), valid and test (a fifth each), divided by groups."""
+    test, valid, *rest = divide(labels, groups)
+    return dict(zip(TRAIN_VALID_TEST, (sorted(itertools.chain(*rest)), valid, test), strict=True))

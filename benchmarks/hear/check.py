@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .check_audio import Problem, audio_problems, shortened
+from .check_files import Problem, audio_problems, batch_of_one, shortened
 from .tasks_format import (
     EVENT_SCORES,
     METADATA,
@@ -21,7 +21,6 @@ from .tasks_format import (
     task_folders,
 )
 
-BATCH = 1024  # of the kit's predictor; a last batch of one clip crashes its BatchNorm
 # Labels that pandas, with which the kit reads the vocabulary, takes for "no value".
 # fmt: off
 NOT_A_LABEL = frozenset({
@@ -84,18 +83,6 @@ def check_task(folder: Path, rate: int | None = None) -> list[Problem]:
         sizes = {split: len(content) for split, content in listed.items()}
         problems += batch_of_one(task, sizes, "clips")
     return problems
-
-
-def batch_of_one(task: Task, sizes: Mapping[str, int], unit: str) -> Iterator[Problem]:
-    """Training sets whose last batch holds a single vector."""
-    for splits in task.training_sets:
-        total = sum(sizes[split] for split in splits)
-        if total % BATCH == 1:
-            message = (
-                f"the training set {' + '.join(splits)} has {total} {unit}; its last batch of "
-                f"{BATCH} would hold one, at which the kit crashes (BatchNorm): leave out a clip"
-            )
-            yield Problem(task.folder / f"{splits[0]}.json", message)
 
 
 def _metadata(path: Path, metadata: Any) -> Iterator[Problem]:

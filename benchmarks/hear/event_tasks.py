@@ -14,7 +14,7 @@ from hear_msm_mae.config import SAMPLE_RATE
 
 from ..evaluation import music_pools, sound_pools, speech_pools
 from ..evaluation.tasks import TASKS
-from .recipe import QUICK_TRAINING, Built, TaskRecipe, Waveform, three_parts
+from .build import QUICK_TRAINING, Built, TaskRecipe, Waveform, three_parts
 
 SECONDS = 20.0
 FILES = {"train": 8, "valid": 3, "test": 4}

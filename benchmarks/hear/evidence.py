@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,12 +21,9 @@ from hear_msm_mae.encoder import Encoder
 from ..evaluation.contestants import file_digest
 from ..measure import machine, write_section
 from .kit import KIT_VERSION, HearError
-from .marks import short_digest
-from .results import COSTS, Result
+from .results import COSTS, Result, as_table
 from .run import Request, run
 from .tasks_format import VOCABULARY, read_task, read_vocabulary, task_folders
-
-log = logging.getLogger("hear")
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 GRID, GRID_POINTS = "fast", 1
@@ -79,7 +75,7 @@ def untrained_weights(folder: Path) -> Path:
     what was done with it would be done again.
     """
     config = load_checkpoint(bundled_weights()).config
-    path = folder / f"untrained-{short_digest(json.loads(config.to_json()))}.safetensors"
+    path = folder / f"untrained-{file_digest(bundled_weights())}.safetensors"
     if not path.is_file():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -105,17 +101,13 @@ def section(
 ) -> str:
     """The text for RESULTS.md."""
     ours = contestants[OURS]
-    other = differing(ours, again)
-    tried = " and ".join(again)
     same = (
-        f"A second run of the bundled weights gave other scores for {', '.join(other)}."
-        if other
-        else f"A second run of the bundled weights on {tried}, from the start and in a folder of "
-        "its own, gave exactly the same scores, to the last digit."
+        f"A second run of the bundled weights on {' and '.join(again)}, from the start and in "
+        "another folder, gave exactly the same scores, to the last digit."
     )
-    events = sorted(
-        {task for table in hops.values() for task in table if "onset" in table[task].metric}
-    )
+    if other := differing(ours, again):
+        same = f"A second run of the bundled weights gave other scores for {', '.join(other)}."
+    events = [task for task in ours if "onset" in ours[task].metric]
     parts = [
         f"hear-eval-kit {KIT_VERSION}, unmodified, on the offline tasks of `benchmarks/hear`: "
         f"`make hear-evidence` (grid `{GRID}`, {GRID_POINTS} point; {machine()}). Bundled weights: "
@@ -136,29 +128,28 @@ def section(
         "### Costs of the bundled weights",
         "Wall time depends on what else the machine does; processor time includes some 9 s in "
         "which a stage imports its libraries.",
-        _cost_table(ours),
+        as_table([["task", *COSTS], *([task, *x.cost_cells()] for task, x in ours.items())]),
     ]
     return "\n\n".join(parts)
 
 
 def _score_table(contestants: Mapping[str, Table], tasks_dir: Path) -> str:
-    names = list(contestants)
-    lines = ["| task | labels | audio, min | score | " + " | ".join(names) + " |"]
-    lines.append("|---" * (len(names) + 4) + "|")
+    rows = [["task", "labels", "audio, min", "score", *contestants]]
     for folder in task_folders(tasks_dir):
-        results = [contestants[name].get(folder.name) for name in names]
-        if results[0] is None:
+        found = [table.get(folder.name) for table in contestants.values()]
+        results = [result for result in found if result]
+        if found[0] is None:
             continue
-        cells = []
-        best = max(result.score for result in results if result)
-        for result in results:
-            text = f"{result.score:.1f}" if result else ""
-            text = f"**{text}**" if result and result.score == best else text
-            cells.append(f"{text} ± {result.spread:.1f}" if result and result.spread else text)
+        best = max(result.score for result in results)
+        cells = [_score(result, best) if result else "" for result in found]
         labels, minutes = _size(folder)
-        row = [folder.name, str(labels), f"{minutes:.1f}", results[0].metric, *cells]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        rows.append([folder.name, str(labels), f"{minutes:.1f}", results[0].metric, *cells])
+    return as_table(rows)
+
+
+def _score(result: Result, best: float) -> str:
+    text = f"**{result.score:.1f}**" if result.score == best else f"{result.score:.1f}"
+    return f"{text} ± {result.spread:.1f}" if result.spread else text
 
 
 def _size(folder: Path) -> tuple[int, float]:
@@ -171,18 +162,8 @@ def _size(folder: Path) -> tuple[int, float]:
 
 def _hop_table(hops: Mapping[int, Table], events: Sequence[str]) -> str:
     order = sorted(hops)
-    lines = ["| task | score | " + " | ".join(f"{hop} ms" for hop in order) + " |"]
-    lines.append("|---" * (len(order) + 2) + "|")
+    rows = [["task", "score", *(f"{hop} ms" for hop in order)]]
     for task in events:
-        metric = hops[order[0]][task].metric
-        values = [f"{hops[hop][task].score:.1f}" for hop in order]
-        lines.append(f"| {task} | {metric} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
-
-
-def _cost_table(ours: Table) -> str:
-    lines = ["| task | " + " | ".join(COSTS) + " |", "|---" * (len(COSTS) + 1) + "|"]
-    for task, result in ours.items():
-        cells = [cell for cost in result.costs for cell in cost.cells()]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        scores = [f"{hops[hop][task].score:.1f}" for hop in order]
+        rows.append([task, hops[order[0]][task].metric, *scores])
+    return as_table(rows)

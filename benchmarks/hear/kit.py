@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,31 +21,26 @@ class HearError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a program needed."""
+class Cost:
+    """Wall time and processor time of a program, and the largest resident size of its process."""
 
-    status: int
     seconds: float
     cpu_seconds: float
     peak_mb: float
 
 
-def kit_python(given: Path | None = None) -> Path:
-    """The interpreter that has heareval: `given`, this one, or that of `make hear-env`.
+def kit_python() -> str:
+    """The interpreter that has heareval: this one, or that of `make hear-env`.
 
     Raises:
         HearError: there is none.
     """
-    if given is not None:
-        if not given.is_file():
-            raise HearError(f"--python {given}: no such file")
-        return given
     if importlib.util.find_spec("heareval") is not None:
-        return Path(sys.executable)
+        return sys.executable
     python = ENVIRONMENT / "bin" / "python"
     if not python.is_file():
         raise HearError(f"hear-eval-kit is not installed: run `make hear-env` in {CHECKOUT}")
-    return python
+    return str(python)
 
 
 def environment() -> dict[str, str]:
@@ -62,10 +56,10 @@ def environment() -> dict[str, str]:
     }
 
 
-def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
-    """Run a program in `folder`, everything it prints goes to `log`.
+def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> tuple[int, Cost]:
+    """Run a program in `folder`; returns its exit status, negative if it was killed, and cost.
 
-    The peak is the largest resident size of the program, or of one of its children.
+    Everything it prints goes to `log`, so `tail -f` shows how far it is.
     """
     started = time.monotonic()
     with log.open("wb") as stream:
@@ -76,28 +70,15 @@ def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
             stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            usage = _wait(process, log, started)
+            _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()
             process.wait()
             raise
-    seconds, cpu_seconds = time.monotonic() - started, usage.ru_utime + usage.ru_stime
-    return Finished(process.returncode, seconds, cpu_seconds, usage.ru_maxrss / 1024)
-
-
-def _wait(process: subprocess.Popen[bytes], log: Path, started: float) -> resource.struct_rusage:
-    """What the process used, when it has ended; a terminal sees that time passes."""
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if sys.stderr.isatty():
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            return usage
-        if sys.stderr.isatty():
-            text = f"\r\x1b[K  {time.monotonic() - started:.0f} s  {last_line(log)[:90]}"
-            print(text, end="", file=sys.stderr, flush=True)
-        time.sleep(0.05)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - started
+    cost = Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return process.returncode, cost
 
 
 def last_line(log: Path, size: int = 4096) -> str:

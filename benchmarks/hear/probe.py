@@ -127,6 +127,7 @@ def _text(error: Exception) -> str:
 
 
 def main() -> int:
+    """Probe the module of the command line, and write what was found into the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=Path)
     parser.add_argument("module")

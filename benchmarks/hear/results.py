@@ -12,23 +12,10 @@ from typing import Any
 
 from hear_msm_mae.files import replacing
 
+from .kit import Cost
 from .tasks_format import NOT_SHARES, Task
 
 LEADERBOARD = Path(__file__).with_name("leaderboard.csv")
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """Wall time and processor time of a stage, and the largest resident size of its process."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
-
-    def cells(self, digits: int = 0) -> list[str]:
-        """Under `COSTS`."""
-        times = (f"{self.seconds:.{digits}f}", f"{self.cpu_seconds:.{digits}f}")
-        return [*times, f"{self.peak_mb:.0f}"]
 
 
 COSTS = [f"stage {stage} {unit}" for stage in (1, 2) for unit in ("s", "CPU s", "MB")]
@@ -45,17 +32,26 @@ class Result:
     score: float = math.nan
     spread: float | None = None
     """Standard deviation over the folds."""
-    costs: tuple[StageCost, ...] = ()
+    costs: tuple[Cost, ...] = ()
     error: str = ""
     scores: Mapping[str, float] | None = None
     """All scores of the task, in percent."""
 
+    def cost_cells(self, digits: int = 0) -> list[str]:
+        """Under `COSTS`; stages that did not run are left empty."""
+        cells: list[str] = []
+        for cost in self.costs:
+            cells += [f"{cost.seconds:.{digits}f}", f"{cost.cpu_seconds:.{digits}f}"]
+            cells.append(f"{cost.peak_mb:.0f}")
+        return cells + [""] * (len(COSTS) - len(cells))
+
     @property
     def ok(self) -> bool:
+        """Whether there is a score."""
         return not self.error
 
 
-def scored(task: Task, content: Mapping[str, Any], costs: Sequence[StageCost]) -> Result:
+def scored(task: Task, content: Mapping[str, Any], costs: Sequence[Cost]) -> Result:
     """Read the kit's test.predicted-scores.json."""
     folds = "aggregated_scores" in content
     values = content["aggregated_scores" if folds else "test"]
@@ -71,7 +67,7 @@ def scored(task: Task, content: Mapping[str, Any], costs: Sequence[StageCost]) -
     )  # fmt: skip
 
 
-def failed(task: Task, error: str, costs: Sequence[StageCost]) -> Result:
+def failed(task: Task, error: str, costs: Sequence[Cost]) -> Result:
     """A task of which a stage failed."""
     return Result(task.name, official_name(task), task.score, costs=tuple(costs), error=error)
 
@@ -112,7 +108,6 @@ def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:
     table = [["task", "score", module, "spread", *published, *COSTS, "error"]]
     for result in found:
         others = [rows[result.official][key] if result.official else "" for key in published]
-        costs = [text for cost in result.costs for text in cost.cells(digits - 1)]
         table.append(
             [
                 result.task,
@@ -120,8 +115,7 @@ def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:
                 f"{result.score:.{digits}f}" if result.ok else "failed",
                 "" if result.spread is None else f"{result.spread:.{digits}f}",
                 *others,
-                *costs,
-                *[""] * (len(COSTS) - len(costs)),
+                *result.cost_cells(digits - 1),
                 result.error,
             ]
         )
@@ -138,7 +132,12 @@ def as_csv(found: Sequence[Result]) -> str:
 
 def markdown(module: str, found: Sequence[Result]) -> str:
     """The same for people; columns without any content are left out."""
-    table = _rows(module, found, digits=1)
-    keep = [i for i, column in enumerate(zip(*table, strict=True)) if any(column[1:])]
-    lines = ["| " + " | ".join(row[i].replace("|", "/") for i in keep) + " |" for row in table]
-    return "\n".join([lines[0], "|---" * len(keep) + "|", *lines[1:], ""])
+    columns = zip(*_rows(module, found, digits=1), strict=True)
+    kept = [column for column in columns if any(column[1:])]
+    return as_table(list(zip(*kept, strict=True))) + "\n"
+
+
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation import music_pools
 from ..evaluation.tasks import TASKS, Task
-from .recipe import Built, TaskRecipe, Waveform, divide, three_parts
+from .build import Built, TaskRecipe, Waveform, divide, three_parts
 
 AT_ONCE = (1, 2, 3)  # instruments in a clip
 MIXTURES = {"train": 150, "valid": 40, "test": 50}

@@ -32,6 +32,7 @@ class Task:
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         return self.folder.name
 
     @property
@@ -41,6 +42,7 @@ class Task:
 
     @property
     def splits(self) -> list[str]:
+        """Names of the splits, or of the folds."""
         return list(self.metadata["splits"])
 
     @property

@@ -85,20 +85,25 @@ class View(io.RawIOBase):
             self._size += size
 
     def readable(self) -> bool:
+        """Always True."""
         return True
 
     def seekable(self) -> bool:
+        """Always True."""
         return True
 
     def tell(self) -> int:
+        """Position in the view, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, also behind the end; returns the new position."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, count: int = -1) -> bytes:
+        """Up to `count` bytes, all that follow by default; fewer where the file became shorter."""
         if count < 0:
             count = max(0, self._size - self._position)
         parts = []
@@ -119,6 +124,7 @@ class View(io.RawIOBase):
         return b"".join(parts)
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer as far as there are bytes; returns their number."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -72,7 +72,7 @@ def open_parts(path: str | Path) -> Iterator[Part]:
         raise FileNotFoundError(f"no such file: {name}")
     if not os.path.isfile(path):
         raise ValueError(f"{name}: not a regular file")
-    with _errors_named(path), open(path, "rb") as file:
+    with _errors_named(path), Path(path).open("rb") as file:
         state = os.fstat(file.fileno())
         if not state.st_size:
             raise Unreadable("the file is empty")
@@ -97,7 +97,7 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
     by_ending = kind is None and path.lower().endswith(".mp3")
     if by_ending:  # there may be something else before its first frame
         kind = "mp3"
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         data = Bytes(file)
         if kind == "mp3":
             links = mpeg_links(data, warn)
@@ -117,7 +117,7 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
 
 
 def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -> Iterator[Part]:
-    view = View(file, link.pieces or ((0, os.path.getsize(path)),))
+    view = View(file, link.pieces or ((0, Path(path).stat().st_size),))
     try:
         if not link.sndfile:
             raise soundfile.SoundFileRuntimeError(f"libsndfile does not read {kind}")

@@ -90,7 +90,7 @@ def sniff(path: str | Path) -> str | None:
     14
     'flac'
     """
-    with open(path, "rb", buffering=4096) as file:
+    with Path(path).open("rb", buffering=4096) as file:
         data = Bytes(file)
         start = data.after_id3()
         head = data.at(start, 64)

@@ -96,14 +96,14 @@ def extract(task: Task, options: Options) -> Extracted:
     handle, spool = tempfile.mkstemp(dir=options.spool)
     result = Extracted(sha256)
     try:
-        with open(handle, "w+b") as file:
+        with os.fdopen(handle, "w+b") as file:
             result = _extract(task, options, sha256, file)
         if result.stretches:
             result = result._replace(spool=spool)
         return result
     finally:
         if not result.stretches:
-            os.unlink(spool)
+            Path(spool).unlink()
 
 
 def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extracted:
@@ -135,7 +135,7 @@ def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extra
         reason = str(error).removeprefix(f"{printable(task.file)}: ")
         return Extracted(sha256, f"unreadable: {reason}", samples / rate)
     seconds = samples / rate
-    state = os.stat(task.file)
+    state = Path(task.file).stat()
     if (state.st_size, state.st_mtime_ns) != (task.bytes, task.mtime_ns):
         return Extracted(sha256, "unreadable: it changed while it was read", seconds)
     total = front_end.num_frames(samples)
@@ -245,7 +245,7 @@ def _front_end(settings: FrontEnd, device: str) -> LogMel:
 
 def _sha256(path: str | Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while piece := file.read(_HASH_BYTES):
             digest.update(piece)
     return digest.hexdigest()

@@ -142,7 +142,7 @@ class CorpusWriter:
         if sha256 in {c.sha256 for c in lost} and stretches == [(c.start, c.frames) for c in lost]:
             places, end, tag = [c.offset for c in lost], self._frames, lost[0].licence
         clips = []
-        with open(spool, "rb") as source:
+        with Path(spool).open("rb") as source:
             for part, place in zip(parts, places, strict=True):
                 length = part.stop - part.start
                 row = (task.root, task.path, task.source, part.start, length, place)

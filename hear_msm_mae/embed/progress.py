@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -93,6 +93,6 @@ class Progress:
         if recording.item is not None or is_remote(recording.path):
             return 1.0
         try:
-            return float(os.path.getsize(recording.path))
+            return float(Path(recording.path).stat().st_size)
         except OSError:
             return 0.0

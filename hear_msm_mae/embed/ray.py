@@ -9,6 +9,7 @@ import os
 import pickle
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,8 +67,8 @@ def _spread(
         context.enable_progress_bars = False
         groups = _groups(recordings, int(ray.cluster_resources().get("CPU", 1)))
         items = [(group, None if i else resume) for i, group in enumerate(groups)]
-        relative = not all(is_remote(r.path) or os.path.isabs(r.path) for r in recordings)
-        here = os.getcwd() if relative else None
+        relative = not all(is_remote(r.path) or Path(r.path).is_absolute() for r in recordings)
+        here = Path.cwd() if relative else None
         results = ray.data.from_items(
             [{"group": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
         ).map_batches(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -257,7 +256,7 @@ def _stamp(recording: Recording) -> Any:
     item = recording.item
     if item is None:
         try:
-            status = os.stat(recording.where)
+            status = Path(recording.where).stat()
             return [status.st_size, status.st_mtime_ns]
         except OSError:  # also for a URL
             return None

@@ -112,8 +112,10 @@ class Table:
         return combined([self], [(0, recording) for recording in order])
 
     def paths(self) -> list[str]:
-        """What recordings are called in outputs: the path as given, or all of it where several
-        recordings share it."""
+        """What recordings are called in outputs.
+
+        That is the path as given, or all of it where several recordings share it.
+        """
         owners: dict[str, set[Any]] = {}
         for done in self.recordings:
             owners.setdefault(done.path, set()).add(done.key[0])
@@ -206,6 +208,7 @@ class Runs:
         self._ends = list(itertools.accumulate(run[2] for run in self._runs))
 
     def __call__(self, first: int, count: int) -> Block:
+        """Rows `first` to `first + count`, in their order."""
         parts: list[tuple[Reader, int, int]] = []
         for i in range(bisect.bisect_right(self._ends, first), len(self._runs)):
             if count <= 0:

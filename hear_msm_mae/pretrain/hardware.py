@@ -162,6 +162,13 @@ def uncompiled() -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------
 # Speed
 # ---------------------------------------------------------------------------------------------
+def block_flops(tokens: int, width: int, depth: int, mlp_ratio: float) -> float:
+    """Floating-point operations of `depth` blocks' matrix products, forward, for one sequence."""
+    matrices = (4 + 2 * mlp_ratio) * width * width * tokens
+    attention = 2 * tokens * tokens * width
+    return 2 * depth * (matrices + attention)
+
+
 def training_flops(settings: Settings, teacher: ModelConfig | None = None) -> float:
     """Floating-point operations of matrix products for one sample, forward and backward."""
     config = settings.model
@@ -169,14 +176,9 @@ def training_flops(settings: Settings, teacher: ModelConfig | None = None) -> fl
     visible = max(1, int(patches * (1 - settings.mask_ratio)))
     extra = int(config.cls_token)
 
-    def blocks(tokens: int, width: int, depth: int, mlp_ratio: float) -> float:
-        matrices = (4 + 2 * mlp_ratio) * width * width * tokens
-        attention = 2 * tokens * tokens * width
-        return 2 * depth * (matrices + attention)
-
     ratio = config.mlp_ratio
-    forward = blocks(visible + extra, config.width, config.depth, ratio)
-    forward += blocks(patches + extra, config.decoder_width, config.decoder_depth, ratio)
+    forward = block_flops(visible + extra, config.width, config.depth, ratio)
+    forward += block_flops(patches + extra, config.decoder_width, config.decoder_depth, ratio)
     forward += 2 * (visible + extra) * config.width * config.decoder_width
     outputs = config.patch_area if teacher is None or settings.pixel_weight else 0
     outputs += teacher.width if teacher else 0
@@ -185,7 +187,7 @@ def training_flops(settings: Settings, teacher: ModelConfig | None = None) -> fl
     total = 3 * forward + 2 * embedding
     if teacher is not None:  # forward only, once for all masks of a crop
         tokens = patches + int(teacher.cls_token)
-        once = blocks(tokens, teacher.width, teacher.depth, teacher.mlp_ratio)
+        once = block_flops(tokens, teacher.width, teacher.depth, teacher.mlp_ratio)
         once += 2 * patches * config.patch_area * teacher.width
         total += once / settings.masks
     return total

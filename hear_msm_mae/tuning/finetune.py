@@ -1,5 +1,7 @@
-"""`finetune`: encoder and classifier learn from labelled recordings, and are compared with a probe
-on the same recordings."""
+"""`finetune`: encoder and classifier learn from labelled recordings.
+
+They are compared with a probe on the same recordings.
+"""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _evenly(files: list[Path], most: int) -> list[Path]:
 
 
 def _own_name(path: Path) -> str:
-    return os.path.basename(os.path.abspath(path)) or "/"
+    return Path(os.path.abspath(path)).name or "/"
 
 
 def _look(

@@ -272,7 +272,7 @@ def test_wav_size_modulo_two_to_the_32(tmp_path, warnings):
     start = 2**32 / 16000  # the samples are single bytes
     path = write(tmp_path / "a.wav", sound(2), subtype="PCM_U8")
     header = path.read_bytes()[:-32000]
-    with open(path, "r+b") as file:
+    with path.open("r+b") as file:
         file.seek(len(header) + 2**32)
         file.write(bytes([200]) * 32000)
     found = read_audio(path, start, start + 10)

@@ -8,7 +8,8 @@ import pytest
 from hear_tasks import make_task, write_clip
 
 from benchmarks.hear.__main__ import main
-from benchmarks.hear.check import batch_of_one, check_tasks
+from benchmarks.hear.check import check_tasks
+from benchmarks.hear.check_files import batch_of_one
 from benchmarks.hear.tasks_format import read_task
 
 
@@ -17,7 +18,7 @@ def found(tasks_dir, **options):
 
 
 @pytest.mark.parametrize("event", [False, True])
-def test_nothing_wrong(tmp_path, event, capsys):
+def test_nothing_is_wrong_with_a_good_folder(tmp_path, event, capsys):
     make_task(tmp_path, event=event)
     folds = {"split_mode": "new_split_kfold", "splits": ["fold00", "fold01", "fold02"]}
     make_task(tmp_path, "folds-v1-small", **folds)
@@ -68,7 +69,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "file", "message"), DAMAGES)
-def test_problem_names_the_file(tmp_path, capsys, damage, file, message):
+def test_a_problem_names_its_file(tmp_path, capsys, damage, file, message):
     folder = make_task(tmp_path)
     damage(folder)
     assert main(["check-tasks", str(tmp_path)]) == 1
@@ -91,7 +92,7 @@ def test_problem_names_the_file(tmp_path, capsys, damage, file, message):
         ({"task_name": None}, "task_name is missing"),
     ],
 )
-def test_metadata(tmp_path, change, message):
+def test_wrong_metadata_are_found(tmp_path, change, message):
     folder = make_task(tmp_path, **change)
     [problem] = found(tmp_path)
     assert problem.startswith(f"{folder / 'task_metadata.json'}: ")
@@ -107,7 +108,7 @@ def test_metadata(tmp_path, change, message):
         ({"label": "low", "start": 700, "end": 800}, "ends after 0.5 s, but an event starts at 7"),
     ],
 )
-def test_events(tmp_path, event, message):
+def test_wrong_events_are_found(tmp_path, event, message):
     folder = make_task(tmp_path, event=True)
     write_json(folder, "test.json", {"test_low.wav": [event], "test_high.wav": []})
     [problem] = found(tmp_path)
@@ -115,7 +116,7 @@ def test_events(tmp_path, event, message):
     assert message in problem
 
 
-def test_stray_entries_and_unknown_tasks(tmp_path):
+def test_stray_entries_and_unknown_tasks_are_named(tmp_path):
     make_task(tmp_path)
     (tmp_path / ".DS_Store").touch()
     (tmp_path / "downloads").mkdir()
@@ -126,7 +127,7 @@ def test_stray_entries_and_unknown_tasks(tmp_path):
     assert found(tmp_path / "nowhere") == [f"{tmp_path / 'nowhere'}: no such folder"]
 
 
-def test_the_rate_that_will_be_used(tmp_path):
+def test_only_the_rate_that_will_be_used_is_checked(tmp_path):
     folder = make_task(tmp_path)
     assert found(tmp_path, rate=16_000) == []
     [problem] = found(tmp_path, rate=44_100)
@@ -138,13 +139,13 @@ def test_the_rate_that_will_be_used(tmp_path):
 
 
 @pytest.mark.parametrize(("clips", "crashes"), [(1024, 0), (1025, 1), (1026, 0), (3073, 1), (1, 1)])
-def test_last_batch_of_one(tmp_path, clips, crashes):
+def test_a_last_batch_of_one_is_found(tmp_path, clips, crashes):
     task = read_task(make_task(tmp_path))
     sizes = {"train": clips, "valid": 1025, "test": 1025}  # only training is in batches
     assert len(list(batch_of_one(task, sizes, "clips"))) == crashes
 
 
-def test_last_batch_of_one_over_folds(tmp_path):
+def test_a_last_batch_of_one_is_found_in_every_division_of_folds(tmp_path):
     folds = ["fold00", "fold01", "fold02", "fold03"]
     task = read_task(make_task(tmp_path, split_mode="presplit_kfold", splits=folds))
     # Trained on 02 + 03, 03 + 00, 00 + 01, 01 + 02.

@@ -7,12 +7,12 @@ from hear_tasks import make_task
 
 from benchmarks.hear import evidence
 from benchmarks.hear.__main__ import main
-from benchmarks.hear.kit import HearError
-from benchmarks.hear.results import Result, StageCost
+from benchmarks.hear.kit import Cost, HearError
+from benchmarks.hear.results import Result
 from hear_msm_mae import load_model
 from hear_msm_mae.checkpoints.native import bundled_weights, load_checkpoint
 
-COSTS = (StageCost(10.0, 8.0, 900.0), StageCost(20.0, 15.0, 1000.0))
+COSTS = (Cost(10.0, 8.0, 900.0), Cost(20.0, 15.0, 1000.0))
 
 
 @pytest.fixture

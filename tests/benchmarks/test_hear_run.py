@@ -27,9 +27,10 @@ def fake(tmp_path):
 def go(tmp_path, fake, capsys, monkeypatch):
     """Function that runs the benchmark on tmp_path/tasks; returns (exit status, stdout)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kit, "ENVIRONMENT", fake.environment)
 
     def go(*arguments):
-        common = ["--tasks-dir", "tasks", "--runs-dir", "runs", "--python", str(fake.python)]
+        common = ["--tasks-dir", "tasks", "--runs-dir", "runs"]
         status = main(["run", "--module", "some.module", *common, *map(str, arguments)])
         return status, capsys.readouterr().out
 
@@ -209,16 +210,16 @@ def test_no_kit(tmp_path, monkeypatch, caplog):
 
 def test_peak_memory_and_status_of_a_process(tmp_path):
     code = "import sys; x = bytearray(200_000_000); print('said'); sys.exit(3)"
-    finished = kit.run_logged([sys.executable, "-c", code], tmp_path / "log", tmp_path)
-    assert finished.status == 3
-    assert 200 < finished.peak_mb < 4000
-    assert finished.cpu_seconds > 0
+    status, cost = kit.run_logged([sys.executable, "-c", code], tmp_path / "log", tmp_path)
+    assert status == 3
+    assert 200 < cost.peak_mb < 4000
+    assert cost.cpu_seconds > 0
     assert kit.last_line(tmp_path / "log") == "said"
 
 
 def test_killed_process(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    assert kit.run_logged([sys.executable, "-c", code], tmp_path / "log", tmp_path).status == -9
+    assert kit.run_logged([sys.executable, "-c", code], tmp_path / "log", tmp_path)[0] == -9
 
 
 def test_modules_of_the_current_folder_can_be_imported(tmp_path, monkeypatch):
@@ -226,8 +227,7 @@ def test_modules_of_the_current_folder_can_be_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-m", "my_model"]
-    finished = kit.run_logged(command, tmp_path / "log", tmp_path / "elsewhere")
-    assert finished.status == 0
+    assert kit.run_logged(command, tmp_path / "log", tmp_path / "elsewhere")[0] == 0
     assert kit.last_line(tmp_path / "log") == "imported"
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
 
@@ -262,7 +262,7 @@ def test_official_tasks(tmp_path, folder, name, official):
 def test_published_scores_beside_ours(tmp_path):
     task = read_task(make_task(tmp_path, "esc50-v2.0.0-full", task_name="esc50"))
     folds = {"aggregated_scores": {"test_top1_acc_mean": 0.5, "test_top1_acc_std": 0.02}}
-    cost = results.StageCost(1.0, 1.0, 100.0)
+    cost = kit.Cost(1.0, 1.0, 100.0)
     found = [results.scored(task, folds, [cost, cost])]
     header, _, row = results.markdown("ours", found).splitlines()
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))

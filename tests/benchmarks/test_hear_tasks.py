@@ -14,9 +14,9 @@ from quality_sources import PACKS, make_cache, tone, write
 
 from benchmarks.evaluation import music_pools
 from benchmarks.evaluation.pools import Recipe
-from benchmarks.hear import event_tasks, recipe
-from benchmarks.hear.__main__ import main
-from benchmarks.hear.build import MANIFEST, RECIPES, build
+from benchmarks.hear import event_tasks
+from benchmarks.hear.__main__ import RECIPES, main
+from benchmarks.hear.build import MANIFEST, build, three_parts
 from benchmarks.hear.check import check_tasks
 from benchmarks.hear.event_tasks import Sound
 from benchmarks.hear.tasks_format import read_task
@@ -57,7 +57,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tasks_dir(cache, tmp_path_factory):
     out = tmp_path_factory.mktemp("tasks")
-    build(out, cache)
+    build(RECIPES.values(), out, cache)
     return out
 
 
@@ -91,7 +91,7 @@ def digests(folder):
 
 
 def test_manifest_holds_every_file_and_a_second_build_is_the_same(tasks_dir, cache, tmp_path):
-    build(tmp_path, cache, ["sounds", "instruments"])
+    build([RECIPES["sounds"], RECIPES["instruments"]], tmp_path, cache)
     for name in ("sounds-v1-offline", "instruments-v1-offline"):
         files = digests(tmp_path / name)
         assert files == digests(tasks_dir / name)
@@ -128,13 +128,13 @@ def test_groups_are_in_one_part_only():
     rng = np.random.default_rng(0)
     groups = [str(group) for group in rng.integers(0, 30, 300)]
     labels = [str(label) for label in rng.integers(0, 3, 300)]
-    parts = recipe.three_parts(labels, groups)
+    parts = three_parts(labels, groups)
     assert sorted(i for part in parts.values() for i in part) == list(range(300))
     seen = [{groups[i] for i in part} for part in parts.values()]
     assert sum(map(len, seen)) == len(set.union(*seen)) == 30
     assert 150 < len(parts["train"]) < 210
     with pytest.raises(BuildError, match="2 groups are too few"):
-        recipe.three_parts(labels, ["a", "b"] * 150)
+        three_parts(labels, ["a", "b"] * 150)
 
 
 def test_pitches_are_in_the_order_of_semitones(tasks_dir):
@@ -209,7 +209,3 @@ def test_unknown_task_and_missing_source(cache, tmp_path, caplog, monkeypatch):
     assert main(["tasks", "--out", str(tmp_path / "out"), *arguments]) == 1
     assert "apt-get not found" in caplog.text
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_names():
-    assert list(RECIPES) == ["percussion", "letters", "pitch", "instruments", "sounds", "notes"]

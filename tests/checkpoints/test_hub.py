@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from fake_hub import TOKEN, fake_hub
@@ -166,14 +167,13 @@ def hub():
 def client(endpoint: str, cache: Path, **more: str) -> dict[str, str]:
     """Environment of a process that knows the fake hub and nothing of the user's own account."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    here = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    here = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache)}
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return own | here | quiet | {"no_proxy": "127.0.0.1"} | more
 
 
-def python(code: str, *arguments: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+def python(code: str, *arguments: object, env: dict[str, str]) -> forked.Result:
+    return forked.run(forked.code, code, arguments, env, cwd=ROOT)
 
 
 def test_push_load_and_load_offline(hub, tiny_file, tmp_path):

@@ -50,7 +50,7 @@ def run(source, dest, **options):
 
 def rows(dest, name="manifest-*.csv"):
     [path] = dest.glob(name)
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -419,9 +419,9 @@ def test_clips_do_not_depend_on_where_their_frames_lie(source, tmp_path):
     """A corpus that grew in another order is the same one for training."""
     run(source, tmp_path / "whole")
     (tmp_path / "later").mkdir()
-    os.rename(source / "birds", tmp_path / "later" / "birds")
+    (source / "birds").rename(tmp_path / "later" / "birds")
     run(source, tmp_path / "grown")
-    os.rename(tmp_path / "later" / "birds", source / "birds")
+    (tmp_path / "later" / "birds").rename(source / "birds")
     run(source, tmp_path / "grown")
     whole, grown = Bank.open(tmp_path / "whole"), Bank.open(tmp_path / "grown")
     assert whole.fingerprint == grown.fingerprint

@@ -2,46 +2,47 @@
 
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from hear_msm_mae.corpus import prepare as module
 from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.corpus.index import read_summary
 from hear_msm_mae.corpus.prepare import prepare
 
 FILES = 60
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
-}
-# The command, with the index written after every file and a largest size of each file in bytes.
-PROGRAM = """
-import resource, sys, time
-from pathlib import Path
-from hear_msm_mae.corpus import prepare as module
-if __name__ == "__main__":
-    source, dest, limit, delay = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+
+
+def prepare_slowly(source, dest, limit, delay):
+    """With an index that is written after every file.
+
+    Args:
+        limit: the largest size of each file, in bytes; 0 for none.
+        delay: seconds of waiting for each file.
+    """
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     module._COMMIT_SECONDS, module._COMMIT_SHARE = 0.0, 1.0
     take = module._Job._take
+
     def slowly(self, task, result):
         time.sleep(delay)
         take(self, task, result)
+
     module._Job._take = slowly
     try:
-        module.prepare([source], dest, workers=1, progress=False)
+        prepare([source], dest, workers=1, progress=False)
     except OSError as error:
         sys.exit(str(error))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +63,11 @@ def whole(source, tmp_path_factory):
     return dest
 
 
-@pytest.fixture
-def program(tmp_path):
-    path = tmp_path / "program.py"
-    path.write_text(PROGRAM)
-    return path
-
-
-def start(program, source, dest, limit=0, delay=0.0):
-    words = [sys.executable, program, source, dest, str(limit), str(delay)]
-    return subprocess.Popen(
-        words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+def start(source, dest, limit=0, delay=0.0):
+    """A process that leads its group; it writes what it says beside the corpus."""
+    out, err = dest.with_name("out"), dest.with_name("err")
+    return forked.start(
+        prepare_slowly, source, dest, limit, delay, cwd=dest.parent, out=out, err=err
     )
 
 
@@ -84,7 +79,7 @@ def listed(dest):
 def wait_for(process, dest, clips):
     deadline = time.monotonic() + 120
     while listed(dest) < clips:
-        assert process.poll() is None, process.communicate()[1]
+        assert process.is_alive(), dest.with_name("err").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -111,53 +106,55 @@ def check_completed(source, dest, whole, had):
 
 
 @pytest.mark.slow
-def test_killed_runs_leave_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+def test_killed_runs_leave_a_corpus_that_the_next_completes(source, whole, tmp_path):
     """kill -9 at random moments of one preparation after the other."""
     dest = tmp_path / "corpus"
     moments = random.Random(0)
     for clips in (5, 15, 30):
-        process = start(program, source, dest, delay=0.01)
+        process = start(source, dest, delay=0.01)
         wait_for(process, dest, clips)
         time.sleep(moments.uniform(0, 0.05))
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.join()
         check_valid(dest, whole)
     check_completed(source, dest, whole, listed(dest))
 
 
 @pytest.mark.slow
-def test_workers_end_with_a_killed_parent(program, source, tmp_path):
-    process = start(program, source, tmp_path / "corpus", delay=0.05)
+def test_workers_end_with_a_killed_parent(source, tmp_path):
+    process = start(source, tmp_path / "corpus", delay=0.05)
     wait_for(process, tmp_path / "corpus", 2)
     workers = _members(process.pid) - {process.pid}
     assert workers
     process.kill()
-    process.communicate()
+    process.join()
     deadline = time.monotonic() + 30
     while _members(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_ctrl_c_leaves_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+def test_ctrl_c_leaves_a_corpus_that_the_next_completes(source, whole, tmp_path):
     """SIGINT goes to the whole group, as from a terminal."""
     dest = tmp_path / "corpus"
-    process = start(program, source, dest, delay=0.02)
+    process = start(source, dest, delay=0.02)
     wait_for(process, dest, 8)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    process.join(60)
+    errors = (tmp_path / "err").read_text()
     assert "KeyboardInterrupt" in errors
     assert errors.count("Traceback") == 1  # workers do not see it
     check_completed(source, dest, whole, check_valid(dest, whole))
 
 
-def test_full_disk_leaves_a_corpus_that_the_next_completes(program, source, whole, tmp_path):
+def test_full_disk_leaves_a_corpus_that_the_next_completes(source, whole, tmp_path):
     """A file may not grow beyond a third of the shard (RLIMIT_FSIZE)."""
     dest = tmp_path / "corpus"
     limit = (whole / "frames.f16").stat().st_size // 3
-    process = start(program, source, dest, limit)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    process = start(source, dest, limit)
+    process.join(120)
+    assert process.exitcode == 1
+    errors = (tmp_path / "err").read_text()
     had = check_valid(dest, whole)
     assert f"it holds {had} files" in errors
     assert "Free some space and run the same command again" in errors
@@ -165,14 +162,14 @@ def test_full_disk_leaves_a_corpus_that_the_next_completes(program, source, whol
 
 
 @pytest.mark.slow
-def test_two_at_once_are_refused(program, source, tmp_path):
+def test_two_at_once_are_refused(source, tmp_path):
     dest = tmp_path / "corpus"
-    process = start(program, source, dest, delay=0.1)
+    process = start(source, dest, delay=0.1)
     wait_for(process, dest, 1)
     with pytest.raises(ValueError, match="another process is preparing"):
         prepare([source], dest, workers=0, progress=False)
     process.kill()
-    process.communicate()
+    process.join()
 
 
 def _members(group):

@@ -14,6 +14,7 @@ from cli_errors import assert_one_line_error
 from pth_files import plain_tokens
 from reference import audio
 from small_models import SIZES, small_model
+from visual_commands import command
 
 from hear_msm_mae import (
     embed_files,
@@ -50,11 +51,19 @@ def torch_model(folder):
 
 
 @pytest.fixture(scope="module")
-def files(folder, torch_model) -> dict[str, Path]:
-    paths = {name: folder / f"{name}.onnx" for name in ("float32", "int8", "log_mel")}
-    export_onnx(torch_model, paths["float32"], log_mel=paths["log_mel"])
-    export_onnx(torch_model, paths["int8"], int8=True)
-    return paths
+def int8_by_command(folder, torch_model):
+    """The 8-bit file and a front end, and what the command that wrote them did."""
+    files = folder / "int8.onnx", folder / "log_mel.onnx"
+    return *files, command(
+        "export-onnx", folder / "small.safetensors", files[0], "--int8", "--log-mel", files[1]
+    )
+
+
+@pytest.fixture(scope="module")
+def files(folder, torch_model, int8_by_command) -> dict[str, Path]:
+    int8, log_mel, _ = int8_by_command
+    export_onnx(torch_model, folder / "float32.onnx")
+    return {"float32": folder / "float32.onnx", "int8": int8, "log_mel": log_mel}
 
 
 def by_onnxruntime(path: Path, **inputs: torch.Tensor) -> np.ndarray:
@@ -255,13 +264,11 @@ def test_models_that_cannot_be_exported(tmp_path, options):
 # ---------------------------------------------------------------------------------------------
 # The command line
 # ---------------------------------------------------------------------------------------------
-def test_command(run, folder, torch_model, recordings, tmp_path):
-    output, front_end = tmp_path / "out.onnx", tmp_path / "front.onnx"
-    weights = folder / "small.safetensors"
-    result = run("export-onnx", weights, output, "--int8", "--log-mel", front_end)
-    assert result.status == 0, result.err
-    assert f"80x208p16x16 -> {output} (" in result.out
-    assert str(front_end) in result.out
+def test_the_command_writes_files_that_embed_takes(run, int8_by_command, recordings, tmp_path):
+    output, front_end, written = int8_by_command
+    assert written.exit_code == 0, written.output
+    assert f"80x208p16x16 -> {output} (" in written.output
+    assert str(front_end) in written.output
     result = run("embed", recordings, "-w", output, "-o", tmp_path / "rows.npz")
     assert result.status == 0, result.err
     with np.load(tmp_path / "rows.npz") as file:

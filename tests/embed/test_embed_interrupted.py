@@ -77,19 +77,19 @@ def wait_for(process: BaseProcess, condition, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--timestamps"], []], ids=str)
-def test_a_killed_run_goes_on(tmp_path, tiny_file, tiny_model, options):
+def test_a_killed_run_continues_in_the_middle_of_a_file(tmp_path, tiny_file, tiny_model, options):
     """SIGKILL in the middle of a long file behind many short ones, then the same command again."""
     generator = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     for i in range(20):
         soundfile.write(tmp_path / f"in/{i:02}.wav", generator.uniform(-0.1, 0.1, 32000), 16000)
     second = generator.uniform(-0.1, 0.1, 16000)
-    soundfile.write(tmp_path / "in/long.wav", np.tile(second, 1200), 16000)
+    soundfile.write(tmp_path / "in/long.wav", np.tile(second, 600), 16000)
     output = tmp_path / "out.npz"
     run = command(output, tmp_path / "in", "-w", tiny_file, *options)
     process = started(run, tmp_path)
     sums = partial(output) / "open.npz"
-    wait_for(process, lambda: lines(output) > 30 if options else sums.exists(), tmp_path)
+    wait_for(process, lambda: lines(output) > 24 if options else sums.exists(), tmp_path)
     process.kill()
     process.join()
     before = lines(output)
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on(tmp_path, tiny_file, tiny_model, options):
     # It went on inside the long file, behind what was stored.
     hours = float(second_run.stdout.split(" hours")[0].split()[-1])
     stored = PIECE_SECONDS * (before - 20 if options else 1)
-    assert hours <= (1200 - stored) / 3600 + 0.01
+    assert hours <= (600 - stored) / 3600 + 0.01
     assert not partial(output).exists()
     expected = expected_table(tmp_path / "in", tiny_model, timestamps=bool(options))
     assert_same(table(output), expected)
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on(tmp_path, tiny_file, tiny_model, options):
 def test_ctrl_c_writes_the_output_and_says_how_to_go_on(tmp_path, tiny_file, suffix):
     """What is complete is in the output; the same command does the rest, in every format."""
     second = np.linspace(-0.1, 0.1, 16000)
-    for name, seconds in (("short", 3), ("long", 900)):
+    for name, seconds in (("short", 3), ("long", 500)):
         soundfile.write(tmp_path / f"{name}.wav", np.tile(second, seconds), 16000)
     output = tmp_path / f"out{suffix}"
     files = tmp_path / "short.wav", tmp_path / "long.wav"
@@ -220,15 +220,22 @@ def test_no_room_for_the_output(
     assert_same(table(output), expected)
 
 
+@pytest.mark.parametrize(
+    "shares",
+    [(0.3, 0.97), pytest.param((0.7, 0.9, 0.99, 0.999), marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_disk_that_is_full_at_any_moment(recordings, tiny_file, tiny_model, tmp_path, suffix):
+def test_nothing_is_lost_when_the_disk_is_full_at_any_moment(
+    recordings, tiny_file, tiny_model, tmp_path, suffix, shares
+):
     """Whichever part of the output is the first that does not fit."""
     whole = tmp_path / f"whole{suffix}"
     embed(whole, recordings, tiny_model, timestamps=True)
     files = [x for x in (whole, *whole.rglob("*")) if x.is_file()]
     largest = max(file.stat().st_size for file in files)
     expected = expected_table(recordings, tiny_model, timestamps=True)
-    for share in (0.3, 0.7, 0.9, 0.97, 0.99, 0.999):
+    for share in shares:
         output = tmp_path / f"{round(1000 * share)}{suffix}"
         run = command(output, recordings, "-w", tiny_file, "--timestamps")
         result = forked.run(in_small_pieces, run, int(share * largest), cwd=ROOT)

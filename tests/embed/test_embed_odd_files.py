@@ -26,7 +26,7 @@ def tone(path: Path, seconds: float = 0.5, rate: int = 16000, channels: int = 1,
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
     frames = np.stack([samples] * channels, 1)
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         soundfile.write(file, frames, rate, format=path.suffix[1:].upper(), **options)
     return path
 
@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read(tmp_path, tiny_file, run):
     output = tmp_path / "out.parquet"
     result = run("embed", folder, "-o", output, "-w", tiny_file)
     assert result.status == 3
-    with open(f"{output}.errors.csv", newline="") as file:
+    with Path(f"{output}.errors.csv").open(newline="") as file:
         errors = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
     done = {Path(path).name for path in pandas.read_parquet(output)["path"]}
     assert {"zero.wav", "header.wav", "text.ogg", "empty.wav", "nan.wav"} <= errors.keys()
@@ -158,7 +158,7 @@ def test_names(tmp_path, tiny_file, tiny_model, suffix, run):
     assert f"{len(files)} of {len(files) + 1} files -> {output}" in result.out
     expected = {printable(path) for path in files}
     assert any("\\udcf" in name for name in expected)
-    with open(f"{output}.errors.csv", newline="") as file:
+    with Path(f"{output}.errors.csv").open(newline="") as file:
         (error,) = csv.DictReader(file)
     assert error["path"].endswith("bad\\x0a\"'\\udcfe.wav")
     assert not set(result.out + result.err) & {"\x1b", "\u202e"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -133,7 +134,7 @@ def test_the_channel_of_a_row(tiny_model, tmp_path):
 # What the output lacks
 # ---------------------------------------------------------------------------------------------
 def errors(output) -> list[str]:
-    with open(f"{output}.errors.csv", newline="") as file:
+    with Path(f"{output}.errors.csv").open(newline="") as file:
         return [row["path"].rsplit("/", 1)[1] for row in csv.DictReader(file)]
 
 

@@ -611,7 +611,7 @@ def test_odd_names_in_the_folder(tmp_path):
         done.path = done.name.encode("utf-8", "backslashreplace").decode()
     output = written(tmp_path / "out", table)
     assert_same(format_of(output).read(output), table)
-    with open(output / "index.csv", newline="", encoding="utf-8") as file:
+    with (output / "index.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["npy"] for row in rows][:3] == [
         "./=1.wav.npy",

@@ -1,6 +1,7 @@
 """Objectives: latents of a frozen teacher, beside the pixels that the other tests train on."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,9 +155,8 @@ def test_resumed_run_on_latents_ends_in_the_same_bits(tmp_path, teacher):
     snapshots.checkpoints(tmp_path / "cut")[0].unlink()
     pretrain(settings, corpus=ToyCorpus())
     assert identical(newest(tmp_path / "cut"), newest(tmp_path / "whole"))
-    with open(teacher, "rb") as file:
-        other = tmp_path / "other.safetensors"
-        other.write_bytes(file.read())
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(Path(teacher).read_bytes())
     pretrain(dataclasses.replace(settings, teacher=str(other)), corpus=ToyCorpus())  # same content
     export(tmp_path / "whole", other)
     with pytest.raises(ValueError, match=r"teacher .* is another file than the run began with"):

@@ -9,14 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import soundfile
 import torch
+import toy_corpus
+from toy_corpus import ToyCorpus, quick
 from toy_runs import identical, newest, scalars
 
 from hear_msm_mae.corpus.prepare import prepare
 from hear_msm_mae.pretrain import snapshots
+from hear_msm_mae.pretrain.train import pretrain
 
 PROGRAM = str(Path(__file__).parents[1] / "toy_corpus.py")
 PYTHON = [sys.executable]
@@ -74,6 +78,7 @@ def kill_group(process):
     process.communicate()
 
 
+@pytest.mark.usefixtures("small_and_alone")
 def test_two_processes_follow_one(tmp_path):
     """Loss curve to 1e-5 relative over 20 steps; weights within a tolerance.
 
@@ -83,7 +88,7 @@ def test_two_processes_follow_one(tmp_path):
     than the sum of the learning rates, and the mean deviation stays below a thousandth of it.
     """
     settings = {"steps": 20, "log_steps": 1, "base_lr": 0.001, "batch": 16}
-    run(PYTHON, tmp_path / "one", **settings)
+    pretrain(quick(tmp_path / "one", **settings), corpus=ToyCorpus())
     run(TORCHRUN, tmp_path / "two", **settings)
     one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")
     assert list(one["loss"]) == list(range(1, 21))
@@ -117,22 +122,34 @@ def test_fabric_run_launches_as_torchrun_does(tmp_path):
     assert identical(newest(tmp_path / "fabric"), newest(tmp_path / "torchrun"))
 
 
-def test_terminated_run_goes_on_with_the_same_bits(tmp_path):
+def train(words):
+    """The training program in a fork."""
+    sys.argv = ["toy_corpus", *words]
+    sys.exit(toy_corpus.main())
+
+
+@pytest.mark.usefixtures("small_and_alone")
+def test_a_terminated_run_continues_with_the_same_bits(tmp_path):
     """SIGTERM and SIGINT: a checkpoint of the current step, status 128 + n."""
     settings = {"steps": 160, "checkpoint_steps": 1000}
-    run(PYTHON, tmp_path / "whole", **settings)
+    pretrain(quick(tmp_path / "whole", **settings), corpus=ToyCorpus())
+    words = [f"{key}={value}" for key, value in {"run_dir": tmp_path / "cut", **settings}.items()]
     stops = []
+    out, err = tmp_path / "out", tmp_path / "err"
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = start(PYTHON, tmp_path / "cut", **settings)
-        while "step" not in process.stdout.readline():  # the report at the start of the loop
-            assert process.poll() is None
+        err.unlink(missing_ok=True)
+        process = forked.start(train, words, cwd=tmp_path, out=out, err=err)
+        # Until the report at the start of the loop.
+        while not (err.exists() and "step" in err.read_text()):
+            assert process.is_alive()
+            time.sleep(0.01)
         time.sleep(0.3)
-        process.send_signal(number)
-        status, output = finish(process)
-        assert status == 128 + number, output
+        os.kill(process.pid, number)
+        process.join()
+        assert process.exitcode == 128 + number, err.read_text()
         stops.append(newest(tmp_path / "cut").progress.step)
     assert 0 < stops[0] < stops[1] < 160
-    run(PYTHON, tmp_path / "cut", **settings)
+    pretrain(quick(tmp_path / "cut", **settings), corpus=ToyCorpus())
     assert identical(newest(tmp_path / "cut"), newest(tmp_path / "whole"))
 
 

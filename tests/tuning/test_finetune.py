@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import soundfile
@@ -198,23 +196,27 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in RESULTS}
 
 
+def on_one_thread(words: list[object]) -> None:
+    torch.set_num_threads(1)
+    forked.hear_msm_mae(words)
+
+
 def test_a_killed_run_ends_in_the_same_bits(tuned, beats, tiny_file, tmp_path):
     """Killed without warning after a checkpoint in the middle of an epoch, then continued."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "hear_msm_mae", "finetune", beats / "labels.csv", "-o", out]
+    out, err = tmp_path / "out", tmp_path / "err"
+    command = ["finetune", beats / "labels.csv", "-o", out]
     command += ["-w", tiny_file, *_as_options(QUICK), "--checkpoint-minutes", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+    process = forked.start(on_one_thread, command, cwd=tmp_path, out=tmp_path / "said", err=err)
     begin = time.monotonic()
     while not snapshots.checkpoints(out) and time.monotonic() - begin < 120:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.is_alive(), err.read_text()
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
     step = snapshots.checkpoints(out)[0].name
     assert step < "step-000000020.pt"
     assert not any((out / name).exists() for name in RESULTS)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = forked.run(on_one_thread, command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "fine-tuned - probe" in done.stdout
     for name, content in files(out).items():

@@ -42,8 +42,11 @@ class Format:
         raise NotImplementedError
 
     def write(self, path: Path, table: Table) -> None:
-        """Replace what is there; OSError, and the old state, when that fails. Only one process
-        may write to an output at a time: temporary files of killed ones are removed."""
+        """Replace what is there; OSError, and the old state, when that fails.
+
+        Only one process may write to an output at a time: temporary files of killed ones are
+        removed.
+        """
         raise NotImplementedError
 
     def clear(self, path: Path) -> None:
@@ -211,13 +214,13 @@ def arrays(table: Table) -> dict[str, NDArray[Any]]:
 
 
 def csv_text(text: str) -> str:
-    """Text as it is safe in a CSV file, for spreadsheets and terminals.
+    r"""Text as it is safe in a CSV file, for spreadsheets and terminals.
 
     Characters that control a terminal or the direction of text are escaped, and a quote stands
     before what a spreadsheet would take for a formula.
 
-    >>> csv_text("=1+1"), csv_text("a\\x1b[2J")
-    ("'=1+1", 'a\\\\x1b[2J')
+    >>> csv_text("=1+1"), csv_text("a\x1b[2J")
+    ("'=1+1", 'a\\x1b[2J')
     """
 
     def escaped(match: re.Match[str]) -> str:

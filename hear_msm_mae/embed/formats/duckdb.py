@@ -14,8 +14,10 @@ from .parquet import arrow_batches
 
 
 class DuckDb(Format):
-    """One .duckdb file. The table `embeddings` has the columns of `Parquet`, with the embedding
-    as FLOAT[d]; the table `hear_msm_mae` the settings (name, value) and, as JSON, what is done.
+    """One .duckdb file with two tables.
+
+    `embeddings` has the columns of `Parquet`, with the embedding as FLOAT[d]; `hear_msm_mae` the
+    settings (name, value) and, as JSON, what is done.
     """
 
     def needs(self) -> None:

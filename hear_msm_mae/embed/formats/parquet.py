@@ -22,9 +22,11 @@ _LIMITS = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit":
 
 
 class Parquet(Format):
-    """One .parquet file, a row per embedding: `path`, `start` and `end` of the clip in seconds,
-    `timestamp_ms` (timestamps only), `channel` (where one was chosen), columns of lists, and
-    `embedding`, a fixed-size list of float32 or float16.
+    """One .parquet file, a row per embedding.
+
+    Columns: `path`, `start` and `end` of the clip in seconds, `timestamp_ms` (timestamps only),
+    `channel` (where one was chosen), columns of lists, and `embedding`, a fixed-size list of
+    float32 or float16.
 
     The metadata of the schema hold each setting under "hear_msm_mae.NAME", as text.
     """
@@ -91,8 +93,9 @@ def write_parquet(file: Any, table: Table) -> None:
 
 
 def arrow_batches(table: Table, plain: bool = False) -> Iterator[Any]:
-    """Arrow tables of about `BLOCK_BYTES` of embeddings with the columns of `Parquet`; at least
-    one, which may be empty.
+    """Arrow tables of about `BLOCK_BYTES` of embeddings with the columns of `Parquet`.
+
+    There is at least one, which may be empty.
 
     Args:
         plain: without metadata, and without half precision.

@@ -1,17 +1,22 @@
-"""Is the audio that a HEAR task names there, and of the right rate and length?"""
+"""Audio of a HEAR task before stage 1, and the embeddings that stage 1 made of it."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from .tasks_format import Task
 
 LENGTH_TOLERANCE = 0.01  # s
+BATCH = 1024  # of the kit's predictor; a last batch of one clip crashes its BatchNorm
+ROWS = 4096  # of embeddings, read at once
 SHOWN = 20  # problems of one kind and split that get a line of their own
 
 
@@ -107,3 +112,48 @@ def shortened(problems: list[Problem], path: Path) -> list[Problem]:
         return problems
     more = f"{len(problems) - SHOWN} more problems of this kind"
     return [*problems[:SHOWN], Problem(path, more, harmless=problems[0].harmless)]
+
+
+# ---------------------------------------------------------------------------------------------
+# Embeddings
+# ---------------------------------------------------------------------------------------------
+def check_embeddings(task: Task, folder: Path) -> list[Problem]:
+    """Find what stage 2 would crash at without naming a file.
+
+    Args:
+        task: what was embedded.
+        folder: where the kit wrote its embeddings.
+    """
+    problems: list[Problem] = []
+    sizes: dict[str, int] = {}
+    for split in task.splits:
+        rows, width = json.loads((folder / f"{split}.embedding-dimensions.json").read_text())
+        sizes[split] = rows
+        file = folder / f"{split}.embeddings.npy"  # without a header, in spite of its name
+        vectors = np.memmap(file, np.float32, "r", shape=(rows, width))
+        if not all(np.isfinite(vectors[i : i + ROWS]).all() for i in range(0, rows, ROWS)):
+            problems += _not_finite(task, folder, split)
+    unit = "frames" if task.metadata["embedding_type"] == "event" else "clips"
+    return [*problems, *batch_of_one(task, sizes, unit)]
+
+
+def _not_finite(task: Task, folder: Path, split: str) -> list[Problem]:
+    """The first file of a split whose embedding is not finite: it tells what to look at."""
+    for name in json.loads((task.folder / f"{split}.json").read_text()):
+        values = np.load(folder / split / f"{name}.embedding.npy", mmap_mode="r")
+        if bad := int(np.count_nonzero(~np.isfinite(values))):
+            message = f"{bad} of the {values.size} values of its embedding are NaN or infinite"
+            return [Problem(Path(split, name), message)]
+    return []
+
+
+def batch_of_one(task: Task, sizes: Mapping[str, int], unit: str) -> Iterator[Problem]:
+    """Training sets whose last batch holds a single vector."""
+    for splits in task.training_sets:
+        total = sum(sizes[split] for split in splits)
+        if total % BATCH == 1:
+            message = (
+                f"the training set {' + '.join(splits)} has {total} {unit}; its last batch of "
+                f"{BATCH} would hold one, at which the kit crashes (BatchNorm): leave out a clip"
+            )
+            yield Problem(task.folder / f"{splits[0]}.json", message)
