@@ -235,7 +235,7 @@ def _copied(model: Model, device: str) -> tuple[HearModel, str]:
             "fine-tuning needs a model with mode='default', precision='float32', one layer and "
             "stored normalization; load it without these options"
         )
-    if found is model:
+    if not isinstance(model, (str, Path)):
         found = copy.deepcopy(found).to(device)
     return found, name
 
