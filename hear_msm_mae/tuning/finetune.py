@@ -194,8 +194,8 @@ def _tuned(
     best = run.best.epoch
     if not best:
         result.warnings.append(
-            "no epoch was better than the start on the validation recordings; the encoder is that of "
-            "the weights, and the classifier the probe"
+            "no epoch was better than the start on the validation recordings; the encoder is that "
+            "of the weights, and the classifier the probe"
         )
     gain = _gain(metric_name, metric, tuned, compared.methods[PROBE], labelled, sides.test)
     return FinetuneResult(**vars(result), best_epoch=best, gain=gain)
