@@ -109,13 +109,8 @@ class Index:
 
     def directions(self, rows: NDArray[np.floating]) -> Tensor:
         """Centred embeddings of length 1: (r, d)."""
-        centred = self._centred(rows)
+        centred = _float(rows).sub_(self._centre)
         return centred.div_(self._length(centred)[:, None])
-
-    def _centred(self, rows: NDArray[np.floating]) -> Tensor:
-        # Arrays that pyarrow reads cannot be written to, which torch warns about.
-        tensor = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
-        return tensor.to(torch.float32, copy=True).sub_(self._centre)
 
     def _length(self, centred: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(centred, dim=1)
@@ -124,19 +119,22 @@ class Index:
         return lengths.clamp_(min=1e-12)
 
     def _compared(self, unit: Tensor, first: int, last: int, read: Rows | None) -> Rows:
-        """Similarities of directions (q, d) with rows of the file: (q, r); `read` are the rows."""
-        parts = []
+        """Similarities of directions (q, d) with rows of the file: (q, r); `read` are the rows.
+
+        Each row is read and multiplied once: u (x - c) is u x - u c, and |x - c| is known.
+        """
+        products, known = [], not self._lengths[first:last].isnan().any()
         for begin in range(first, last, TILE_ROWS):
             end = min(begin + TILE_ROWS, last)
             if read is None:
-                rows = self.table.rows_of(begin, end - begin).rows
+                rows = _float(self.table.rows_of(begin, end - begin).rows)
             else:
-                rows = read[begin - first : end - first]
-            centred, lengths = self._centred(rows), self._lengths[begin:end]
-            if lengths.isnan().any():
-                lengths.copy_(self._length(centred))
-            parts.append((unit @ centred.T).div_(lengths))
-        return torch.cat(parts, dim=1).numpy()
+                rows = _float(read[begin - first : end - first])
+            if not known:
+                self._lengths[begin:end] = self._length(rows - self._centre)
+            products.append(unit @ rows.T)
+        found = torch.cat(products, dim=1).sub_((unit @ self._centre)[:, None])
+        return found.div_(self._lengths[first:last]).numpy()
 
     def similarities_of(self, direction: Tensor, rows: NDArray[np.int64]) -> Rows:
         """Similarities of a direction (d,) with some rows (r,): (r,)."""
@@ -243,3 +241,10 @@ class Index:
         """How many windows share time with one of them, itself included."""
         segment, overlap = (self.table.settings.get(name) for name in ("segment", "overlap"))
         return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1
+
+
+def _float(rows: NDArray[np.floating]) -> Tensor:
+    """A copy as float32."""
+    # Arrays that pyarrow reads cannot be written to, which torch warns about.
+    writeable = rows if rows.flags.writeable else rows.copy()
+    return torch.from_numpy(writeable).to(torch.float32, copy=True)

@@ -182,9 +182,12 @@ def _tuned(
     logits = np.zeros(y.shape)
     logits[rest] = network.linear().logits(_embedded(labelled.select(rest), saved, workers))
     temperature, _ = fit.calibrate(logits[sides.valid], y[sides.valid], several)
-    tuned = fit.probabilities(logits / temperature, several)
+    tuned, linear = fit.probabilities(logits / temperature, several), network.linear()
+    if not run.best.epoch:  # nothing was gained: the probe has learnt from more recordings
+        tuned, linear = compared.methods[PROBE], compared.linear
+        temperature = compared.temperature
     stored = settings_of(saved, WEIGHTS_FILE).stored()
-    head = Head(labelled.names, several, network.linear(), temperature, stored)
+    head = Head(labelled.names, several, linear, temperature, stored)
     outer = [(sides.division.learn, sides.test)]
     result = evaluated(
         labelled, found, outer, {TUNED: tuned, **compared.methods}, head, settings.seed
@@ -193,8 +196,8 @@ def _tuned(
     best = run.best.epoch
     if not best:
         result.warnings.append(
-            "no epoch was better than the probe on the validation recordings; the encoder is that "
-            "of the weights"
+            "no epoch was better than the start on the validation recordings; the encoder is that "
+            "of the weights, and the classifier the probe"
         )
     gain = _gain(metric_name, metric, tuned, compared.methods[PROBE], labelled, sides.test)
     return FinetuneResult(**vars(result), best_epoch=best, gain=gain)
@@ -237,7 +240,7 @@ def _copied(model: Model, device: str) -> tuple[HearModel, str]:
             "fine-tuning needs a model with mode='default', precision='float32', one layer and "
             "stored normalization; load it without these options"
         )
-    if found is model:
+    if not isinstance(model, (str, Path)):
         found = copy.deepcopy(found).to(device)
     return found, name
 

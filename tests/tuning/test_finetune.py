@@ -131,6 +131,23 @@ def test_learning_lowers_the_loss(beats, tiny_file, tmp_path, caplog):
     assert result.best_epoch == int(np.argmin(losses)) > 0
 
 
+def test_without_a_gain_the_probe_is_kept(beats, tiny_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.Run, "_look", _always_worse(train.Run._look))
+    result = finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **{**QUICK, "epochs": 1})
+    assert result.best_epoch == result.gain.value == 0
+    assert any("no epoch was better" in note for note in result.warnings)
+    probed = hear_msm_mae.probe(beats / "labels.csv", tmp_path / "probe", tiny_file)
+    np.testing.assert_array_equal(result.head.linear.weight, probed.head.linear.weight)
+
+
+def _always_worse(look):
+    def looked(self):
+        look(self)
+        self.history[-1] = train.Look(-1.0, 0.0)  # less than any real loss
+
+    return looked
+
+
 @pytest.mark.parametrize(
     ("blocks", "learns"),
     [
