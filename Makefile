@@ -113,7 +113,7 @@ $(VENV)/.installed: setup.cfg
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]" tensorflow-cpu mteb==2.26.24
+	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]" tensorflow-cpu "mteb[audio]==2.26.24"
 	$(BIN)/pip install --quiet --no-deps xares==0.1.3 loguru==0.7.3
 	$(BIN)/pip install --quiet $(VALIDATOR)
 	touch $@
