@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..embed.cutting import Plan, Resume, cut, make_plan
 from ..embed.formats.parquet import Parquet
-from ..embed.pieces import Plan, Resume, cut, make_plan
 from ..embed.run import Summary, embed_to
 from ..embed.settings import Settings
 from ..embed.sources import Recording

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..answers.features import log_mel_of
 from ..config import MS_PER_FRAME
-from ..embed.pieces import make_plan
+from ..embed.cutting import make_plan
 from ..embed.sources import Recording
 from ..files import available_cpus, replacing
 from ..log_mel import SILENCE
