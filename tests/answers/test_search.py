@@ -243,7 +243,10 @@ def test_bad_input(run, sounds, index, tiny_file, tmp_path):
     assert_one_line_error(run("search", index, query, "--duplicates"), "not both")
     assert_one_line_error(run("search", index, query, "-n", 0), "count must be at least 1")
     assert_one_line_error(run("search", index, query, "-o", "a.txt"), "must end in one of")
-    assert_one_line_error(run("search", index, query, "--threshold", 1), "is for --duplicates")
+    refused = run("search", index, query, "--threshold", 1)
+    assert_one_line_error(refused, "--threshold needs --duplicates")
+        run("search", index, query, "--threshold", 1), "--threshold needs --duplicates"
+    )
     assert_one_line_error(run("search", query, query), "cannot be used as embeddings.*index")
     assert_one_line_error(run("search", index, query, "--start", 9), "no audio from 9")
     assert_one_line_error(run("search", index, query, "-w", tmp_path / "x"), "with --weights")
