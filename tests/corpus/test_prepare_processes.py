@@ -26,17 +26,18 @@ ENVIRONMENT = os.environ | {
 PROGRAM = """
 import resource, sys, time
 from pathlib import Path
+from hear_msm_mae.corpus import job
 from hear_msm_mae.corpus import prepare as module
 if __name__ == "__main__":
     source, dest, limit, delay = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    module._COMMIT_SECONDS, module._COMMIT_SHARE = 0.0, 1.0
-    take = module._Job._take
+    job._COMMIT_SECONDS, job._COMMIT_SHARE = 0.0, 1.0
+    take = job.Job._take
     def slowly(self, task, result):
         time.sleep(delay)
         take(self, task, result)
-    module._Job._take = slowly
+    job.Job._take = slowly
     try:
         module.prepare([source], dest, workers=1, progress=False)
     except OSError as error:
