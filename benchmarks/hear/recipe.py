@@ -1,4 +1,4 @@
-"""What the builders of scene and event tasks share: recipes, and divisions by groups."""
+"""Recipes of tasks, and splits by groups, for scene and event tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from weights.corpus.packages import BuildError
 from .tasks_format import TRAIN_VALID_TEST
 
 FOLDS = 5
-# One point of the kit's grid instead of the one that its shuffling happens to put first.
+# One fixed point of the kit's grid, which would otherwise be shuffled.
 QUICK_TRAINING = {
     "hidden_layers": [1], "lr": [1e-3], "max_epochs": [50], "check_val_every_n_epoch": [5],
 }  # fmt: skip
@@ -58,10 +58,10 @@ class TaskRecipe:
 
 
 def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> list[list[int]]:
-    """Positions of each fold: no group is in two of them, labels are spread evenly.
+    """Indices of each fold. No group is in two folds, and labels are spread evenly.
 
     Raises:
-        BuildError: there are less than three groups.
+        BuildError: there are fewer than three groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -76,6 +76,6 @@ def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> 
 
 
 def three_parts(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:
-    """Positions of train (three fifths), valid and test (a fifth each), divided by groups."""
+    """Indices of train (three fifths), valid and test (a fifth each), split by groups."""
     test, valid, *rest = divide(labels, groups)
     return dict(zip(TRAIN_VALID_TEST, (sorted(itertools.chain(*rest)), valid, test), strict=True))

@@ -1,4 +1,4 @@
-"""What a folder of a HEAR task looks like, as heareval reads it."""
+"""The format of a HEAR task's folder, as heareval reads it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Task:
 
     @property
     def score(self) -> str:
-        """Name of the score that counts."""
+        """Name of the main score."""
         return str(self.metadata["evaluation"][0])
 
     @property
@@ -65,7 +65,7 @@ class Task:
 
 
 def read_task(folder: Path) -> Task:
-    """The task in a folder; nothing is checked but that the metadata are JSON."""
+    """The task in a folder; only the JSON of its metadata is checked."""
     return Task(folder, json.loads((folder / METADATA).read_text()))
 
 
@@ -78,7 +78,7 @@ def read_vocabulary(path: Path) -> list[tuple[str, str]]:
     """(idx, label) of each row, as text.
 
     Raises:
-        ValueError: there are no such columns.
+        ValueError: the columns are missing.
     """
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)

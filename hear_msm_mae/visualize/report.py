@@ -159,7 +159,7 @@ def names_and_folders(
 
 
 def _evenly(files: list[Path], most: int) -> list[Path]:
-    """At most `count` of the files, evenly spaced, so that all folders are represented."""
+    """At most `most` of the files, evenly spaced, so that all folders are represented."""
     if len(files) <= most:
         return files
     return [files[i * len(files) // most] for i in range(most)]
@@ -210,7 +210,7 @@ def _add_map(
 
 
 def _about(model: HearModel, settings: Settings, outcome: Outcome) -> dict[str, Any]:
-    """The footer of the page: model, weights and settings."""
+    """Model, axes and numbers of files for the script of the page."""
     config = model.config
     ticks = mel_positions(config.n_mels, config.sample_rate).items()
     return {
