@@ -38,15 +38,15 @@ def build(
     """Build tasks into `out`, each replacing a folder of its name, and return their folders.
 
     Args:
-        out: folder of the tasks.
-        cache: folder of the evaluation sources; missing ones are downloaded.
-        names: keys of `RECIPES`; by default all.
+        out: the tasks folder.
+        cache: of the evaluation sources, which are fetched if they are not there.
+        names: keys of `RECIPES`; default: all.
         rates: sample rates; the sounds are made at 16 kHz, and resampled for others.
         small: a quarter of the clips, in folders of mode "tiny".
 
     Raises:
-        HearError: a task does not exist.
-        BuildError: a source cannot be downloaded, or a synthesiser is missing.
+        HearError: there is no such task.
+        BuildError: a source cannot be had, or a synthesiser is missing.
     """
     if unknown := sorted(set(names or ()) - set(RECIPES)):
         raise HearError(f"no such task: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
@@ -66,7 +66,7 @@ def build(
 
 
 def write_task(folder: Path, recipe: TaskRecipe, built: Built, rates: Sequence[int]) -> None:
-    """Write a task and the digests of its files to a temporary folder, and rename it."""
+    """Write a task beside its place and move it there, with the digests of all its files."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for split, clips in built.audio.items():

@@ -1,4 +1,4 @@
-"""Check a folder of HEAR tasks before a long run."""
+"""Find what is wrong with a folder of HEAR tasks before hours are spent on it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def check_tasks(
 
     Args:
         tasks_dir: folder with one folder per task.
-        names: tasks to check; by default all.
-        rate: sample rate of the audio to check; by default all rates in the folder.
+        names: check only these.
+        rate: the sample rate that will be used; by default every one that is there.
     """
     if not tasks_dir.is_dir():
         return [Problem(tasks_dir, "no such folder")]

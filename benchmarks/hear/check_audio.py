@@ -1,4 +1,4 @@
-"""Check that the audio of a HEAR task exists and has the right rate and length."""
+"""Is the audio that a HEAR task names there, and of the right rate and length?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 20  # problems of one kind and split that get a line of their own
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of a file; harmless ones do not stop a run."""
+    """What is wrong with which file; a harmless one does not stop a run."""
 
     path: Path
     message: str
@@ -30,7 +30,7 @@ class Problem:
 def audio_problems(
     task: Task, listed: dict[str, dict[str, Any]], rate: int | None
 ) -> list[Problem]:
-    """Problems of the audio of the splits `listed`, at one sample rate or at all of them."""
+    """Problems of the audio of the splits `listed`, at one sample rate or at all there are."""
     rates = sorted(int(path.name) for path in task.folder.iterdir() if path.name.isdigit())
     if not rates:
         return [Problem(task.folder, "no folder of audio, called by its sample rate, e.g. 16000")]

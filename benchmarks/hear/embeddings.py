@@ -1,4 +1,4 @@
-"""Check the embeddings of stage 1, because stage 2 would crash without naming the file."""
+"""Look at what stage 1 wrote, before stage 2 crashes at it without naming a file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def check_embeddings(task: Task, folder: Path) -> list[Problem]:
     """Values that are not finite, and training sets that the kit's BatchNorm crashes at.
 
     Args:
-        task: the task.
-        folder: folder of the kit's embeddings.
+        task: what was embedded.
+        folder: where the kit wrote its embeddings.
     """
     problems: list[Problem] = []
     sizes: dict[str, int] = {}

@@ -22,7 +22,7 @@ AUDIBLE = 30.0  # dB below the loudest frame of a sound
 FRAME = SAMPLE_RATE // 100
 # sed_eval is slow: checked every tenth epoch only, as the kit does for DCASE.
 TRAINING = {**QUICK_TRAINING, "check_val_every_n_epoch": [10], "max_epochs": [30]}
-# Options among which the kit chooses by the validation score.
+# What the kit chooses from by the validation score.
 POSTPROCESSING = {"median_filter_ms": [100, 250], "min_duration": [50, 125]}
 NOTE_POSTPROCESSING = {"median_filter_ms": [0, 100], "min_duration": [0, 80]}
 
@@ -87,7 +87,7 @@ def _sounds(cache: Path) -> list[Sound]:
 
 
 def audible(waveform: Waveform) -> Waveform:
-    """Trim the quiet start and end of a sound, in steps of 10 ms."""
+    """Leave out what is quieter than the sound by far, before and behind it, in steps of 10 ms."""
     frames = waveform[: len(waveform) // FRAME * FRAME].reshape(-1, FRAME)  # (t, 160)
     power = np.square(frames.astype(np.float64)).mean(axis=1)
     [loud] = np.nonzero(power > power.max() * 10 ** (-AUDIBLE / 10))
@@ -135,13 +135,12 @@ def _place(
     pause: tuple[float, float],
     level: tuple[float, float],
 ) -> Events:
-    """Add sounds to a mixture in two tracks with half of the labels each, so that no label overlaps
-    itself.
+    """Add sounds to a mixture in two tracks, each with half of the labels: none overlaps itself.
 
     Args:
-        mixture: (n,) samples, changed in place.
-        kept: sounds to choose from; labels are equally likely.
-        rng: random number generator.
+        mixture: (n,), changed.
+        kept: what to choose from; labels are equally likely.
+        rng: of everything that is random.
         pause: shortest and longest pause between two sounds of a track, in seconds.
         level: lowest and highest peak of a sound, in dB of full scale.
     """

@@ -1,4 +1,4 @@
-"""Scores of our models and a baseline on the offline tasks, twice, and with several hops."""
+"""What the offline tasks say: our models beside a baseline, twice, and at several hops."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def evidence(tasks_dir: Path, tasks: Sequence[str] | None, runs_dir: Path, write
 def untrained_weights(folder: Path) -> Path:
     """The bundled architecture and statistics with the random weights of seed 0, as a file.
 
-    An existing file is kept. If it were written again, its bytes could differ, and results that
-    depend on it would be computed again.
+    A file that is there stays: written again, it would hold the same tensors in other bytes, and
+    what was done with it would be done again.
     """
     config = load_checkpoint(bundled_weights()).config
     path = folder / f"untrained-{short_digest(json.loads(config.to_json()))}.safetensors"
@@ -96,7 +96,7 @@ def _scores(request: Request) -> dict[str, Result]:
 
 
 def differing(first: Table, second: Table) -> list[str]:
-    """Tasks whose scores differ."""
+    """Tasks of which any score is not exactly the same."""
     return [task for task in second if first[task].scores != second[task].scores]
 
 

@@ -1,4 +1,4 @@
-"""Find hear-eval-kit in its virtual environment, and start its programs."""
+"""hear-eval-kit in an environment of its own: where it is and how its programs are started."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KIT_VERSION = "2021.1.3"
 
 
 class HearError(RuntimeError):
-    """An error that the user can fix; the message says how."""
+    """Something that the user has to mend; the message says what."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Time and memory of a program."""
+    """What a program needed."""
 
     status: int
     seconds: float
@@ -35,7 +35,7 @@ def kit_python(given: Path | None = None) -> Path:
     """The interpreter that has heareval: `given`, this one, or that of `make hear-env`.
 
     Raises:
-        HearError: there is no such interpreter.
+        HearError: there is none.
     """
     if given is not None:
         if not given.is_file():
@@ -50,7 +50,7 @@ def kit_python(given: Path | None = None) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Environment variables of the kit's programs; the current folder is importable."""
+    """Environment of the kit's programs; modules of the current folder can be imported."""
     paths = [str(Path.cwd()), str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
 
 
 def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
-    """Run a program in `folder`, and write its output to `log`.
+    """Run a program in `folder`, everything it prints goes to `log`.
 
     The peak is the largest resident size of the program, or of one of its children.
     """
@@ -86,7 +86,7 @@ def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> Finished:
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, started: float) -> resource.struct_rusage:
-    """Wait for the process, and return its time and memory; a terminal shows the time."""
+    """What the process used, when it has ended; a terminal sees that time passes."""
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -101,7 +101,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, started: float) -> resour
 
 
 def last_line(log: Path, size: int = 4096) -> str:
-    """The last line with text in a log; each state of a progress bar counts as a line."""
+    """The last line with text in a log, of which progress bars are one each."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - size))
         text = stream.read().decode(errors="replace").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""Markers beside a task's logs that record completed work and its settings."""
+"""What was done with which settings: markers beside a task's logs, so that nothing runs twice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Settings = Mapping[str, Any]
 
 
 def short_digest(settings: Settings) -> str:
-    """The first ten characters of a hash of settings."""
+    """Ten characters that tell settings apart."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file atomically."""
+    """Write a file that is whole or not there."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
 
 
 def done(path: Path, settings: Settings) -> dict[str, Any] | None:
-    """The content of a marker; None if it does not exist or has other settings."""
+    """What a marker recorded, or None if there is none, or one of other settings."""
     try:
         mark = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

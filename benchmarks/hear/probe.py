@@ -1,8 +1,8 @@
-"""Check that a module follows the HEAR API, in the kit's environment, before a long run.
+"""Does a module follow the HEAR API? Run in the kit's environment before hours are spent.
 
     python -m benchmarks.hear.probe REPORT.json MODULE [--model WEIGHTS] [--model-options JSON]
 
-With one second of noise it checks what would crash stage 1 or 2. hear-validator checks more.
+hear-validator checks more; this is what stage 1 and 2 would crash at, on one second of noise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ApiError(Exception):
 
 
 def probe(name: str, weights: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Sizes of the module's model; ApiError names the function that is wrong."""
+    """What the module's model is; raises ApiError, with the function that is at fault."""
     try:
         module = importlib.import_module(name)
     except Exception as error:
@@ -77,7 +77,7 @@ def _call(name: str, function: str, run: Any, *arguments: Any, **options: Any) -
 
 
 def _tensors(name: str, model: Any, audio: np.ndarray) -> tuple[Any, Any]:
-    """The audio as a tensor of the model's framework, and a function back to NumPy."""
+    """The audio as the model's kind of tensor, and the way back to NumPy."""
     import torch
 
     if isinstance(model, torch.nn.Module):
@@ -110,7 +110,7 @@ def _check(where: str, embeddings: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def _digest(model: Any) -> str:
-    """Hash of the parameters and buffers."""
+    """Fingerprint of the parameters and buffers: other weights, other digest."""
     digest = hashlib.sha256()
     if hasattr(model, "state_dict"):
         for key, tensor in sorted(model.state_dict().items()):

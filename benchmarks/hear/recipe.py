@@ -1,4 +1,4 @@
-"""Recipes of tasks, and splits by groups, for scene and event tasks."""
+"""What the builders of scene and event tasks share: recipes, and divisions by groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from weights.corpus.packages import BuildError
 from .tasks_format import TRAIN_VALID_TEST
 
 FOLDS = 5
-# One fixed point of the kit's grid, which would otherwise be shuffled.
+# One point of the kit's grid instead of the one that its shuffling happens to put first.
 QUICK_TRAINING = {
     "hidden_layers": [1], "lr": [1e-3], "max_epochs": [50], "check_val_every_n_epoch": [5],
 }  # fmt: skip
@@ -58,10 +58,10 @@ class TaskRecipe:
 
 
 def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> list[list[int]]:
-    """Indices of each fold. No group is in two folds, and labels are spread evenly.
+    """Positions of each fold: no group is in two of them, labels are spread evenly.
 
     Raises:
-        BuildError: there are fewer than three groups.
+        BuildError: there are less than three groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -76,6 +76,6 @@ def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> 
 
 
 def three_parts(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:
-    """Indices of train (three fifths), valid and test (a fifth each), split by groups."""
+    """Positions of train (three fifths), valid and test (a fifth each), divided by groups."""
     test, valid, *rest = divide(labels, groups)
     return dict(zip(TRAIN_VALID_TEST, (sorted(itertools.chain(*rest)), valid, test), strict=True))

@@ -36,7 +36,7 @@ COSTS = [f"stage {stage} {unit}" for stage in (1, 2) for unit in ("s", "CPU s", 
 
 @dataclass(frozen=True)
 class Result:
-    """A task's score in percent, or the reason why there is none."""
+    """A task's score in percent, or why there is none."""
 
     task: str
     official: str | None
@@ -77,18 +77,18 @@ def failed(task: Task, error: str, costs: Sequence[StageCost]) -> Result:
 
 
 def percent(metric: str, value: float) -> float:
-    """The kit's value as text: shares in percent, others unchanged."""
+    """The kit's value as it is shown: shares in percent, others as they are."""
     return value if metric in NOT_SHARES else 100 * value
 
 
 def leaderboard() -> dict[str, dict[str, str]]:
-    """Published rows by name of the task, and by mode if there are several."""
+    """Published rows by the name of the task, and its mode where there are several."""
     lines = [x for x in LEADERBOARD.read_text(encoding="utf-8").splitlines() if x[:1] != "#"]
     return {row["task"]: row for row in csv.DictReader(lines)}
 
 
 def official_name(task: Task) -> str | None:
-    """The row of the leaderboard of a task, by its name and the mode in the folder's name."""
+    """Which row of the leaderboard a task is: by its name, and the mode at the folder's end."""
     name = str(task.metadata["task_name"]).removeprefix("tfds_")
     mode = task.name.rsplit("-", 1)[-1]
     if mode not in ("5h", "50h", "full"):  # "small" and other extracts do not compare
@@ -137,7 +137,7 @@ def as_csv(found: Sequence[Result]) -> str:
 
 
 def markdown(module: str, found: Sequence[Result]) -> str:
-    """The results as a Markdown table without empty columns."""
+    """The same for people; columns without any content are left out."""
     table = _rows(module, found, digits=1)
     keep = [i for i, column in enumerate(zip(*table, strict=True)) if any(column[1:])]
     lines = ["| " + " | ".join(row[i].replace("|", "/") for i in keep) + " |" for row in table]

@@ -28,7 +28,7 @@ log = logging.getLogger("hear")
 
 @dataclass(frozen=True)
 class Request:
-    """Options of `python -m benchmarks.hear run`."""
+    """What to run: see the options of `python -m benchmarks.hear run`."""
 
     module: str
     tasks_dir: Path
@@ -43,7 +43,7 @@ class Request:
 
 
 class StageFailed(Exception):
-    """A stage of one task failed; the other tasks still run."""
+    """A stage of one task did not work; the others still run."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Model:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything except the task that determines the embeddings."""
+        """Everything but the task that the embeddings depend on."""
         weights = self.request.weights
         return {
             "module": self.request.module,
@@ -81,13 +81,13 @@ class Model:
 
 
 def run(request: Request) -> tuple[Path, list[Result]]:
-    """Embed, train and score. Work that was done with the same settings is skipped.
+    """Embed, train and score; what is done with the same settings is not done again.
 
     Returns:
-        The run's folder, and a result per task, also for failed ones.
+        the run's folder, and a result per task, also for those that failed.
 
     Raises:
-        HearError: the tasks or the module are unusable; nothing was run.
+        HearError: nothing was run, because the tasks or the module are unusable.
     """
     python = kit_python(request.python)
     _stop_at_problems(request, rate=None)
@@ -118,13 +118,13 @@ def _run_tasks(model: Model, folder: Path) -> list[Result]:
         where.mkdir(parents=True, exist_ok=True)
         label = f"[{number}/{len(chosen)}] {task.name}"
         found[task.name] = _run_task(model, task, folder, where, label)
-        # Write earlier results first, in case this run is interrupted.
+        # What is there, if this is interrupted.
         results.write(folder, request.module, [found[name] for name in sorted(found)])
     return [found[name] for name in sorted(found)]
 
 
 def _known(model: Model, path: Path, folder: Path) -> Result | None:
-    """The result of a task from an earlier run with the same settings."""
+    """The result of a task that an earlier run with the same settings has scored."""
     try:
         task = read_task(path)
         first, second = _settings(model, task)
@@ -139,7 +139,7 @@ def _known(model: Model, path: Path, folder: Path) -> Result | None:
 
 
 def _settings(model: Model, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings that determine the embeddings, and settings that determine the scores."""
+    """What the embeddings depend on, and what the scores do."""
     first = {**model.settings, "task": task.digest(model.report["sample_rate"])}
     request = model.request
     return first, {**first, "grid": request.grid, "grid_points": request.grid_points}
@@ -173,7 +173,7 @@ def _stage_1(
     mark = done(mark_path, settings)
     if mark and (scored or _embeddings(folder, task)):
         return mark
-    # The kit would reuse these files although they were made with other settings.
+    # The kit skips what it finished, whatever it was made with: what is here is not ours.
     mark_path.unlink(missing_ok=True)
     if embeddings := _embeddings(folder, task):
         shutil.rmtree(embeddings)
@@ -233,13 +233,13 @@ def _stage(
 
 
 def _embeddings(folder: Path, task: Task) -> Path | None:
-    """Folder of a task's embeddings; the kit names it by module and options."""
+    """Where the kit put a task's embeddings, below a name made of module and options."""
     found = [path for path in (folder / "embeddings").glob(f"*/{task.name}") if path.is_dir()]
     return found[0] if found else None
 
 
 def _probed(request: Request, python: Path) -> Model:
-    """Load the module once and check it.
+    """Load the module once and try it.
 
     Raises:
         HearError: it does not follow the HEAR API.

@@ -1,4 +1,4 @@
-"""The format of a HEAR task's folder, as heareval reads it."""
+"""What a folder of a HEAR task looks like, as heareval reads it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Task:
 
     @property
     def score(self) -> str:
-        """Name of the main score."""
+        """Name of the score that counts."""
         return str(self.metadata["evaluation"][0])
 
     @property
@@ -65,7 +65,7 @@ class Task:
 
 
 def read_task(folder: Path) -> Task:
-    """The task in a folder; only the JSON of its metadata is checked."""
+    """The task in a folder; nothing is checked but that the metadata are JSON."""
     return Task(folder, json.loads((folder / METADATA).read_text()))
 
 
@@ -78,7 +78,7 @@ def read_vocabulary(path: Path) -> list[tuple[str, str]]:
     """(idx, label) of each row, as text.
 
     Raises:
-        ValueError: the columns are missing.
+        ValueError: there are no such columns.
     """
     with path.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
