@@ -71,7 +71,7 @@ def resolve_options(
 
 
 def native_precision(device: torch.device | str) -> str:
-    """ "bfloat16" if the device has instructions for it, else "float32".
+    """The name "bfloat16" if the device has instructions for it, else "float32".
 
     CUDA devices have them from Ampere on, and CPUs with AMX or AVX512-BF16.
     """

@@ -74,8 +74,10 @@ class Lists:
         hidden: Sequence[NDArray[np.int64]],
         one_per_file: bool = False,
     ) -> list[list[tuple[int, float]]]:
-        """Like `Index.nearest`, but some near rows may be missing. Similarities of a `.parquet`
-        index are rounded."""
+        """Like `Index.nearest`, but some near rows may be missing.
+
+        Similarities of a `.parquet` index are rounded.
+        """
         exact = self._index.anywhere
         wanted = MANY if one_per_file else count * (CANDIDATES if exact else 1)
         wanted = min(wanted + max(map(len, hidden)), self._index.table.total_rows)

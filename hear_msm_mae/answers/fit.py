@@ -110,8 +110,11 @@ def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float
 def choose(
     x: NDArray[np.floating], y: Targets, several: bool, inner: Folds
 ) -> tuple[float, float, Linear]:
-    """The strength and temperature with the lowest loss on held-out folds, and the classifier that
-    is trained with them on all recordings of the folds."""
+    """Choose strength and temperature by the loss on held-out folds.
+
+    Returns:
+        Both, and the classifier that is trained with them on all recordings of the folds.
+    """
     held = np.concatenate([check for _, check in inner])
     logits = np.concatenate(
         [

@@ -35,7 +35,8 @@ def mean_average_precision(scores: Array, y: Targets, weight: Array) -> float:
 def average_precisions(scores: Array, y: Targets, weight: Array) -> Array:
     """(c,) average precision of each label; NaN if no recording has it.
 
-    Equal scores count as one threshold."""
+    Equal scores count as one threshold.
+    """
     found = np.full(y.shape[1], np.nan)
     for c in range(y.shape[1]):
         order = np.argsort(-scores[:, c], kind="stable")

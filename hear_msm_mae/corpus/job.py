@@ -62,6 +62,7 @@ class Job:
         self._commit_cost = 0.0
 
     def run(self, results: Iterator[tuple[Task, Extracted | None]]) -> None:
+        """Add results to the corpus, and commit from time to time."""
         with tqdm(total=self.total, unit="file", disable=not self.progress) as bar:
             for task, result in results:
                 died = Extracted(reason="unreadable: the process that decoded it died")
@@ -118,6 +119,7 @@ class Job:
             self.writer.close()
 
     def report(self, files: int) -> PrepareReport:
+        """The report of the run; ValueError if the corpus has no clips."""
         clips = [clip for clips in self.writer.clips.values() for clip in clips]
         if not clips:
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -119,7 +118,7 @@ def _stamp(recording: Recording) -> Any:
     item = recording.item
     if item is None:
         try:
-            status = os.stat(recording.where)
+            status = Path(recording.where).stat()
             return [status.st_size, status.st_mtime_ns]
         except OSError:  # also for a URL
             return None

@@ -113,8 +113,10 @@ class Table:
         return combined([self], [(0, recording) for recording in order])
 
     def paths(self) -> list[str]:
-        """Paths of the recordings in outputs: as given, or absolute where several files share
-        the given path."""
+        """Paths of the recordings in outputs.
+
+        A path is as given, or absolute if several files share the given path.
+        """
         owners: dict[str, set[Any]] = {}
         for done in self.recordings:
             owners.setdefault(done.path, set()).add(done.key[0])

@@ -109,7 +109,7 @@ def write(run_dir: str | Path, step: int, content: dict[str, Any], keep_last: in
     path = checkpoint_folder(run_dir) / f"step-{step:09d}.pt"
     with replacing(path) as temporary:
         torch.save(content, temporary)
-        with open(temporary, "rb+") as file:  # syncs before the renaming
+        with temporary.open("rb+") as file:  # syncs before the renaming
             os.fsync(file.fileno())
     there = checkpoints(run_dir)
     for newer in there[: there.index(path)]:

@@ -12,9 +12,9 @@ from .common import Format, clip_columns, csv_cell, csv_text, replaced
 
 
 class Csv(Format):
-    """One .csv file, a row per embedding: the columns of `Parquet`, where `e0`, `e1`, ... are the
-    values of the embedding.
+    """One .csv file, a row per embedding.
 
+    The columns are those of `Parquet`, with the values of the embedding in `e0`, `e1`, ...
     Text is escaped so that no spreadsheet computes it as a formula.
     """
 

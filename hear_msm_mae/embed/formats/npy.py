@@ -60,8 +60,11 @@ class NpyFolder(Format):
         return table.select([i for i, x in enumerate(table.recordings) if x.name not in lost])
 
     def write(self, path: Path, table: Table) -> None:
-        """See `Format`. Files with the same content are not written again. Files of recordings
-        that are not in the table stay."""
+        """See `Format`.
+
+        Files with the same content are not written again. Files of recordings that are not in the
+        table stay.
+        """
         for reason in self.check_names(path, table.recordings).values():
             raise ValueError(reason)
         path.mkdir(parents=True, exist_ok=True)
@@ -163,7 +166,7 @@ def _size(file: Path) -> int | None:
 
 def _longest_name(path: Path) -> int:
     """Longest file name in bytes that the folder's file system allows."""
-    there = next((x for x in (path, *path.absolute().parents) if x.is_dir()), Path("."))
+    there = next((x for x in (path, *path.absolute().parents) if x.is_dir()), Path())
     try:
         return os.pathconf(there, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
