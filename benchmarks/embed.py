@@ -35,7 +35,7 @@ from benchmarks.inference import RESULTS, build
 from hear_msm_mae import get_scene_embeddings
 from hear_msm_mae.audio import find_audio, read_audio
 from hear_msm_mae.config import SAMPLE_RATE
-from hear_msm_mae.embed.pieces import Resume, cut, make_plan
+from hear_msm_mae.embed.cutting import Resume, cut, make_plan
 from hear_msm_mae.embed.run import embed_to
 from hear_msm_mae.embed.settings import settings_of
 from hear_msm_mae.embed.sources import find_recordings

@@ -29,7 +29,7 @@ from benchmarks import measure
 from benchmarks.plain import PlainLogMel, PlainPath
 from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.checkpoints.native import Checkpoint, state_tensors
-from hear_msm_mae.config import SAMPLE_RATE, ModelConfig, num_frames
+from hear_msm_mae.config import SAMPLE_RATE, ModelConfig
 from hear_msm_mae.encoder import Encoder
 from hear_msm_mae.log_mel import LogMel
 from hear_msm_mae.model import HearModel
@@ -182,7 +182,7 @@ def model_rows(
                 runs[task] = contestant(name, task, device, audio)
             runs[f"matmul {precision}"] = peak
         times = measure.interleaved(runs, repeats, device)
-        columns = -(-num_frames(audio.shape[1]) // model.config.patch_frames)
+        columns = -(-model.config.num_frames(audio.shape[1]) // model.config.patch_frames)
         flops = size[0] * encoder_flops(model, columns)
         for ours, other in (
             ("peers float32", "peers float32"),

@@ -10,7 +10,7 @@ def main(path: str) -> None:
     with np.load(path) as file:
         names = [Path(name).stem for name in file["paths"]]
         embeddings, seconds = file["embeddings"], file["seconds"]
-    # Embeddings of one model share a large common part; without it the differences show.
+    # Embeddings of one model have a large common part, which would hide their differences.
     centred = embeddings - embeddings.mean(0)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     width = max(map(len, names))

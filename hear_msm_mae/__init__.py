@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .embed.records import embed_files
     from .tuning.finetune import finetune
 else:
-    # Each function is imported when it is first used, as torch takes seconds to import (PEP 562).
+    # Each function is imported when it is first used, because torch takes seconds (PEP 562).
     _MODULES = {
         "duplicates": "answers.search",
         "embed_files": "embed.records",
@@ -58,7 +58,7 @@ else:
         from importlib import import_module
 
         value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value  # so that this function is not asked again
+        globals()[name] = value  # the next access does not call this function
         return value
 
     def __dir__() -> list[str]:

@@ -35,28 +35,29 @@ def load_model(
             `model.save_pretrained` wrote, "hf://user/repo" on the Hugging Face Hub, a `.pth`
             checkpoint of another MSM-MAE implementation or of M2D, or an `.onnx` file of
             `hear-msm-mae export-onnx`; by default the weights of the package.
-        device: where to compute; by default the CPU. `model.to(device)` moves it later.
-        timestamp_hop_ms: distance of timestamps, a multiple of 10 ms that divides the patch width;
-            by default 40, or the largest possible value below it.
-        normalization: statistics of the log-mel spectrogram: "stored" with the weights (the
-            default), of the "batch" (the default in paper mode), or a pair (mean, std).
-        precision: "float32", "bfloat16" (weights and activations of the encoder), or "auto":
-            bfloat16 where the device multiplies it natively.
-        layer: "last", the index of a block (negative: from the end), or a list of indices whose
-            embeddings are concatenated. By default what the weights say.
+        device: device of the model, by default the CPU. `model.to(device)` moves it later.
+        timestamp_hop_ms: distance of the timestamps in ms, a multiple of 10 that divides the patch
+            width. By default 40, or the largest possible value below 40.
+        normalization: statistics that normalise the log-mel spectrogram: "stored" in the weights
+            (the default), "batch" (the default in paper mode), or a pair (mean, std).
+        precision: precision of the encoder: "float32", "bfloat16", or "auto" for bfloat16 if the
+            device has instructions for it.
+        layer: encoder block whose output is the embedding: "last", an index (negative: from the
+            end), or a list of indices, whose embeddings are concatenated. By default the block that
+            the weights name.
         scene_pooling: "mean" of the frame embeddings over time, or "mean+std": their mean and
-            standard deviation, concatenated. By default what the weights say, and the mean in
-            the published runtimes.
+            standard deviation, concatenated. By default the one that the weights name; in the
+            published runtimes the mean.
         mode: "default", or a published runtime that is repeated exactly: "paper" (MSM-MAE: batch
-            statistics, whole-unit padding with the mean, timestamps that start at 0), or "m2d"
-            (M2D: stored statistics, padding to the patch with the mean, the same timestamps).
-        unknown: refused, with the list of the valid names.
+            statistics, padding of whole units with the mean, timestamps from 0) or "m2d" (M2D:
+            stored statistics, padding to whole patches with the mean, timestamps from 0).
+        unknown: other names raise ValueError, which lists the valid names.
 
     Raises:
-        FileNotFoundError: no such file.
-        ConnectionError: the Hub cannot be reached, and its repository is not in the local cache.
-        ValueError: the file is damaged or of another architecture, an option is unknown or has an
-            impossible value, or there is no such device here.
+        FileNotFoundError: the file does not exist.
+        ConnectionError: the Hub cannot be reached, and the repository is not in the local cache.
+        ValueError: the file is damaged or has another architecture, an option is unknown or has a
+            wrong value, or the device is not available.
 
     >>> model = load_model(timestamp_hop_ms=20)
     >>> model.sample_rate
@@ -89,7 +90,7 @@ def load_model(
     return model.to(place)
 
 
-# Not inference_mode: its tensors cannot enter a graph later, and people train probes on these.
+# Tensors of inference_mode cannot be used in training, and people train probes on these.
 @torch.no_grad()
 def get_scene_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> Tensor:
     """One embedding per clip.
@@ -113,7 +114,7 @@ def get_scene_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> Tensor
 
 @torch.no_grad()
 def get_timestamp_embeddings(audio: Tensor | np.ndarray, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Embeddings over time, with the centre of what each of them saw.
+    """Embeddings over time, and the centre of each in ms.
 
     Args:
         audio: (b, n) waveforms at 16 kHz in [-1, 1], any float type, tensor or NumPy array.
@@ -136,7 +137,7 @@ def unwrap(model: object) -> HearModel:
     """The model inside torch.compile, DataParallel or DistributedDataParallel.
 
     Raises:
-        TypeError: it is no model of `load_model`.
+        TypeError: `load_model` did not make it.
     """
     inner = model
     while isinstance(inner, nn.Module) and not isinstance(inner, HearModel):

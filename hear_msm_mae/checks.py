@@ -1,4 +1,4 @@
-"""What audio may be: the same checks for tensors, arrays, files and `model(audio)`."""
+"""Checks of audio, the same for tensors, arrays, files and `model(audio)`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-LOUD = 32.0  # values beyond this are surely not scaled to [-1, 1]
-TOO_LOUD = 1e12  # values far beyond any sample format, whose power may overflow float32
+LOUD = 32.0  # larger values are certainly not scaled to [-1, 1]
+TOO_LOUD = 1e12  # larger values are in no sample format, and their power may overflow float32
 
 FLOAT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -25,12 +25,12 @@ def check_waveforms(audio: object) -> Tensor:
         audio: (b, n) tensor or NumPy array of float32, float64, float16 or bfloat16.
 
     Returns:
-        (b, n) tensor of the same float type, on the same device; not a copy where torch can use
-        the memory as it is. Other float types of NumPy become float32.
+        (b, n) tensor of the same float type, on the same device. It shares memory with the input
+        if torch can read it. Other float types of NumPy become float32.
 
     Raises:
-        TypeError: not a tensor or array of a float type.
-        ValueError: another shape, no values, or values that no waveform has.
+        TypeError: it is not a tensor or array of a float type.
+        ValueError: it has another shape or no values, or values that a waveform cannot have.
 
     >>> check_waveforms(np.zeros((2, 16000), np.float32)).shape
     torch.Size([2, 16000])
@@ -62,7 +62,7 @@ def check_levels(low: float, high: float, name: str) -> None:
 
     Args:
         low, high: smallest and largest sample.
-        name: whose, for the message: "audio" or a file.
+        name: name of the waveforms in the message: "audio" or a file.
 
     Raises:
         ValueError: NaN or Inf, or values whose power may overflow float32.
@@ -97,10 +97,10 @@ def _from_array(audio: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _plain(audio: Tensor) -> Tensor:
-    """The tensor as a plain one, if it is dense and holds its values.
+    """The tensor as a plain torch.Tensor.
 
     Raises:
-        TypeError: it is of another kind; the message says how to make it a dense one.
+        TypeError: it is not dense; the message says how to convert it.
         ValueError: it has no values.
     """
     if audio.is_nested:

@@ -7,9 +7,9 @@ import json
 import re
 from typing import Any
 
-SAMPLE_RATE = 16_000  # Hz, where a configuration names no other
+SAMPLE_RATE = 16_000  # Hz, the default of configurations
 SAMPLE_RATES = (16_000, 32_000)
-WINDOW_MS = 25  # of a spectrogram frame; also the FFT size
+WINDOW_MS = 25  # length of a spectrogram frame, and of its FFT
 MS_PER_FRAME = 10  # distance of spectrogram frames
 WINDOW_LENGTH = WINDOW_MS * SAMPLE_RATE // 1000  # 400 samples
 HOP_LENGTH = MS_PER_FRAME * SAMPLE_RATE // 1000  # 160 samples
@@ -17,17 +17,17 @@ F_MIN = 50.0  # Hz, lower edge of the first mel band
 F_MAX = SAMPLE_RATE / 2  # Hz, upper edge of the last mel band
 LOG_EPS = 2.0**-23  # added to the power before the logarithm
 
-# Used where a checkpoint carries no statistics (log-mel mean and standard deviation of AudioSet).
+# Used if a checkpoint has no statistics: log-mel mean and standard deviation of AudioSet.
 DEFAULT_NORM_MEAN = -7.1
 DEFAULT_NORM_STD = 4.2
 
 SCENE_POOLINGS = ("mean", "mean+std")
 
-# Bounds of what the weights' tensors do not tell (their shapes bound the other sizes, see
-# checkpoints/layout.py). They are far beyond any model of this family; a file that names more is
-# refused instead of filling the memory.
-MAX_MELS = 1024  # the spectrum that the bands add up has 201 bins
-MAX_PATCHES = 2**16  # of one unit: the sizes of position tables and of attention
+# Bounds of sizes that the shapes of the weights do not determine (for the others see
+# checkpoints/layout.py). They are far above those of any model of this family. A file with larger
+# sizes is refused, because it could fill the memory.
+MAX_MELS = 1024  # the spectrum has 201 bins
+MAX_PATCHES = 2**16  # in one unit; they determine the size of position table and attention
 _RANGES = {
     "mlp_ratio": (1e-3, 1e3),
     "norm_mean": (-1e6, 1e6),  # log-mel values lie between -16 and 70
@@ -40,23 +40,18 @@ _NAME = re.compile(
 )
 
 
-def num_frames(num_samples: int) -> int:
-    """Number of spectrogram frames of a clip; frame j is centred at 10 j ms."""
-    return 1 + num_samples // HOP_LENGTH
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything that is needed to rebuild a model around its weights.
+    """Sizes, statistics and defaults of a model, as stored with its weights.
 
     Raises:
-        ValueError: a size is impossible; the message names the field.
+        ValueError: a value is impossible; the message names the field.
     """
 
     n_mels: int = 80
     """Mel bins of the input."""
     unit_frames: int = 208
-    """Input unit: the longest stretch, in 10 ms frames, that is encoded at once."""
+    """Unit: the longest input, in frames of 10 ms, that the encoder takes at once."""
     patch_mels: int = 16
     """Patch height in mel bins."""
     patch_frames: int = 16
@@ -86,17 +81,17 @@ class ModelConfig:
     norm_std: float = DEFAULT_NORM_STD
     """Standard deviation that the log-mel spectrogram is divided by."""
     layer: int | None = None
-    """Block whose output is the embedding by default (negative: from the end), or None: the last
-    one, with the final LayerNorm. Blocks before it may tell more, as reconstruction is not their
-    own task yet."""
+    """Block whose output is the embedding by default (negative: from the end). None means the last
+    block with the final LayerNorm. Earlier blocks may give better embeddings, because the last
+    ones are specialised in reconstruction."""
     embedding_scale: float = 1.0
-    """Factor of the default embeddings: inner blocks have large values, and what float32 rounds off
-    is in proportion."""
+    """Factor of the embeddings of the default block. It keeps the large values of inner blocks
+    small, and with them their rounding errors."""
     sample_rate: int = SAMPLE_RATE
-    """Rate of the waveforms in Hz; mel bands reach up to half of it."""
+    """Sample rate of the waveforms in Hz; the mel bands reach up to half of it."""
     scene_pooling: str = "mean"
-    """What a scene embedding is by default: "mean" of the frame embeddings over time, or
-    "mean+std", followed by their standard deviation (twice as many values)."""
+    """Default pooling of scene embeddings: "mean" of the frame embeddings over time, or "mean+std",
+    which appends their standard deviation (twice as many values)."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -150,7 +145,7 @@ class ModelConfig:
 
     @property
     def window_length(self) -> int:
-        """Samples under a spectrogram frame, which is also the FFT size."""
+        """Samples of a spectrogram frame, and size of its FFT."""
         return WINDOW_MS * self.sample_rate // 1000
 
     @property
@@ -225,7 +220,7 @@ class ModelConfig:
 
 
 def parse_name(name: str) -> dict[str, int] | None:
-    """Sizes found in a model name, or None when there are none.
+    """Sizes in a model name; None if it has none.
 
     The name may be part of a longer one (a folder or file name).
 

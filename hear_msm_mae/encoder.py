@@ -16,7 +16,7 @@ from .config import ModelConfig
 from .packed import Linear, PackedProduct
 
 NORM_EPS = 1e-6
-DTYPE = torch.float32  # of a new model, whatever torch's global default is
+DTYPE = torch.float32  # type of a new model; torch's default type is ignored
 
 
 # ---------------------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ class QKVLinear(PackedProduct):
 class Attention(nn.Module):
     """Multi-head self-attention: (b, l, d) -> (b, l, d).
 
-    `fused_attn` chooses between torch's fused attention and plain matrix products, which compute
-    the same at different speeds.
+    `fused_attn` selects torch's fused attention or plain matrix products. The results are the same,
+    the speed differs.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -135,7 +135,7 @@ class Attention(nn.Module):
 
     @staticmethod
     def weights(query: Tensor, key: Tensor) -> Tensor:
-        """How much each token takes from each token: (b, h, l, l), last axis of sum 1."""
+        """Attention weights (b, h, l, l); the last axis (keys) sums to 1."""
         return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
 
 
@@ -205,7 +205,7 @@ class Encoder(nn.Module):
         self.patch_embed = Linear(config.patch_area, width, dtype=DTYPE)
         cls_token = nn.Parameter(torch.zeros(1, 1, width, dtype=DTYPE))
         self.cls_token = cls_token if config.cls_token else None
-        # Fixed, so a buffer that is not stored with the weights.
+        # The table is fixed, so it is not stored with the weights.
         table = sincos_2d(config.rows, config.columns, width)
         self.register_buffer("positions", table, persistent=False)
         self.blocks = make_blocks(width, config.depth, config.heads, config.mlp_ratio)
@@ -248,15 +248,15 @@ class Encoder(nn.Module):
         return outputs[last] if layers is None else [outputs[i] for i in wanted]
 
     def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
-        """Attention weights of one block, which the fused attention of `forward` never forms.
+        """Attention weights of one block.
 
         Args:
             spectrogram: (b, f, t).
             block: index of the block, negative from the end.
 
         Returns:
-            (b, h, [1 +] l, [1 +] l): of each head, how much each token (third axis) takes from
-            each token (last axis, sum 1).
+            (b, h, [1 +] l, [1 +] l): for each head, the weights of all tokens (last axis, sum 1)
+            in the output of each token (third axis).
 
         Raises:
             IndexError: no such block.

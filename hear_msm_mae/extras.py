@@ -1,4 +1,4 @@
-"""Optional packages: one clear message where one is missing."""
+"""Check that optional packages are installed, with one message for all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ def need(package: str, extra: str, purpose: str) -> None:
     """Check that an optional package can be imported.
 
     Args:
-        package: its import name.
-        extra: the extra of this package that installs it.
-        purpose: what needs it, in the plural, for the message.
+        package: import name of the package.
+        extra: the extra of hear_msm_mae that installs it.
+        purpose: the feature that needs it, in the plural, for the message.
 
     Raises:
-        ValueError: it is missing; the message says what to install.
+        ValueError: the package is missing; the message says what to install.
     """
     try:
         importlib.import_module(package)

@@ -1,4 +1,4 @@
-"""Files and names: atomic replacement, Ctrl-C while writing, escaping, processors to use."""
+"""Files: atomic replacement, Ctrl-C while writing, printable names; number of processors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-# Control characters (ESC begins the commands of a terminal), characters that change the direction
-# of what follows them, other ends of lines, invisible spaces, and bytes that are not UTF-8.
+# Control characters (a terminal executes what follows ESC), characters that change the direction
+# of text, line separators, invisible spaces, and bytes that are not UTF-8.
 _ACTIVE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
@@ -24,17 +24,17 @@ _ESCAPE = re.compile(r"\\udc([89a-f][0-9a-f])")
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block succeeds.
 
-    Nothing is left behind, and the old file stays, when the block fails.
+    If the block fails, the temporary file is removed and the old file stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some writers choose the format by it.
+    # The suffix stays, because some writers choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)  # mkstemp makes private files; give the usual permissions
+        mask = os.umask(0)  # mkstemp makes private files; this sets the usual permissions
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
@@ -44,11 +44,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt at the end of the block; a second one at once.
+    """Delay KeyboardInterrupt to the end of the block; a second Ctrl-C raises it at once.
 
-    In the middle of a ZIP file it would be lost (Python ignores what is raised in `__del__`) or
-    turn into a ValueError about an open handle. Only the main thread gets signals, so elsewhere
-    this does nothing, and so it does where the caller has a handler of its own.
+    While a ZIP file is written, the exception would be lost (Python ignores exceptions in
+    `__del__`) or become a ValueError. This does nothing outside of the main thread, which alone
+    gets signals, and if the caller has installed another handler.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -74,12 +74,12 @@ def interrupts_held() -> Iterator[None]:
 
 
 def printable(path: str | Path) -> str:
-    """The path as it can be printed: bytes that are not UTF-8 appear as backslash escapes."""
+    """The path as printable text: bytes that are not UTF-8 become backslash escapes."""
     return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def for_terminal(line: str) -> str:
-    r"""A line of text that names files, as it can be shown: whatever could act is escaped.
+    r"""Text for a terminal: control characters and the like are escaped.
 
     >>> print(for_terminal("a\x1b[2Jb\u202egnp.wav"))
     a\x1b[2Jb\u202egnp.wav

@@ -19,15 +19,15 @@ from .config import (
     WINDOW_MS,
 )
 
-# Frames that a CPU transforms at once: few enough to stay in its cache. Other devices take all.
+# Frames that a CPU transforms at once; so few stay in its cache. Other devices transform all.
 _CPU_FRAMES = 512
 
 SILENCE = math.log(LOG_EPS)  # log-mel value of digital silence
-MIN_STD = 1e-6  # constant input (silence) under its own statistics stays finite
+MIN_STD = 1e-6  # keeps constant input finite when it is normalised with its batch statistics
 
 
 class LogMel(nn.Module):
-    """Waveform to normalised log-mel spectrogram, in float32 whatever autocast says.
+    """Waveform to normalised log-mel spectrogram, always in float32, also under autocast.
 
     Short-time Fourier transform with 25 ms periodic Hann windows every 10 ms, centred, with
     reflect padding; power; Slaney mel bands from 50 to 8000 Hz; natural log of
@@ -36,7 +36,7 @@ class LogMel(nn.Module):
     Args:
         n_mels: number of mel bands.
         mean, std: statistics of the log-mel values, stored as buffers.
-        sample_rate: of the waveforms in Hz; the bands reach up to half of it.
+        sample_rate: sample rate of the waveforms in Hz; the bands reach up to half of it.
 
     Shape:
         - input: (b, n) float32, 16 kHz, b clips of n >= 1 samples
@@ -63,7 +63,7 @@ class LogMel(nn.Module):
         self.window_length = WINDOW_MS * sample_rate // 1000
         self.hop_length = MS_PER_FRAME * sample_rate // 1000
         window = torch.hann_window(self.window_length, periodic=True, dtype=torch.float64)
-        # Not persistent: fixed by the configuration, so not part of the weights.
+        # The configuration determines these, so they are not stored with the weights.
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer(
             "mel_basis", mel_filter_bank(n_mels, sample_rate).float(), persistent=False
@@ -73,7 +73,7 @@ class LogMel(nn.Module):
             self.register_buffer(name, scalar, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> LogMel:
-        """Follow moves to a device but keep float32: model.bfloat16() must not round here."""
+        """Follow moves to a device but stay in float32, also after model.bfloat16()."""
         before = dict(self.named_buffers())
         super()._apply(fn, recurse)
         for name, buffer in before.items():
@@ -91,8 +91,9 @@ class LogMel(nn.Module):
 
         Args:
             waveform: (b, n).
-            start, stop: frames to compute, by default all of them; see `log_mel_range`.
-            statistics: mean and standard deviation to normalise with, by default the stored ones.
+            start, stop: range of frames, by default all; see `log_mel_range`.
+            statistics: mean and standard deviation for the normalisation; by default the stored
+                ones.
 
         Returns:
             (b, f, stop - start).
@@ -116,8 +117,8 @@ class LogMel(nn.Module):
     def log_mel_range(self, waveform: Tensor, start: int, stop: int) -> Tensor:
         """Frames start..stop of the clip's spectrogram; frames outside the clip are silence.
 
-        Equals the same slice of `log_mel` of the whole clip, but touches only the samples it
-        needs, so that long recordings are processed in bounded memory.
+        The result equals the same slice of `log_mel`, but only the samples under these frames are
+        read, so that memory stays bounded for long recordings.
 
         Shape:
             - waveform: (b, n)
@@ -131,22 +132,21 @@ class LogMel(nn.Module):
             return torch.full(shape, SILENCE, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
             samples = self._padded_samples(waveform, first, last).float().to(device)
-            # In float64: a float32 transform is off by more than 1e-4 in bins beside a strong tone,
-            # and on a CPU small chunks make it as fast as float32 in one go. MPS has no float64.
+            # In float32, bins beside a strong tone would be off by more than 1e-4. In small chunks
+            # float64 is as fast on a CPU as float32 at once. MPS has no float64.
             samples = samples if device.type == "mps" else samples.double()
             frames = samples.unfold(-1, self.window_length, self.hop_length)  # (b, t, w)
             at_once = _CPU_FRAMES // len(waveform) if device.type == "cpu" else last - first
             chunks = frames.split(max(1, at_once), dim=1)
             log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
-        # The mel bands of a frame lie side by side in memory, as the encoder's patches are cut
-        # from columns of frames.
+        # The mel bands of a frame are contiguous, because the encoder cuts patches from frames.
         log_mel = F.pad(log_mel, (0, 0, first - start, stop - last), value=SILENCE)
         return log_mel.transpose(1, 2)
 
     def _padded_samples(self, waveform: Tensor, first: int, last: int) -> Tensor:
         """The samples under frames first..last, reflected at the ends of the clip."""
         n = waveform.shape[-1]
-        if n < self.window_length:  # silence first, reflection after: any n >= 1 works
+        if n < self.window_length:  # a reflection needs more samples than it reflects
             waveform = F.pad(waveform, (0, self.window_length - n))
             n = self.window_length
         half = self.window_length // 2
@@ -176,14 +176,14 @@ class LogMel(nn.Module):
 
 
 class Statistics:
-    """Mean and unbiased standard deviation of values that come in pieces."""
+    """Mean and unbiased standard deviation of several tensors."""
 
     def __init__(self, shift: float = 0.0) -> None:
-        self.shift = shift  # near the mean: keeps the sum of squares small
+        self.shift = shift  # a value near the mean keeps the sum of squares small
         self.total, self.squares, self.count = 0.0, 0.0, 0
 
     def add(self, values: Tensor) -> None:
-        """Count in a tensor of any shape."""
+        """Add the values of a tensor of any shape."""
         values = values.detach().cpu().double() - self.shift  # in this order: MPS has no float64
         self.total += values.sum().item()
         self.squares += values.square().sum().item()

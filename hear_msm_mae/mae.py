@@ -37,15 +37,17 @@ class Mask(NamedTuple):
 
     @classmethod
     def from_bool(cls, masked: Tensor) -> Mask:
-        """From a (b, l) array that is true where a patch is masked.
+        """The mask of a (b, l) array that is true for masked patches.
 
         Raises:
-            ValueError: the rows do not all hide the same number of patches.
+            ValueError: the numbers of masked patches differ between rows.
         """
         masked = masked.bool()
         counts = masked.sum(1)
         if not bool((counts == counts[0]).all()):
-            raise ValueError(f"every clip must have as many masked patches, got {counts.tolist()}")
+            raise ValueError(
+                f"every clip must have the same number of masked patches, got {counts.tolist()}"
+            )
         order = masked.byte().argsort(dim=1, stable=True)
         return cls.from_permutation(order, masked.shape[1] - int(counts[0]))
 
@@ -65,7 +67,7 @@ def random_mask(
 
 
 class Decoder(nn.Module):
-    """Latents of the visible patches to predicted values of patches.
+    """Decoder of pretraining: predicts patches from the latents of the visible ones.
 
     Shape:
         - latents: (b, [1 +] k, d) encoder output for the visible patches
@@ -102,13 +104,12 @@ class Decoder(nn.Module):
         return self.predict(self.tokens(latents, mask, targets))
 
     def tokens(self, latents: Tensor, mask: Mask, targets: Tensor | None = None) -> Tensor:
-        """What the output layer sees.
+        """The tokens that the output layer gets.
 
         Args:
             latents: (b, [1 +] k, d), CLS first where the model has one.
             mask: which patches the latents belong to.
-            targets: (b, m) indices of the patches to predict, all of them in grid order by
-                default.
+            targets: (b, m) indices of the patches to predict; by default all, in grid order.
 
         Returns:
             (b, m, d') tokens, normalised.
@@ -145,11 +146,11 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = Decoder(config)
 
     def forward(self, spectrogram: Tensor, mask: Mask) -> Tensor:
-        """Mean squared error on the masked patches; nothing else is predicted.
+        """Mean squared error on the masked patches. Visible patches are not predicted.
 
         Args:
             spectrogram: (b, f, t) normalised log-mel of whole units.
-            mask: `random_mask` or a fixed one, of b clips or m for each of them in a row.
+            mask: mask of the b clips, or m consecutive masks for each of them (b m in all).
 
         Returns:
             Scalar loss, float32.
@@ -161,12 +162,12 @@ class MaskedAutoencoder(nn.Module):
 
     @staticmethod
     def repeated(clips: Tensor, mask: Mask) -> Tensor:
-        """Each clip as often as there are masks for it: (b, ...) -> (b m, ...)."""
+        """Repeat each clip for each of its masks: (b, ...) -> (b m, ...)."""
         masks = len(mask.visible) // len(clips)
         return clips if masks == 1 else clips.repeat_interleave(masks, dim=0)
 
     def target(self, spectrogram: Tensor, mask: Mask) -> Tensor:
-        """What the masked patches are compared with: (b, f, t) -> (b, l - k, a) float32."""
+        """Targets of the masked patches: (b, f, t) -> (b, l - k, a) float32."""
         patches = gather_tokens(patchify(spectrogram, self.config), mask.masked).float()
         if not self.norm_pixels:
             return patches
@@ -191,8 +192,8 @@ class MaskedAutoencoder(nn.Module):
     def reconstruct(self, spectrogram: Tensor, mask: Mask) -> Tensor:
         """Spectrogram with the masked patches replaced by their prediction.
 
-        With `norm_pixels` the prediction is scaled back with each patch's own statistics, which
-        shows shape but not level.
+        With `norm_pixels` the predictions are rescaled with the statistics of the patches that
+        they replace. They then show the shape of the spectrogram; the level is not predicted.
 
         Shape:
             - input and output: (b, f, t)

@@ -21,7 +21,7 @@ from .encoder import Encoder
 from .log_mel import LogMel, Statistics
 from .options import Options
 from .pooling import Sums, moments_of, pooled
-from .timeline import Piece, Timeline
+from .timeline import Piece, Timeline, gather_units
 
 if TYPE_CHECKING:
     from . import checkpoints
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 
 # Tokens that a CPU encodes at once. More were not faster (benchmarks/inference.py).
 CPU_TOKENS = 2048
-# Tokens that a GPU encodes at once: as many as fit into half of its free memory, and not more.
+# Most tokens that a GPU encodes at once; fewer if they do not fit into half of its free memory.
 DEVICE_TOKENS = 2**17
-_VALUES_PER_TOKEN = 24  # of a block's activations that live at the same time, divided by the width
+_VALUES_PER_TOKEN = 24  # activations of a block that are in memory at once, relative to the width
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
 CPU_FRAMES = 12_000  # 2 minutes
-_CPU_SAMPLES = 2**18  # of a piece whose log-mel a CPU computes together with that of others
+_CPU_SAMPLES = 2**18  # longest piece whose log-mel a CPU computes together with that of others
 DEVICE_FRAMES = 120_000
 
 
@@ -49,15 +49,15 @@ class HearModel(nn.Module):
     Args:
         checkpoint: configuration and tensors.
         options: from `hear_msm_mae.options.resolve_options`.
-        encoder: what encodes instead of an `Encoder` with the tensors of the checkpoint.
+        encoder: a module that replaces the `Encoder` with the tensors of the checkpoint.
 
     Attributes:
-        sample_rate: of the waveforms, in Hz.
-        scene_embedding_size, timestamp_embedding_size: python ints.
-        config: sizes; options: how it was loaded.
-        frontend, encoder: its two modules.
-        decoder_tensors: the pretraining decoder as it was loaded, only carried along so that
-            saved models can still reconstruct; empty where the weights had none.
+        sample_rate: sample rate of the waveforms in Hz.
+        scene_embedding_size, timestamp_embedding_size: numbers of values d of the embeddings.
+        config: sizes of the model; options: options of `load_model`.
+        frontend, encoder: waveform -> log-mel; log-mel -> tokens.
+        decoder_tensors: the pretraining decoder, kept so that saved models can reconstruct; empty
+            if the weights have none.
 
     Shape:
         - input: (b, n) float waveforms at `sample_rate` in [-1, 1]
@@ -82,23 +82,23 @@ class HearModel(nn.Module):
             mean, std = options.normalization
         self.frontend = LogMel(config.n_mels, mean, std, config.sample_rate)
         if encoder is None:
-            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
+            with torch.random.fork_rng(devices=[]):  # random initial weights are replaced below
                 encoder = Encoder(config)
             checkpoint.load_into(encoder)
             if options.precision == "bfloat16":
                 encoder.to(torch.bfloat16)
         self.encoder: Encoder = encoder
         self.decoder_tensors = checkpoint.decoder_tensors
-        self._most_tokens = DEVICE_TOKENS  # at once; lowered for good when memory is full
+        self._most_tokens = DEVICE_TOKENS  # at once; lowered when the memory of the device is full
         self.eval()
 
     @property
     def device(self) -> torch.device:
-        """Where the model's tensors are."""
+        """Device of the model."""
         return self.frontend.window.device
 
     def timeline(self, timestamps: bool) -> Timeline:
-        """Where scene or timestamp embeddings lie under the model's options."""
+        """The timeline of timestamp or scene embeddings with the model's options."""
         hop_ms = self.options.timestamp_hop_ms if timestamps else None
         return Timeline(self.config, self.options.mode, hop_ms)
 
@@ -109,7 +109,7 @@ class HearModel(nn.Module):
         """Scene embeddings: (b, n) -> (b, d) float32."""
         timeline = self.timeline(timestamps=False)
         pieces, counts = self._pieces(check_waveforms(audio), timeline)
-        # Added up as they come: results that wait would lie between what is freed in memory.
+        # Sums are added as they come. Keeping them would fragment the memory.
         sums = (result for result in self.encode(pieces) if isinstance(result, Sums))
         clips = (functools.reduce(Sums.__add__, itertools.islice(sums, n)) for n in counts)
         scenes = [self.pool(clip) for clip in clips]
@@ -150,9 +150,9 @@ class HearModel(nn.Module):
         return statistics.mean_std()
 
     def _pieces(self, audio: Tensor, timeline: Timeline) -> tuple[Iterator[Piece], list[int]]:
-        """Pieces of a batch of clips, and how many there are of each."""
+        """Pieces of a batch of clips, and the number of pieces of each clip."""
         statistics = None
-        if self.options.normalization == "batch":  # in a first pass
+        if self.options.normalization == "batch":  # these need a first pass
             scenes = self.timeline(timestamps=False)
             statistics = self.statistics(p for clip in audio for p in scenes.cut([clip]))
         pieces = (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
@@ -165,11 +165,11 @@ class HearModel(nn.Module):
         """Embed pieces of any clips, in bounded memory.
 
         Args:
-            pieces: from `Timeline.cut` of this model's timelines; waveforms on any device.
+            pieces: from `cut` of this model's timeline, with waveforms on any device.
 
         Yields:
-            For each piece, in order: (t, d) float32 embeddings over time, or `Sums` of scenes; on
-            the model's device.
+            For each piece, in order: (t, d) float32 embeddings over time, or the `Sums` of a scene
+            embedding, on the model's device.
         """
         most = CPU_FRAMES if self.device.type == "cpu" else DEVICE_FRAMES
         batch: list[Piece] = []
@@ -194,7 +194,8 @@ class HearModel(nn.Module):
             output = torch.zeros(len(pieces), powers, d, dtype=wide, device=self.device)
         else:
             output = torch.empty(int(rows[-1]), d, dtype=torch.float32, device=self.device)
-        for columns, arrays in _units(pieces, bases, rows, self.config.patch_frames).items():
+        units = gather_units(pieces, bases, rows, self.config.patch_frames)
+        for columns, arrays in units.items():
             index, target, weights = (torch.from_numpy(x).to(self.device) for x in arrays)
             done = 0
             while done < len(index):
@@ -223,10 +224,10 @@ class HearModel(nn.Module):
         return map(Sums, output.unbind(), weight)
 
     def _log_mel(self, pieces: Sequence[Piece]) -> tuple[Tensor, list[int]]:
-        """Normalised frames of all pieces, and for each piece the row of its first one.
+        """Normalised frames of all pieces, and for each piece the row of its first frame.
 
-        In front of the frames of a piece, and behind them, there is one more row: what frames
-        outside the clip hold: silence, or the mean in the published runtimes.
+        One row before and one after the frames of a piece hold the value of frames outside of the
+        clip: silence, or the mean in the published runtimes.
 
         Shape:
             - output: (rows, f)
@@ -234,7 +235,7 @@ class HearModel(nn.Module):
         alike: dict[Any, list[int]] = {}  # pieces that fit into one tensor
         for i, piece in enumerate(pieces):
             size = len(piece.waveform)
-            # Long ones together take memory, and make a CPU no faster.
+            # A CPU is not faster with several long pieces at once, but needs more memory.
             alone = i if self.device.type == "cpu" and size > _CPU_SAMPLES else None
             alike.setdefault((id(piece.layout), size, piece.statistics, alone), []).append(i)
         parts, bases, row = [], [0] * len(pieces), 0
@@ -282,10 +283,10 @@ class HearModel(nn.Module):
     # Folders for Transformers hold this file but not those of checkpoints. So these are imported
     # where they are needed, in a form that Transformers does not take for a file of the folder.
     def checkpoint(self) -> checkpoints.Checkpoint:
-        """The weights as they are now, e.g. after fine-tuning, in the form that files hold.
+        """The current weights, e.g. after fine-tuning, as a `Checkpoint`.
 
-        Statistics given as `normalization=(mean, std)` become the stored ones. The other options
-        are no part of the weights and are given to `load_model` again.
+        Statistics given as `normalization=(mean, std)` become the stored ones. Other options are
+        not stored; pass them to `load_model` again.
         """
         from . import checkpoints
 
@@ -330,30 +331,3 @@ class HearModel(nn.Module):
         from . import checkpoints
 
         return checkpoints.push_to_hub(repo_id, self.checkpoint(), **options)
-
-
-def _units(
-    pieces: Sequence[Piece], bases: Sequence[int], rows: NDArray[np.int64], patch_frames: int
-) -> dict[int, list[NDArray[Any]]]:
-    """Units of all pieces by their length in columns.
-
-    Args:
-        bases: for each piece the row of its first log-mel frame; rows: of its first embedding.
-
-    Returns:
-        For each length three arrays: rows of the log-mel frames (u, t), rows of the output
-        (u, columns) and weights (u, columns) of each unit.
-    """
-    found: dict[int, list[tuple[NDArray[Any], ...]]] = {}
-    for piece, base, row in zip(pieces, bases, rows[:-1], strict=True):
-        layout = piece.layout
-        for units in layout.units:
-            frames = np.arange(layout.unit_frames or units.columns * patch_frames)
-            index = units.starts[:, None] - layout.first + 1 + frames
-            index = base + index.clip(0, layout.last - layout.first + 1)
-            target = row + (np.zeros_like(units.rows) if layout.scene else units.rows)
-            found.setdefault(units.columns, []).append((index, target, units.weights))
-    return {
-        columns: [np.concatenate(arrays) for arrays in zip(*found[columns], strict=True)]
-        for columns in sorted(found, reverse=True)
-    }

@@ -1,6 +1,6 @@
-"""A model as ONNX files, for runtimes without PyTorch: the encoder and, if asked for, step 2.
+"""Export the encoder and, optionally, the front end as ONNX files.
 
-`hear_msm_mae.load_model` takes the encoder's file; ONNX Runtime alone can run both.
+`hear_msm_mae.load_model` loads the encoder's file. ONNX Runtime runs both without PyTorch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .files import replacing
 from .log_mel import LogMel
 from .model import HearModel
 
-OPSET = 20  # the first one with an operator for the exact GELU
+OPSET = 20  # the first version with the exact GELU
 FORMAT = "hear_msm_mae"
 FORMAT_VERSION = "1"
-# Where onnxruntime notes that a model was prepared. It asks for that, by a warning, before it
-# quantises; the exporter of torch has done what the preparation does.
+# onnxruntime sets this key when it prepares a model for quantisation, and warns if it is missing.
+# Torch's exporter has already done the same preparation.
 _PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
 
 
@@ -32,23 +32,23 @@ def export_onnx(
 ) -> None:
     """Write the encoder of a model as an ONNX file.
 
-    Its input `log_mel` is (b, f, t) float32, any number of units of equal length: normalised
-    log-mel, t a multiple of the patch width and at most one unit. Its output `embeddings` is
-    (b, t / patch width, d) float32, what `HearModel.embed_units` gives. The configuration is in
-    the metadata.
+    The input `log_mel` is (b, f, t) float32: normalised log-mel of b units of equal length, where t
+    is a multiple of the patch width and at most one unit. The output `embeddings` is
+    (b, t / patch width, d) float32, as of `HearModel.embed_units`. The metadata holds the
+    configuration.
 
     Args:
-        model: from `load_model`, on the CPU, in float32, with one layer. What it was loaded with
-            (layer, statistics) becomes the default of the file.
+        model: from `load_model`, on the CPU, in float32, with one layer. Its layer and statistics
+            become the defaults of the file.
         path: file to write, `.onnx`.
-        int8: store matrices in 8 bits, with a scale for each channel; activations are quantised
+        int8: store matrices in 8 bits, with a scale for each channel. Activations are quantised
             when the model runs.
-        log_mel: file to write the front end to: `waveform` (b, n) float32 -> `log_mel` (b, f, t),
-            t = 1 + n // hop, not yet a multiple of the patch width.
+        log_mel: file to write the front end to, `.onnx`: `waveform` (b, n) float32 -> `log_mel`
+            (b, f, t), t = 1 + n // hop. The caller pads t to a multiple of the patch width.
 
     Raises:
-        ValueError: a file name of another kind, a model that cannot be exported, or a missing
-            package.
+        ValueError: a file name has another ending, the model cannot be exported, or a package is
+            missing.
     """
     for file in (path, log_mel):
         if file is not None and Path(file).suffix.lower() != ".onnx":
@@ -75,10 +75,12 @@ def export_onnx(
 
 
 def _config_of(model: HearModel) -> ModelConfig:
-    """The configuration whose defaults are the options of the model."""
+    """The configuration with the options of the model as defaults."""
     options = model.options
     if len(options.layers) > 1 or options.precision != "float32" or model.device.type != "cpu":
-        raise ValueError("ONNX files are made from models in float32, on the CPU, with one layer")
+        raise ValueError(
+            "ONNX export needs a model that was loaded in float32, on the CPU, with one layer"
+        )
     last = options.layers[0] == model.config.depth - 1
     layer = None if last else options.layers[0]
     config = model.checkpoint().config  # with statistics that were given as an option
@@ -110,8 +112,8 @@ def _write(proto: Any, path: str | Path, metadata: dict[str, str], int8: bool) -
     onnx.helper.set_model_props(proto, metadata | dict([_PREPARED]))
     with replacing(path) as temporary:
         if int8:
-            # Matrices of 7 bits: CPUs with AVX2 but without VNNI add pairs of products in 16 bits,
-            # where those of 8 bits can overflow. The embeddings are off by 0.6 % instead of 0.4 %.
+            # Matrices use 7 bits, because CPUs with AVX2 but without VNNI add pairs of products in
+            # 16 bits, which 8 bits can overflow. The error of embeddings is 0.6 %, not 0.4 %.
             quantize_dynamic(proto, temporary, per_channel=True, reduce_range=True)
         else:
             onnx.save_model(proto, temporary)
@@ -129,7 +131,7 @@ class _Units(nn.Module):
 
 
 class FrontEnd(nn.Module):
-    """`LogMel` in operators that ONNX Runtime has: the Fourier transform is a product in float64.
+    """`LogMel` in operators of ONNX Runtime; the Fourier transform is a float64 matrix product.
 
     Shape:
         - input: (b, n) float32

@@ -1,4 +1,4 @@
-"""ONNX files of `hear-msm-mae export-onnx`, run by ONNX Runtime instead of torch's blocks."""
+"""Load ONNX files of `hear-msm-mae export-onnx`; ONNX Runtime runs the encoder."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def load_onnx(path: Path, given: Mapping[str, Any]) -> OnnxModel:
     """A model whose encoder is an ONNX file; see `hear_msm_mae.load_model`.
 
     Args:
-        path: written by `onnx_export.export_onnx`.
+        path: file of `onnx_export.export_onnx`.
         given: the options of `load_model`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: another file, an option that it cannot fulfil, or onnxruntime is missing.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is another file, it cannot fulfil an option, or onnxruntime is missing.
     """
     if not path.is_file():
         raise FileNotFoundError(f"model_file_path {str(path)!r} does not exist")
@@ -74,7 +74,7 @@ class OnnxEncoder(nn.Module):
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
-        # Outputs of `embed` name the weights by a hash over the encoder's buffers.
+        # `embed` identifies the weights by a hash over the encoder's tensors.
         digest = torch.tensor(list(hashlib.sha256(content).digest()), dtype=torch.uint8)
         self.register_buffer("sha256", digest)
         self._content = content
@@ -97,8 +97,8 @@ class OnnxEncoder(nn.Module):
         if found != (FORMAT, FORMAT_VERSION, ["log_mel"]):
             raise ValueError("not an encoder that `hear-msm-mae export-onnx` of this release wrote")
         self.config = ModelConfig.from_json(metadata["config"])
-        # The range of quantised activations is that of the whole tensor. One unit at a time keeps
-        # the embedding of a clip the same whatever else is in its batch.
+        # Activations are quantised by the range of the whole tensor. Encoding one unit at a time
+        # makes the embedding of a clip independent of its batch.
         self._alone = metadata["int8"] == "true"
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -112,17 +112,17 @@ class OnnxEncoder(nn.Module):
         )
 
     def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
-        """Refused: attention weights are not in the file."""
+        """Raise ValueError: the file gives no attention weights."""
         raise ValueError("ONNX files give no attention maps; load weights for PyTorch")
 
     def train(self, mode: bool = True) -> OnnxEncoder:
-        """Refused with `mode`: nothing in the file can be trained."""
+        """Raise ValueError for training: the file has no weights that could be trained."""
         if mode:
             raise ValueError("ONNX files cannot be trained; load weights for PyTorch")
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles start a session of their own."""
+        """Copies and unpickled models start a new session."""
         return {name: value for name, value in vars(self).items() if name != "_session"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -139,11 +139,11 @@ class OnnxModel(HearModel):
     def embed_units(self, spectrogram: Tensor) -> Tensor:
         """Encode units of equal length: (b, f, t) -> (b, t columns, d)."""
         embeddings: Tensor = self.encoder(spectrogram)
-        factor = self.options.scale / self.config.embedding_scale  # the file holds the latter
+        factor = self.options.scale / self.config.embedding_scale  # the file gives them
         return embeddings if factor == 1.0 else embeddings * factor
 
     def checkpoint(self) -> Checkpoint:
-        """Refused: the file holds a graph, from which no weights file can be made."""
+        """Raise ValueError: no weights file can be made from a graph."""
         raise ValueError(
             "a model of an ONNX file can only embed; saving and reconstructing need the weights "
             "for PyTorch that it was made from"

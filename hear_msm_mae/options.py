@@ -39,18 +39,18 @@ def resolve_options(
 
     Args:
         config: the model's sizes.
-        given: keyword arguments of `hear_msm_mae.load_model`; None stands for the default.
-        device: what "auto" precision is chosen for.
+        given: keyword arguments of `hear_msm_mae.load_model`; None means the default.
+        device: the device for which precision "auto" is resolved.
 
     Raises:
-        ValueError: an unknown option or value; the message lists the valid ones.
+        ValueError: an option or value is unknown; the message lists the valid ones.
     """
     known = ("timestamp_hop_ms", "normalization", "precision", "layer", "scene_pooling", "mode")
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
     given = {name: value for name, value in given.items() if value is not None}
     mode = _one_of("mode", given.get("mode", "default"), MODES)
-    published = mode != "default"  # a runtime that is repeated as it is
+    published = mode != "default"  # a published runtime has no other choice
     layer, scale = given.get("layer", "last"), 1.0
     if "layer" not in given and not published:  # the weights choose
         layer = "last" if config.layer is None else config.layer
@@ -71,9 +71,9 @@ def resolve_options(
 
 
 def native_precision(device: torch.device | str) -> str:
-    """The word "bfloat16" where the hardware multiplies it natively, else "float32".
+    """The name "bfloat16" if the device has instructions for it, else "float32".
 
-    That is so on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16.
+    CUDA devices have them from Ampere on, and CPUs with AMX or AVX512-BF16.
     """
     device = torch.device(device)
     if device.type == "cuda":

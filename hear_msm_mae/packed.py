@@ -1,8 +1,8 @@
-"""Linear layers that are faster on a CPU while nothing is trained.
+"""Linear layers that are faster on a CPU when no gradients are needed.
 
-oneDNN multiplies fastest with a weight in a layout of its choice. `torch.nn.functional.linear`
-brings the weight into such a layout in every call, which for a short clip takes as long as the
-product. The layers here keep the packed weight beside the weight, which doubles their memory.
+oneDNN multiplies fastest with a weight in a packed layout. `torch.nn.functional.linear` packs the
+weight in every call, which takes as long as the product for a short clip. The layers here keep the
+packed weight in addition to the weight, which doubles their memory.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SAMPLES = 64  # values of a weight that are compared with what was packed
+_SAMPLES = 64  # values of a weight that are compared to notice changes
 
 
 class _Packed(NamedTuple):
     weight: Tensor
-    # Holding the packed weight's origin keeps another tensor from getting its memory address.
+    # The original tensor is kept, so that no other tensor gets its memory address.
     origin: Tensor
     version: int
     sample: Tensor
 
     def is_current(self, weight: Tensor) -> bool:
-        """Whether `weight` is what was packed.
+        """Whether `weight` is unchanged since it was packed.
 
-        Torch counts changes in place, but not those through `weight.data` or by another process;
-        these show in a sample of the values.
+        Torch counts changes in place, but not those through `weight.data` or by another process. A
+        sample of the values shows these.
         """
         return (
             weight.data_ptr() == self.origin.data_ptr()
@@ -77,13 +77,13 @@ class PackedProduct(nn.Module):
     def _can_pack(self, x: Tensor) -> bool:
         weight = self.weight
         return (
-            not torch.compiler.is_compiling()  # first, as the compiler knows not all that follows
+            not torch.compiler.is_compiling()  # the compiler does not support the other checks
             and not torch.is_grad_enabled()
             and x.device.type == weight.device.type == "cpu"
             and x.dtype == weight.dtype
             and x.dtype in (torch.float32, torch.bfloat16)
-            and type(x) is Tensor  # not one of torch's tracers
-            and not weight.is_inference()  # their changes are not counted
+            and type(x) is Tensor  # false in torch's tracers
+            and not weight.is_inference()  # torch does not count changes of these
             and not torch.is_autocast_enabled("cpu")
             and not torch._C._is_tracing()
             and x.numel() > 0

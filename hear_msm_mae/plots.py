@@ -13,12 +13,12 @@ from .config import MS_PER_FRAME, SAMPLE_RATE
 from .files import replacing
 from .log_mel import mel_filter_bank
 
-HERTZ = (250, 1000, 2000, 4000, 7000, 14_000)  # labelled on the frequency axis, where it has them
+HERTZ = (250, 1000, 2000, 4000, 7000, 14_000)  # labels of the frequency axis
 INSTALL = "pip install 'hear_msm_mae[visual]'"
 
 
 class Panel(NamedTuple):
-    """One picture of a figure."""
+    """One panel of a figure."""
 
     title: str
     values: Tensor
@@ -37,15 +37,15 @@ def draw(
     covered: int | None = None,
     sample_rate: int = SAMPLE_RATE,
 ) -> None:
-    """Write a figure whose panels all show the same stretch of time.
+    """Write a figure whose panels have the same time axis.
 
     Args:
-        path: destination, `.png`.
-        grid: rows of panels, all rows with as many.
+        path: file to write, `.png`.
+        grid: rows of panels, all of the same length.
         n_mels: mel bins f of the spectrograms.
-        frames: length of the time axis.
-        covered: frames that the panels' values span, when that is more than is shown.
-        sample_rate: of the audio in Hz; the mel bands reach up to half of it.
+        frames: length of the time axis in frames.
+        covered: frames in the panels, if more than `frames`; the rest is not shown.
+        sample_rate: sample rate of the audio in Hz; the mel bands reach up to half of it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -86,7 +86,7 @@ def draw(
 
 
 def mel_positions(n_mels: int, sample_rate: int = SAMPLE_RATE) -> dict[int, float]:
-    """Where the frequencies `HERTZ` below half the sample rate lie on the mel axis, 0 to 1."""
+    """Positions of the frequencies `HERTZ` on the mel axis, from 0 to 1."""
     basis = mel_filter_bank(n_mels, sample_rate).numpy()  # (201, f) at 16 kHz
     hertz = np.linspace(0, sample_rate / 2, len(basis))
     centres = hertz @ basis / basis.sum(0)

@@ -1,23 +1,23 @@
-"""Step 4: which frames each embedding covers. Integer arithmetic only, so nothing can drift.
+"""Step 4: which frames each embedding covers, in integer arithmetic, so that nothing drifts.
 
-A *track* is a run of neighbouring patches over a clip. Scene embeddings need one track, from
+A *track* is a sequence of neighbouring patches over a clip. Scene embeddings need one track, from
 frame 0. Timestamps closer than a patch width need several, each shifted by one timestamp hop;
-their embeddings are interleaved. Tracks are cut into *units*, the stretches that the encoder sees
-at once, and clips into *pieces*: a few minutes of units with the samples that their frames need.
-A piece can be embedded alone, by anybody, in any order.
+their embeddings are interleaved. Tracks are cut into *units*, the inputs of the encoder, and clips
+into *pieces*: about a minute of units, with all samples that their frames need. Pieces can be
+embedded alone and in any order.
 
-This is the only file that knows the modes: "default" (silence around the clip, last unit at its
-true length, centred timestamps), and the two published runtimes, "paper" (MSM-MAE) and "m2d" (M2D).
-In both of them the mean surrounds the clip, every patch weighs the same, and timestamps begin at 0
-and lie a patch apart; in paper mode the last unit is filled up to its whole length too.
+Only this file handles the modes. "default" surrounds the clip with silence, encodes the last unit
+at its true length, and centres timestamps. The published runtimes "paper" (MSM-MAE) and "m2d" (M2D)
+surround the clip with the mean and weigh all patches alike; their timestamps begin at 0, one patch
+apart. "paper" also fills the last unit up to its whole length.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +26,12 @@ from torch import Tensor
 
 from .config import MS_PER_FRAME, ModelConfig
 
-# A piece is at most so long. Longer ones would lose more when a run is killed, shorter ones would
-# compute more log-mel frames twice.
+# Longest piece. With longer pieces a killed run would lose more; with shorter ones more log-mel
+# frames would be computed twice.
 PIECE_FRAMES = 6000  # 60 s
 
-# Frames of context on both sides of a piece. Two hide the edge; three also leave more than a
-# window in front of the end of the clip, as the reflection there needs.
+# Frames of context on both sides of a piece. Two hide the edge. A third leaves more than a window
+# before the end of the clip, which the reflection at the end needs.
 CONTEXT_FRAMES = 3
 
 
@@ -46,10 +46,10 @@ class Units(NamedTuple):
     """Units of one length in a piece.
 
     Attributes:
-        columns: their length in patches.
-        starts: (u,) the first frame of each, counted from the piece's first sample.
-        rows: (u, columns) the row of each column among the piece's embeddings, in order of time.
-        weights: (u, columns) frames of the clip in each column: its weight in the scene.
+        columns: length of the units in patches.
+        starts: (u,) first frame of each unit, counted from the piece's first sample.
+        rows: (u, columns) index of each column's embedding in the piece, in order of time.
+        weights: (u, columns) frames of the clip in each column: its weight in the scene embedding.
     """
 
     columns: int
@@ -59,14 +59,14 @@ class Units(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What is to be computed of a piece; equal for all clips of equal length.
+    """Frames and units of a piece; clips of equal length have equal layouts.
 
     Attributes:
-        scene: whether the embeddings are summed up rather than kept.
-        first, last: log-mel frames to compute, counted from the piece's first sample.
-        silence: whether silence surrounds the clip, or the mean.
-        unit_frames: frames that every unit is filled up to, or 0.
-        units: by length.
+        scene: whether the embeddings are summed to a scene embedding.
+        first, last: range of log-mel frames, counted from the piece's first sample.
+        silence: True if silence surrounds the clip, False for the mean.
+        unit_frames: length in frames to which every unit is padded; 0 for no padding.
+        units: the units, grouped by length.
         rows: number of embeddings.
     """
 
@@ -80,13 +80,14 @@ class Layout(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A stretch of one clip that can be embedded alone.
+    """A part of one clip that can be embedded alone.
 
     Attributes:
-        waveform: (n,) float samples, context included.
-        layout: what is to be computed of it.
-        samples: length of the clip where it ends in this piece, else None.
-        statistics: mean and standard deviation that normalise it; None: those of the weights.
+        waveform: (n,) float samples, with context.
+        layout: its frames and units.
+        samples: length of the clip if it ends in this piece, else None.
+        statistics: mean and standard deviation for the normalisation; None for those of the
+            weights.
     """
 
     waveform: Tensor
@@ -97,12 +98,12 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """Where the embeddings of one kind lie.
+    """Frames and timestamps of the embeddings of a clip.
 
     Attributes:
         config: sizes of the model.
         mode: "default", "paper" or "m2d".
-        hop_ms: distance of timestamps; None: scene embeddings.
+        hop_ms: distance of the timestamps in ms; None for scene embeddings.
     """
 
     config: ModelConfig
@@ -111,11 +112,11 @@ class Timeline:
 
     @property
     def piece_units(self) -> int:
-        """Whole units in a piece."""
+        """Number of whole units in a piece."""
         return max(1, PIECE_FRAMES // self.config.unit_frames)
 
     def tracks(self, samples: int) -> tuple[Track, ...]:
-        """Tracks of a clip; embedding i of the clip is in track i % len(tracks)."""
+        """Tracks of a clip. Embedding i of the clip is in track i % len(tracks)."""
         width = self.config.patch_frames
         if self.hop_ms is None or self.mode != "default":
             return (Track(0, -(-self.config.num_frames(samples) // width)),)
@@ -150,12 +151,12 @@ class Timeline:
         return (first_ms + self.hop_ms * np.arange(count, dtype=np.int64)).astype(np.float64)
 
     def count_pieces(self, samples: int) -> int:
-        """Pieces of a clip of so many samples; never fewer for a longer clip."""
+        """Number of pieces of a clip; a longer clip never has fewer."""
         columns = max(track.columns for track in self.tracks(samples))
         return -(-columns // (self.piece_units * self.config.columns))
 
     def first_sample(self, number: int) -> int:
-        """The first sample of a clip that its piece of this number needs."""
+        """First sample of a piece in its clip."""
         frame = number * self.piece_units * self.config.unit_frames
         early = 0 if self.hop_ms is None else self.config.patch_frames  # of shifted tracks
         return max(0, frame - early - CONTEXT_FRAMES) * self.config.hop_length
@@ -169,13 +170,13 @@ class Timeline:
         """Cut a clip into pieces while its samples arrive.
 
         Args:
-            blocks: (n,) stretches of the waveform, from `first_sample(number)` on; at least one
-                sample in all.
-            number: of the first piece that is wanted.
+            blocks: (n,) consecutive parts of the waveform from `first_sample(number)` on, with at
+                least one sample in all.
+            number: number of the first piece to yield.
             statistics: see `Piece`.
 
         Yields:
-            The pieces from `number` on, each as soon as its samples are there.
+            The pieces from `number` on, each as soon as its samples have arrived.
         """
         start = self.first_sample(number)
         buffer = torch.zeros(0, dtype=torch.float32)
@@ -193,17 +194,17 @@ class Timeline:
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  (the key is a small frozen dataclass)
     def layout(self, number: int, samples: int | None = None) -> Layout:
-        """What is to be computed of a piece.
+        """Frames and units of a piece.
 
         Args:
-            number: of the piece in its clip.
-            samples: length of the clip where this is its last piece, else None: whole units, and
-                samples up to `_last_sample`.
+            number: number of the piece in its clip.
+            samples: length of the clip if this is its last piece. None for a piece of whole units,
+                which has samples up to `_last_sample`.
         """
         whole, width = self.config.columns, self.config.patch_frames
         first_column = number * self.piece_units * whole
         offset = self.first_sample(number) // self.config.hop_length
-        if samples is None:  # longer by any amount: only whole units are here
+        if samples is None:  # the clip continues, so the piece consists of whole units
             samples_known = (
                 self._last_sample(number) + self.config.patch_frames * self.config.hop_length
             )
@@ -238,23 +239,23 @@ class Timeline:
         )
 
     def _weights(self, columns: NDArray[np.int64], frames: int | None) -> NDArray[np.float64]:
-        """Frames of the clip in each column; in the others all columns weigh the same."""
+        """Frames of the clip in each column; in the published runtimes all weigh the same."""
         width = self.config.patch_frames
         if frames is None or self.mode != "default":
             return np.full(len(columns), float(width))
         return np.minimum(frames - columns * width, width).astype(np.float64)
 
     def _last_frame(self, number: int) -> int:
-        """The frame behind the last one of a piece of whole units, whatever the shift."""
+        """One plus the last frame of a piece of whole units, for any shift of the track."""
         late = 0 if self.hop_ms is None else self.config.patch_frames
         return (number + 1) * self.piece_units * self.config.unit_frames + late
 
     def _last_sample(self, number: int) -> int:
-        """The sample behind the last one that a piece of whole units needs."""
+        """One plus the last sample that a piece of whole units needs."""
         return (self._last_frame(number) + CONTEXT_FRAMES) * self.config.hop_length
 
     def _grid(self, samples: int) -> tuple[int, int]:
-        """First timestamp in ms, and their number."""
+        """First timestamp in ms, and number of timestamps."""
         assert self.hop_ms is not None
         first_ms = MS_PER_FRAME * (self.config.patch_frames - 1) // 2 % self.hop_ms
         samples_per_ms = self.config.sample_rate // 1000
@@ -265,6 +266,36 @@ class Timeline:
         return samples / (self.config.sample_rate // 1000)
 
 
+def gather_units(
+    pieces: Sequence[Piece], bases: Sequence[int], rows: NDArray[np.int64], patch_frames: int
+) -> dict[int, list[NDArray[Any]]]:
+    """Indices that gather the units of many pieces, so that they can be encoded together.
+
+    Args:
+        pieces: the pieces.
+        bases: for each piece the row of its first log-mel frame.
+        rows: for each piece the row of its first embedding.
+        patch_frames: width of a patch in frames.
+
+    Returns:
+        By length in columns, three arrays with a row for each unit: rows of its log-mel frames
+        (u, t), rows of its embeddings (u, columns), and weights (u, columns).
+    """
+    found: dict[int, list[tuple[NDArray[Any], ...]]] = {}
+    for piece, base, row in zip(pieces, bases, rows[:-1], strict=True):
+        layout = piece.layout
+        for units in layout.units:
+            frames = np.arange(layout.unit_frames or units.columns * patch_frames)
+            index = units.starts[:, None] - layout.first + 1 + frames
+            index = base + index.clip(0, layout.last - layout.first + 1)
+            target = row + (np.zeros_like(units.rows) if layout.scene else units.rows)
+            found.setdefault(units.columns, []).append((index, target, units.weights))
+    return {
+        columns: [np.concatenate(arrays) for arrays in zip(*found[columns], strict=True)]
+        for columns in sorted(found, reverse=True)
+    }
+
+
 def valid_hops_ms(config: ModelConfig) -> list[int]:
     """Timestamp hops a model can have: multiples of 10 ms that divide its patch width."""
     width = config.patch_frames
@@ -272,7 +303,7 @@ def valid_hops_ms(config: ModelConfig) -> list[int]:
 
 
 def split_units(columns: int, unit_columns: int) -> list[tuple[int, int]]:
-    """First and one-behind-last column of each unit; the last one is as short as what is left.
+    """First column and end (exclusive) of each unit; the last unit may be shorter.
 
     >>> split_units(30, 13)
     [(0, 13), (13, 26), (26, 30)]

@@ -1,8 +1,8 @@
-"""From embeddings to answers: classifiers on labelled recordings, and similar sounds.
+"""Classifiers on embeddings of labelled recordings, and search for similar sounds.
 
-`labels` reads labelled recordings, `features` embeds them once, `fit` fits and scores linear
-classifiers, `evaluate` reports on them, `probe` puts it together and `head` is the file that it
-leaves; `predict` labels other recordings with it and `events` joins what is labelled alike.
-`search` finds the nearest stretches in an output of `embed`. `page` writes results as HTML.
-`loading` loads the model that made an output again.
+`labels` reads labelled recordings, `features` embeds them, `fit` trains linear classifiers, and
+`evaluate` scores them. `probe` calls all of these and writes the classifier as a `head`. `predict`
+labels other recordings with a head, and `events` joins neighbouring windows with the same label.
+`search` finds the nearest windows in an `index`. `page` writes results as HTML. `loading` loads the
+model that made an output.
 """

@@ -1,9 +1,8 @@
-"""Approximate search: inverted lists of 8-bit codes, made by faiss and kept beside the index.
+"""Approximate search with faiss: inverted lists of 8-bit codes in a file beside the index.
 
-Of the kinds that `benchmarks/search.py` compares this one takes the least memory, a byte for each
-value; the file is mapped, so a query reads the lists that it probes. What the codes round off is
-put right by comparing the best candidates with the rows of the index, where these can be read one
-by one (`.npz`).
+This kind takes the least memory of those in `benchmarks/search.py`: a byte per value. The file is
+mapped into memory, so a query reads only the lists that it searches. The best candidates are
+compared again with the exact rows of the index, if single rows can be read (`.npz`).
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from .index import Index
 
 logger = logging.getLogger(__name__)
 
-PROBED = 32  # lists that a query looks into
+PROBED = 32  # lists that a query searches
 TRAINING_ROWS = 40  # for each list; faiss asks for 39
-CANDIDATES = 5  # that are compared exactly, for each row that is wanted
-MANY = 2048  # rows that are found where only the best of each file is wanted
+CANDIDATES = 5  # candidates that are compared exactly, per result
+MANY = 2048  # candidates if only the best row of each file is returned
 
 
 class Lists:
     """Inverted lists over the rows of an index.
 
     Args:
-        index: opened to be searched. The lists are made when there are none beside it that are as
-            new, which takes longer than many exact searches.
+        index: an open index. The lists are built if they are missing or older than the index,
+            which takes longer than many exact searches.
 
     Raises:
         ValueError: faiss is not installed.
@@ -75,7 +74,10 @@ class Lists:
         hidden: Sequence[NDArray[np.int64]],
         one_per_file: bool = False,
     ) -> list[list[tuple[int, float]]]:
-        """As `Index.nearest`; near ones may be missing, similarities in `.parquet` are rounded."""
+        """Like `Index.nearest`, but some near rows may be missing.
+
+        Similarities of a `.parquet` index are rounded.
+        """
         exact = self._index.anywhere
         wanted = MANY if one_per_file else count * (CANDIDATES if exact else 1)
         wanted = min(wanted + max(map(len, hidden)), self._index.table.total_rows)

@@ -1,4 +1,4 @@
-"""What makes the scores of a probe doubtful."""
+"""Warnings about the scores of a probe."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .fit import Folds, Indices
 from .labels import Labelled
 from .results import Score
 
-FEW = 5  # recordings of a label, below which its score means little
-FOLLOWS = 0.5  # share of the variance that labels explain, from which on there is a warning
+FEW = 5  # with fewer recordings of a label, its score means little
+FOLLOWS = 0.5  # share of explained variance above which there is a warning
 
 
 def doubts(
     labelled: Labelled, found: Features, outer: Folds, best: Score, plain: Score
 ) -> list[str]:
-    """What makes the scores of a probe doubtful, in sentences."""
+    """Warnings about the scores of a probe, as sentences."""
     y, groups = labelled.targets, np.array(labelled.groups)
     notes = []
     for c, label in enumerate(labelled.names):

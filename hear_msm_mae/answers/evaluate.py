@@ -1,4 +1,4 @@
-"""The report on a classifier: scores of its methods, labels, confusions, mistakes and doubts."""
+"""Evaluate a classifier: scores, scores per label, confusions, mistakes and warnings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BINS = 10
 
 
 def metrics_of(several: bool) -> dict[str, Metric]:
-    """What is reported; the first one is the score."""
+    """The metrics; the first one is the main score."""
     if several:
         return {"mean average precision": measures.mean_average_precision}
     return {"accuracy": measures.accuracy, "balanced accuracy": measures.balanced_accuracy}
@@ -40,11 +40,11 @@ def evaluated(
     """The report.
 
     Args:
-        outer: places that were learnt from, and those that are tested.
-        methods: (n, c) scores of all recordings by each method, those of the tested ones made
-            without them. The first one is the head's kind.
-        head: that is written.
-        seed: of the confidence intervals.
+        outer: indices of the training and test recordings of each fold.
+        methods: (n, c) scores of all recordings by each method. The scores of test recordings come
+            from classifiers that were not trained on them. The first method is that of the head.
+        head: the classifier that is written.
+        seed: random seed of the confidence intervals.
     """
     y, groups, several = labelled.targets, np.array(labelled.groups), labelled.several
     tested = np.concatenate([check for _, check in outer])

@@ -1,7 +1,4 @@
-"""Events: stretches with one label, and the files in which people look at them.
-
-That is CSV, and what Audacity and Raven open beside a recording.
-"""
+"""Events (start, end, label), and files of them: CSV, and tables for Audacity and Raven."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ _TOLERANCE = 1e-6  # s, between neighbouring windows
 
 
 class Event(NamedTuple):
-    """A stretch of a recording with a label; start and end in seconds, the mean probability."""
+    """A part of a recording with a label: start and end in seconds, and mean probability."""
 
     path: str
     start: float
@@ -42,7 +39,7 @@ class _Open:
 
 
 def csv_lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> str:
-    """Rows as CSV in which no spreadsheet finds a formula."""
+    """Rows as CSV, escaped so that no spreadsheet computes a cell as a formula."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     names = names or (list(rows[0]) if rows else [])

@@ -1,6 +1,6 @@
-"""What a probe learns from: embeddings and, to compare, statistics of the log-mel spectrogram.
+"""Features for a probe: embeddings and, for comparison, statistics of the log-mel spectrogram.
 
-Both are kept in the folder of the probe, so a second run reads no audio.
+Both are stored in the folder of the probe, so a second run reads no audio.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..embed.cutting import Plan, Resume, cut, make_plan
 from ..embed.formats.parquet import Parquet
-from ..embed.pieces import Plan, Resume, cut, make_plan
 from ..embed.run import Summary, embed_to
 from ..embed.settings import Settings
 from ..embed.sources import Recording
@@ -31,12 +31,13 @@ LOG_MEL = "log-mel.npz"
 
 
 class Features(NamedTuple):
-    """Rows of the recordings that could be read, by their places in the input.
+    """Features of the k recordings that could be read.
 
     Attributes:
-        kept: (k,) places.
-        embeddings: (k, d); log_mel: (k, 2 f) means and standard deviations over time.
-        seconds: (k,) length; ends: (k,) in the file, in seconds.
+        kept: (k,) indices of these recordings in the input.
+        embeddings: (k, d) scene embeddings.
+        log_mel: (k, 2 f) mean and standard deviation over time of each mel band.
+        seconds: (k,) length of the recordings; ends: (k,) end in the file; both in seconds.
     """
 
     kept: NDArray[np.int64]
@@ -55,10 +56,10 @@ def features(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> tuple[Features, Summary]:
-    """Embed recordings, one embedding each; what cannot be read is left out.
+    """Compute a scene embedding and log-mel statistics of each recording that can be read.
 
     Raises:
-        ValueError: the folder holds embeddings of other settings; nothing could be read.
+        ValueError: the folder holds embeddings with other settings, or no recording can be read.
     """
     path = out / EMBEDDINGS
     summary = embed_to(path, recordings, model, settings, workers=workers, overwrite=overwrite)
@@ -94,7 +95,7 @@ def _log_mel(
     path: Path,
     workers: int | None,
 ) -> NDArray[np.float32]:
-    """(n, 2 f) statistics; those that the file holds are not computed again."""
+    """(n, 2 f) statistics; those in the file are not computed again."""
     names = [json.dumps([x.key, stamp]) for x, stamp in zip(recordings, stamps, strict=True)]
     known = _known(path, 2 * model.config.n_mels)
     plan = make_plan(model, timestamps=False)
@@ -119,12 +120,12 @@ def _known(path: Path, width: int) -> dict[str, NDArray[np.float32]]:
             return {}
         return dict(zip(names, rows, strict=True))
     except (OSError, ValueError, LookupError, zipfile.BadZipFile):
-        return {}  # damaged: it is made again
+        return {}  # a damaged file is written again
 
 
 @torch.inference_mode()
 def log_mel_of(recording: Recording, plan: Plan) -> Iterator[Tensor]:
-    """Its log-mel spectrogram, not normalised, in stretches of (f, t)."""
+    """The log-mel spectrogram of a recording, not normalised, in consecutive parts (f, t)."""
     for _, piece in cut(recording, plan, Resume(0, 0)):  # scenes: no two pieces share a frame
         layout, frontend = piece.layout, plan.model.frontend
         yield frontend.log_mel_range(piece.waveform[None], layout.first, layout.last)[0]

@@ -1,7 +1,7 @@
 """Linear classifiers: folds over whole groups, logistic regression, temperature.
 
-Labels are (n, c) booleans throughout. Where a recording has one label its row has one True, and
-probabilities are a softmax; where it may have several, each label has its sigmoid.
+Labels are (n, c) booleans. If recordings have exactly one label, probabilities are a softmax. If
+they may have several, the probability of each label is a sigmoid.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ GRID = (0.03, 0.3, 3.0, 30.0, 300.0, 3000.0)
 OUTER_FOLDS, INNER_FOLDS = 5, 3
 MAX_ITERATIONS = 300
 NEIGHBOURS = 5
-NEVER = -30.0  # logit of a label that no recording to learn from had
-TEMPERATURES = np.geomspace(0.5, 20.0, 80)  # of perfect separation the best one would be 0
+NEVER = -30.0  # logit of a label without training recordings
+TEMPERATURES = np.geomspace(0.5, 20.0, 80)  # perfect separation would give 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Linear:
 
 
 def folds(y: Targets, groups: NDArray[np.str_], count: int, seed: int) -> Folds:
-    """Pairs of places (to learn from, to test) that never share a group.
+    """Pairs of indices (training, test) that never share a group.
 
-    Labels are spread over the folds as evenly as the groups allow; where a recording has several,
-    the rarest counts.
+    Labels are spread over the folds as evenly as the groups allow. Of several labels of a
+    recording the rarest counts.
 
     Raises:
-        ValueError: a single group.
+        ValueError: there is only one group.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -65,17 +65,17 @@ def folds(y: Targets, groups: NDArray[np.str_], count: int, seed: int) -> Folds:
 
 
 def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float]) -> list[Linear]:
-    """A classifier for each strength of the grid.
+    """A classifier for each regularisation strength of the grid.
 
-    Features are standardised and, where there are fewer recordings than features, rotated into the
-    space that they span: the penalty keeps the weights in it, so nothing changes but the time.
+    Features are standardised. If there are fewer recordings than features, they are rotated into
+    the space that the recordings span, which saves time and does not change the result.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     x = x.astype(np.float64)
     mean, scale = x.mean(0), x.std(0)
-    # A feature that is constant here says nothing; a tiny scale would blow it up elsewhere.
+    # A feature that is constant in training is not scaled up, as it may vary in other recordings.
     used = scale > 1e-8 * np.maximum(1.0, np.abs(mean))
     scale = np.where(used, scale, np.inf) * np.sqrt(max(1, used.sum()))
     z, basis = (x - mean) / scale, None
@@ -96,7 +96,7 @@ def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float
             with warnings.catch_warnings():  # stopping early acts like more regularisation
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 probe.set_params(C=strength).fit(z, answer)
-            if len(labels) == 2:  # one logit stands for both
+            if len(labels) == 2:  # with two labels, one logit determines both
                 weights[i, labels] = np.outer((-0.5, 0.5), probe.coef_[0])
                 biases[i, labels] = np.array((-0.5, 0.5)) * probe.intercept_[0]
             else:
@@ -110,10 +110,10 @@ def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float
 def choose(
     x: NDArray[np.floating], y: Targets, several: bool, inner: Folds
 ) -> tuple[float, float, Linear]:
-    """Choose a strength and a temperature by the loss on held-out folds.
+    """Choose strength and temperature by the loss on held-out folds.
 
     Returns:
-        Both, and the classifier that learns with them from all recordings of the folds.
+        Both, and the classifier that is trained with them on all recordings of the folds.
     """
     held = np.concatenate([check for _, check in inner])
     logits = np.concatenate(
@@ -131,7 +131,7 @@ def choose(
 
 
 def calibrate(logits: Array, y: Targets, several: bool) -> tuple[float, float]:
-    """The temperature with the least loss (Guo et al. 2017), and that loss."""
+    """The temperature with the lowest loss (Guo et al. 2017), and that loss."""
     losses = [log_loss(logits / t, y, several) for t in TEMPERATURES]
     best = int(np.argmin(losses))
     return float(TEMPERATURES[best]), losses[best]
@@ -145,7 +145,7 @@ def log_loss(logits: Array, y: Targets, several: bool) -> float:
 
 
 def probabilities(logits: Array, several: bool) -> Array:
-    """(n, c) logits -> probabilities, which sum to 1 where a recording has one label."""
+    """(n, c) logits -> probabilities; they sum to 1 if a recording has exactly one label."""
     return np.exp(-np.logaddexp(0, -logits) if several else _log_softmax(logits))
 
 
@@ -155,7 +155,7 @@ def _log_softmax(logits: Array) -> Array:
 
 
 def neighbours(x: NDArray[np.floating], y: Targets, learn: Indices, check: Indices) -> Array:
-    """Shares of the labels among the five nearest by cosine; nearer ones break ties."""
+    """Shares of the labels among the five nearest neighbours by cosine; the nearest break ties."""
     mean, scale = x[learn].mean(0), x[learn].std(0)
     unit = (x - mean) / np.where(scale > 1e-8 * np.maximum(1, np.abs(mean)), scale, np.inf)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)

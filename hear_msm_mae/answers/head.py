@@ -24,13 +24,14 @@ FORMAT = "head 1"
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What turns embeddings into probabilities of labels.
+    """A linear classifier that turns embeddings into probabilities of labels.
 
     Attributes:
-        labels: c names.
-        several: whether a recording may have several of them; else probabilities sum to 1.
-        linear: logits; temperature: what they are divided by, so that probabilities are calibrated.
-        settings: how the embeddings were made that it learnt from.
+        labels: names of the c labels.
+        several: whether a recording may have several labels. If not, probabilities sum to 1.
+        linear: weights and biases of the logits.
+        temperature: divides the logits, so that probabilities are calibrated.
+        settings: settings of the embeddings that it was trained on.
     """
 
     labels: list[str]
@@ -46,11 +47,11 @@ class Head:
 
     @property
     def digest(self) -> str:
-        """Changes with anything that changes probabilities."""
+        """SHA-256 of everything that determines the probabilities."""
         return hashlib.sha256(self._bytes()).hexdigest()
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Write both files; the labels first, so that a head always has them beside it."""
+        """Write both files, the labels first, so that a head is never without them."""
         text = {"labels": self.labels, "several": self.several, **about, "model": self.settings}
         with replacing(folder / LABELS) as temporary:
             temporary.write_text(json.dumps(text, indent=1), "utf-8")
@@ -69,7 +70,7 @@ class Head:
             "temperature": self.temperature,
             "settings": self.settings,
         }
-        # One entry, as safetensors writes several in any order, and the digest reads the bytes.
+        # All metadata is one entry, because safetensors writes several entries in random order.
         return save(tensors, {"hear_msm_mae": json.dumps(about)})
 
 
@@ -80,8 +81,8 @@ def load_head(path: str | Path) -> Head:
         path: `head.safetensors`, or the folder of `probe` or `finetune`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is another file, or damaged.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a head, or damaged.
     """
     path = Path(path)
     file = path / FILE if path.is_dir() else path

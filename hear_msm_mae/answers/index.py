@@ -1,7 +1,7 @@
-"""An output of `embed`, opened to be searched: exact, in bounded memory.
+"""Exact search in an output of `embed`, in bounded memory.
 
-Similarity is the cosine of the angle between two embeddings from which the mean embedding of the
-index was subtracted: embeddings of one model share a large part, and differences show without it.
+Similarity is the cosine of two embeddings after the mean embedding of the index is subtracted.
+Embeddings of one model have a large common part, which would hide their differences.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..embed.sources import Recording
 from ..files import printable
 from .loading import Model, loaded, read_output
 
-CENTRE_PARTS = 20  # the mean is that of so many runs of rows, evenly spread over the index
-CENTRE_ROWS = 1000  # in each; a smaller index is averaged as a whole
-TILE_ROWS = 256  # that are read, centred and compared at once: they fit into a core's cache
-STEP_ROWS = 4096  # that one thread compares before it takes others
+CENTRE_PARTS = 20  # number of evenly spaced runs of rows from which the mean is computed
+CENTRE_ROWS = 1000  # rows in each run; of a smaller index all rows are used
+TILE_ROWS = 256  # rows that are read and compared at once; they fit into the cache of a core
+STEP_ROWS = 4096  # rows that a thread takes at once
 
 Rows = NDArray[np.float32]
 
@@ -47,13 +47,13 @@ def index(
     """Embed recordings for `search`, in windows of 2 s, one every second; see `embed_files`.
 
     Args:
-        output: an output of `embed`; `.parquet`, or `.npz`, which is searched faster.
-        segment: None for one embedding for each recording (then `overlap` is 0).
-        overwrite: start from scratch; otherwise only what is new is embedded.
+        output: file to write, `.parquet` or `.npz`; the latter is searched faster.
+        segment: length of the windows in seconds; None for one embedding per recording.
+        overwrite: embed everything anew; by default only new recordings are embedded.
 
     Raises:
-        FileNotFoundError, ValueError: nothing to embed, impossible windows, an output with other
-            settings.
+        FileNotFoundError, ValueError: there is nothing to embed, the windows are impossible, or the
+            output has other settings.
     """
     model, name = loaded(model, device)
     overlap = 0.0 if segment is None else overlap
@@ -62,17 +62,16 @@ def index(
 
 
 class Index:
-    """An output of `embed`, opened to be searched; the rows stay in the file.
+    """An output of `embed` that can be searched many times; the rows stay in the file.
 
-    It can be searched again and again; the first pass over all rows also computes their lengths,
-    which are kept (4 bytes a row).
+    The first search computes the length of each row, which is kept (4 bytes per row).
 
     Args:
-        path: of the output; one embedding for each recording or window.
+        path: output of `embed` with one embedding for each recording or window.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is something else, has timestamps, or no rows.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not such an output, has timestamps, or has no rows.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -84,19 +83,19 @@ class Index:
             )
         if not self.table.total_rows:
             raise ValueError(f"{printable(path)} holds no embeddings")
-        self._numbers: dict[str, int] = {}  # of the files
+        self._numbers: dict[str, int] = {}  # file of each row
         numbers = self._numbers
         files = [numbers.setdefault(str(x.key[0]), len(numbers)) for x in self.table.recordings]
         self._files = np.array([files[clip.recording] for clip in self.table.clips])
         self._paths = self.table.paths()
         self._centre = self._mean()
         self._lengths = torch.full((self.table.total_rows,), torch.nan)  # of centred rows
-        # One array is read by several threads at once, other formats from front to back.
+        # Several threads can read one array. Other formats are read from front to back.
         self.anywhere = self.path.suffix.lower() == ".npz"
 
     def _mean(self) -> Tensor:
         total = self.table.total_rows
-        if total < 3:  # nothing would be left of one or two
+        if total < 3:  # with one or two rows nothing would be left
             return torch.zeros(self.table.width)
         step = -(-total // CENTRE_PARTS)
         firsts = range(0, total, step)
@@ -146,11 +145,11 @@ class Index:
     def similarities(self, unit: Tensor, start: int = 0) -> Iterator[tuple[int, Rows]]:
         """Similarities of directions (q, d) with all rows from one on, in order.
 
-        Each thread compares rows of its own with a torch of one thread: threads of torch would wait
-        for each other after every tile.
+        Each thread compares other rows, and torch uses one thread in each. Threads inside of torch
+        would have to wait for each other after every block.
 
         Yields:
-            The first row of some, and their similarities (q, r).
+            Number of the first row of a block, and similarities (q, r) of its rows.
         """
         total, threads = self.table.total_rows, torch.get_num_threads()
         firsts = range(start, total, STEP_ROWS)
@@ -169,7 +168,7 @@ class Index:
                     yield first, future.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-                torch.set_num_threads(threads)  # which the pool has set for new threads
+                torch.set_num_threads(threads)  # the thread pool sets this for new threads
 
     def nearest(
         self,
@@ -178,12 +177,13 @@ class Index:
         hidden: Sequence[NDArray[np.int64]] | None = None,
         one_per_file: bool = False,
     ) -> list[list[tuple[int, float]]]:
-        """Rows and similarities of the nearest of each query (q, d), the best first.
+        """Rows and similarities of the nearest rows of each query (q, d), the best first.
 
         Args:
-            count: how many at most.
-            hidden: rows that are left out, for each query.
-            one_per_file: only the best row of each file.
+            queries: (q, d) centred embeddings of length 1.
+            count: maximum number of rows.
+            hidden: for each query the rows that are not returned.
+            one_per_file: return only the best row of each file.
         """
         unit = self.directions(queries)
         best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
@@ -205,7 +205,7 @@ class Index:
     def best(
         self, rows: NDArray[np.int64], scores: Rows, count: int, one_per_file: bool
     ) -> tuple[NDArray[np.int64], Rows]:
-        """The best of some rows, or of each file; of equal ones the first."""
+        """The best rows, or the best row of each file. Of equal rows the first is taken."""
         order = np.lexsort((rows, -scores))
         if one_per_file:
             _, first = np.unique(self._files[rows[order]], return_index=True)
@@ -213,7 +213,7 @@ class Index:
         return rows[order[:count]], scores[order[:count]]
 
     def pairs(self, threshold: float) -> Iterator[tuple[int, int, float]]:
-        """All pairs of rows of different files that are at least so similar."""
+        """All pairs of rows of different files with at least the given similarity."""
         total = self.table.total_rows
         for first in range(0, total, STEP_ROWS):
             left = self.directions(self.table.rows_of(first, min(STEP_ROWS, total - first)).rows)
@@ -230,7 +230,7 @@ class Index:
         return self._paths[clip.recording], clip.start, clip.end, file
 
     def overlapping(self, query: Recording, end: float) -> NDArray[np.int64]:
-        """Rows that share time with a stretch of a file."""
+        """Rows that overlap a part of a file."""
         rows = np.flatnonzero(self._files == self._numbers.get(query.where, -1))
         clips = [self.table.clips[row] for row in rows]
         shared = [clip.start < end and query.start < clip.end for clip in clips]
@@ -238,7 +238,7 @@ class Index:
 
     @property
     def crowding(self) -> int:
-        """How many windows share time with one of them, itself included."""
+        """Number of windows that overlap one window, including itself."""
         segment, overlap = (self.table.settings.get(name) for name in ("segment", "overlap"))
         return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1
 

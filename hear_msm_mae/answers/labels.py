@@ -33,16 +33,15 @@ _SHOWN = 5
 
 @dataclasses.dataclass
 class Labelled:
-    """Recordings and what is said about them.
+    """n recordings and their labels.
 
     Attributes:
-        recordings: n of them.
-        labels: of each recording; one, or any number where `several` is set.
+        recordings: the recordings.
+        labels: labels of each recording: exactly one, unless `several` is set.
         several: whether a recording may have several labels or none.
-        groups: which recordings belong together, such as those of one session or animal; by
-            default those of one file.
-        grouped: whether the table names groups.
-        splits: "train", "valid" or "test" of each recording, or None where nothing is said.
+        groups: group of each recording, such as a session or an animal; by default its file.
+        grouped: whether the table has a column with groups.
+        splits: "train", "valid" or "test" for each recording; None if the table has no such column.
     """
 
     recordings: list[Recording]
@@ -59,7 +58,7 @@ class Labelled:
 
     @property
     def targets(self) -> NDArray[np.bool_]:
-        """(n, c) which recording has which label."""
+        """(n, c) booleans: whether a recording has a label."""
         place = {name: i for i, name in enumerate(self.names)}
         targets = np.zeros((len(self.labels), len(place)), bool)
         for row, labels in zip(targets, self.labels, strict=True):
@@ -85,10 +84,10 @@ def read_labels(source: str | Path) -> Labelled:
             (train, valid or test).
 
     Raises:
-        FileNotFoundError: there is no such folder or table.
-        ValueError: files that do not exist, fewer than two labels, spellings that differ only in
-            case or spaces, a missing label, a group on both sides of the split. The message names
-            them and what to do.
+        FileNotFoundError: the folder or table does not exist.
+        ValueError: files are missing, there are fewer than two labels, labels differ only in case
+            or spaces, a label is missing, or a group is on both sides of the split. The message
+            says what to do.
     """
     path = os.fspath(source)
     folder = os.path.isdir(path)

@@ -1,4 +1,4 @@
-"""Outputs of `embed`, and the model that made them, loaded again with the same options."""
+"""Load outputs of `embed`, and the model that made them, with the same options."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..embed.table import Table
 from ..files import printable
 from ..model import HearModel
 
-IN_MEMORY = "a model in memory"  # the name of weights that came from no file
+IN_MEMORY = "a model in memory"  # name of weights that were not loaded from a file
 _OF_THE_MODEL = ("weights", "mode", "precision", "layers", "normalization", "scene_pooling")
 
 Model = HearModel | str | Path  # a model, or weights for `load_model`
 
 
 def read_output(path: str | Path) -> Table:
-    """An output of `embed` in any format that can be read again.
+    """Read an output of `embed` in any format except CSV.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is something else, or a package is missing.
+        FileNotFoundError: the output does not exist.
+        ValueError: it is not an output of `embed`, or a package is missing.
     """
     path = Path(path)
     if not path.exists():
@@ -43,7 +43,7 @@ def read_output(path: str | Path) -> Table:
 
 
 def loaded(model: Model, device: str = "cpu", **options: Any) -> tuple[HearModel, str]:
-    """The model, and what its weights are called; a model that is there is taken as it is."""
+    """Load the weights, or return a given model; also the name of the weights."""
     if isinstance(model, (str, Path)):
         name = str(model) or BUNDLED_WEIGHTS
         return load_model(model, device=device, **options), name
@@ -56,12 +56,12 @@ def same_model(
     """The model that made an output or a head.
 
     Args:
-        where: what it made, for messages.
-        made: the settings stored there; they say weights and options.
-        model: the model itself, or weights where the stored name does not lead to them.
+        where: the output or head, for messages.
+        made: the settings stored in it, with weights and options.
+        model: the model, or the path of the weights if they were moved.
 
     Raises:
-        ValueError: the weights are not there, or are others.
+        ValueError: the weights are missing, or they are other weights.
     """
     if not isinstance(model, (str, Path)):
         found = unwrap(model)
@@ -72,15 +72,15 @@ def same_model(
             found = load_model(weights, device=device, **_options(made))
         except (FileNotFoundError, ConnectionError) as error:
             raise ValueError(
-                f"{printable(where)} was made with the weights {name}, which are not there "
-                f"({error}); say where they are with --weights"
+                f"{printable(where)} was made with the weights {name}, which cannot be loaded "
+                f"({error}); pass their path with --weights"
             ) from error
     require_same_model(where, made, settings_of(found, name_of(model, made)).stored())
     return found
 
 
 def name_of(model: Model, made: Mapping[str, Any]) -> str:
-    """What the weights of `same_model` are called."""
+    """Name of the weights of `same_model`."""
     if not isinstance(model, (str, Path)):
         return IN_MEMORY
     return str(model) or str(made.get("weights_name"))
@@ -89,7 +89,7 @@ def name_of(model: Model, made: Mapping[str, Any]) -> str:
 def require_same_model(
     where: str | Path, made: Mapping[str, Any], other: Mapping[str, Any], what: str = "the model"
 ) -> None:
-    """Raise ValueError, with the setting and both values, where embeddings do not compare."""
+    """Raise ValueError, with the setting and both values, if embeddings cannot be compared."""
     for key in _OF_THE_MODEL:
         was, now = made.get(key), other.get(key)
         if was != now:
@@ -111,7 +111,7 @@ def _options(made: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "mode": made["mode"],
         "precision": made["precision"],
-        # Only the layer that the weights choose is scaled; of the others the factor is 1.
+        # Only the default layer of the weights has a scale; all others have the factor 1.
         "layer": [int(x) for x in layers.split(",")] if float(scale) == 1 else None,
         "normalization": ast.literal_eval(normalization)
         if normalization.startswith("(")

@@ -1,7 +1,7 @@
 """HTML pages of results: one file with players, without scripts and without the network.
 
-Everything that comes from file names and labels is escaped, and the page's own policy lets nothing
-run and nothing be loaded.
+File names and labels are escaped, and the page's content security policy forbids scripts and
+requests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def search_page(
     """Hits or pairs of `search` as a page.
 
     Args:
-        start, end: the stretch of each query that was looked for.
+        start, end: the part of each query that was searched, in seconds.
     """
     parts: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -74,7 +74,7 @@ def _paths(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def shortened(paths: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """The folder that all paths are in, or nothing, and what each path is called below it."""
+    """The common folder of all paths (or an empty string), and each path relative to it."""
     several = [path for path in dict.fromkeys(paths) if path]
     folders = [path.split("/")[:-1] for path in several]
     common = []
@@ -104,24 +104,24 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def text(value: object) -> str:
-    """Text of any origin for HTML."""
+    """Text escaped for HTML."""
     return html.escape(for_terminal(str(value)))
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
+    """A table; its cells are HTML."""
     head = "".join(f"<th>{text(name.replace('_', ' '))}</th>" for name in names)
     body = "".join(f"<tr>{''.join(_td(cell) for cell in row)}</tr>\n" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>'
 
 
 def path_cell(name: str) -> str:
-    """A cell with a path, which may be broken anywhere."""
+    """A cell with a path, which may be wrapped anywhere."""
     return f'<td class="path">{text(printable(name))}</td>'
 
 
 def stretch(start: float, end: float) -> str:
-    """A cell with a stretch of a recording."""
+    """A cell with start and end in a recording."""
     return f'<td class="stretch">{start:.2f} to {end:.2f} s</td>'
 
 
@@ -131,7 +131,7 @@ def shaded(value: object, share: float) -> str:
 
 
 def player(file: str, start: float, end: float | None) -> str:
-    """A player of the first 10 s of a stretch; the reason where there is none."""
+    """A player of the first 10 s of a part of a file, or the reason why it cannot be read."""
     stop = start + PLAYED_SECONDS if end is None else min(end, start + PLAYED_SECONDS)
     try:
         sound = sound_uri(read_audio(file, start, stop))
@@ -141,7 +141,7 @@ def player(file: str, start: float, end: float | None) -> str:
 
 
 def curve(shares: Mapping[str, float]) -> str:
-    """Shares from 0 to 1 over evenly spaced, named places."""
+    """A curve of values from 0 to 1 at evenly spaced, labelled positions."""
     step = 480 / max(1, len(shares) - 1)
     places = [(40 + i * step, 150 - 130 * y) for i, y in enumerate(shares.values())]
     line = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)

@@ -1,7 +1,7 @@
-"""Labels for recordings of any number and length, in bounded memory.
+"""Label recordings of any number and length, in bounded memory.
 
-The probabilities take the place of the embeddings in the machinery of `embed`: they are kept in a
-Parquet output beside the result, so a run that was killed continues, in the middle of a recording.
+`embed` runs with probabilities instead of embeddings and writes them into a Parquet file beside the
+result. So a killed run continues, also in the middle of a recording.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ SUFFIXES = (".csv", ".parquet")
 
 
 class Prediction(NamedTuple):
-    """A recording, window or timestamp: (c,) probabilities and what they say.
+    """The (c,) probabilities and the label of a recording, window or timestamp.
 
-    `label` is the most probable one; where there may be several, all from 0.5 on, with semicolons.
+    `label` is the most probable label. If a recording may have several labels, it lists all with a
+    probability of at least 0.5, separated by semicolons.
     """
 
     path: str
@@ -53,12 +54,12 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass
 class Predictions:
-    """What `predict` has written; rows and events are read from the disk as one goes through them.
+    """The result of `predict`; rows and events are read from the disk when they are used.
 
     Attributes:
         labels: the c labels of the head.
-        output: the table.
-        summary: files that were asked for, done and failed; None where embeddings were given.
+        output: path of the table.
+        summary: numbers of files, and failures; None if the source was an output of `embed`.
     """
 
     head: Head
@@ -83,12 +84,12 @@ class Predictions:
     def events(
         self, threshold: float = 0.5, gap: float = 0.0, shortest: float = 0.0
     ) -> Iterator[Event]:
-        """Stretches with one label, recording by recording.
+        """Events (start, end, label), recording by recording.
 
         Args:
-            threshold: probability from which on a label is there.
-            gap: seconds between two stretches of a label, up to which they are joined.
-            shortest: seconds below which an event is dropped.
+            threshold: minimum probability of a label.
+            gap: events of a label are joined if at most so many seconds are between them.
+            shortest: shorter events, in seconds, are dropped.
         """
         return events_of(self.table, self.labels, threshold, gap, shortest)
 
@@ -107,28 +108,29 @@ def predict(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Predictions:
-    """Label recordings, windows of them, or stretches around timestamps.
+    """Label recordings, windows, or timestamps with a classifier.
 
     Args:
-        head: what `probe` or `finetune` wrote: its folder or `head.safetensors`.
-        sources: as for `embed_files`; or a Parquet output of `embed`, which is not embedded again.
-        output: `.csv` or `.parquet`, a row for each recording, window or timestamp: path, start,
-            end, timestamp_ms, label, probability, and a column p_LABEL for each label. The other
-            formats of `embed` hold one array beside the names of files and have no place for a text
-            in each row; DuckDB, pandas and polars read both of these. The probabilities are also
-            kept in `OUTPUT.rows.parquet`, an ordinary output of `embed`, from where a run
-            continues.
-        model: the model or weights that the head learnt on; by default those that it names, or
-            those that `finetune` wrote beside it.
+        head: folder of `probe` or `finetune`, or its `head.safetensors`.
+        sources: as for `embed_files`, or one Parquet output of `embed`, whose embeddings are used.
+        output: `.csv` or `.parquet` file with a row for each recording, window or timestamp: path,
+            start, end, timestamp_ms, label, probability, and a column p_LABEL for each label. The
+            probabilities are also stored in `OUTPUT.rows.parquet`, an output of `embed`, from which
+            an interrupted run continues.
+        model: the model or weights that the head was trained on; by default those that it names,
+            or those that `finetune` wrote beside it.
         segment, overlap: windows in seconds, as for `embed_files`.
         timestamps: a row for each timestamp of the model instead of each recording.
         channel, workers: as for `embed_files`.
-        device: where to embed.
-        overwrite: start from scratch whatever the output holds.
+        device: device that embeds.
+        overwrite: label everything anew; by default only new recordings are labelled.
+
+    Returns:
+        The rows and events that were written.
 
     Raises:
-        FileNotFoundError, ValueError: no such head or source; a model or embeddings that the head
-            did not learn on; an output with other options.
+        FileNotFoundError, ValueError: the head or a source does not exist, the head was trained on
+            another model or other embeddings, or the output has other options.
     """
     need("pyarrow.parquet", "answers", "predictions")
     where = "the head" if isinstance(head, Head) else head
@@ -140,7 +142,10 @@ def predict(
     table = _embedded(sources)
     if table is not None:
         if segment is not None or timestamps:
-            raise ValueError("windows and timestamps are those of the embeddings, give no others")
+            raise ValueError(
+                "the source is an output of embed, which determines windows and timestamps; leave "
+                "out segment and timestamps"
+            )
         made = table.settings
         if table.timestamps:
             _require_mean(where, head)
@@ -169,7 +174,7 @@ def predict(
 
 
 def _beside(where: str | Path | Head, head: Head) -> str | Path:
-    """The weights that `finetune` wrote beside its head, wherever the folder is now."""
+    """The weights that `finetune` wrote beside its head, if there are any."""
     if isinstance(where, str | Path) and head.settings.get("weights_name") == WEIGHTS_FILE:
         folder = Path(where) if Path(where).is_dir() else Path(where).parent
         if (folder / WEIGHTS_FILE).is_file():
@@ -178,7 +183,7 @@ def _beside(where: str | Path | Head, head: Head) -> str | Path:
 
 
 class _Labeller:
-    """A model whose embeddings are the probabilities of labels, for `embed_to`."""
+    """A model whose embeddings are probabilities of labels, for `embed_to`."""
 
     def __init__(self, model: HearModel, head: Head) -> None:
         self._model, self._head = model, head
@@ -209,7 +214,7 @@ def _require_mean(where: str | Path, head: Head) -> None:
 
 
 def _embedded(sources: Any) -> Table | None:
-    """The embeddings, where the source is a Parquet output of `embed` and not audio."""
+    """The embeddings, if the source is a Parquet output of `embed`, else None."""
     if not isinstance(sources, (str, Path)):
         several = list(sources) if isinstance(sources, (list, tuple)) else []
         return _embedded(several[0]) if len(several) == 1 else None
@@ -289,7 +294,7 @@ def _write_parquet(output: Path, table: Table, head: Head) -> None:
 def write_label_files(
     predictions: Predictions, events: Iterable[Event], folder: Path, kind: str
 ) -> int:
-    """Write a label file for each recording, also where it has no events.
+    """Write a label file for each recording, also for those without events.
 
     Args:
         kind: "audacity" or "raven".

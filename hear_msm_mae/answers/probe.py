@@ -1,4 +1,4 @@
-"""A classifier on labelled recordings: how good it is, where it fails, and what to doubt."""
+"""Train and evaluate a linear classifier on embeddings of labelled recordings."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PAGE = "probe.html"
 KNN = f"{NEIGHBOURS} nearest neighbours"
 CONSTANT = "always the most frequent label"
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # labelled recordings of each label
-FEW_THREADS = 2000  # recordings below which one thread fits
+FEW_THREADS = 2000  # with fewer recordings one thread is faster
 
 
 class Division(NamedTuple):
-    """Places of the recordings to learn from and to test; inner folds choose the strength."""
+    """Indices of the training and test recordings; inner folds choose the regularisation."""
 
     learn: Indices
     check: Indices
@@ -49,25 +49,27 @@ def probe(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> ProbeResult:
-    """Learn to label recordings, and say how well it works on recordings that were not learnt from.
+    """Train a linear classifier on labelled recordings, and score it on held-out recordings.
 
-    Without a column `split` the recordings are divided into five folds over whole groups, and each
-    fold is labelled by a classifier that learnt from the others; regularisation is chosen on folds
-    inside those. With it, the score is that of `test`.
+    Without a column `split` the score comes from cross-validation with five folds over whole
+    groups, and the regularisation from inner folds. With it, the score is that of `test`.
 
     Args:
         labels: see `hear_msm_mae.answers.labels.read_labels`.
         out: folder for `head.safetensors`, `labels.json`, `probe.html` and the embeddings, which a
-            second run takes from there.
+            second run reuses.
         model: from `load_model`, or weights for it.
-        device: where to embed.
-        seed: of the folds.
-        workers: threads that read.
-        overwrite: embed again, whatever the folder holds.
+        device: device that embeds.
+        seed: random seed of the folds.
+        workers: number of threads that decode.
+        overwrite: embed everything anew.
+
+    Returns:
+        Scores, warnings, mistakes and the classifier.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_labels`; too few recordings; embeddings of another
-            model in the folder.
+        FileNotFoundError, ValueError: see `read_labels`; there are too few recordings, or the
+            folder has embeddings of another model.
     """
     need("sklearn", "answers", "probes")
     need("pyarrow.parquet", "answers", "probes")
@@ -92,7 +94,7 @@ def still_labelled(labelled: Labelled, found: Features, summary: Summary) -> Lab
     """The recordings that could be read.
 
     Raises:
-        ValueError: they are of one label.
+        ValueError: all of them have the same label.
     """
     labelled = labelled.select(found.kept.tolist())
     if len(labelled.names) < 2 - labelled.several:
@@ -104,7 +106,7 @@ def still_labelled(labelled: Labelled, found: Features, summary: Summary) -> Lab
 
 
 def few_threads(recordings: int) -> AbstractContextManager[Any]:
-    """One thread fits where matrices are small: more cost time, much of it on a busy machine."""
+    """Use one thread for small matrices, where more threads are slower."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     limits: AbstractContextManager[Any] = threadpool_limits(1 if recordings < FEW_THREADS else None)
@@ -129,7 +131,9 @@ def divided(labelled: Labelled, seed: int) -> list[Division]:
     splits = np.array(labelled.splits)
     train, valid, test = (np.flatnonzero(splits == x) for x in ("train", "valid", "test"))
     if not len(train) or not len(test):
-        raise ValueError("no recordings are left of one side of the split")
+        raise ValueError(
+            "no recordings of 'train' or of 'test' could be read; correct the files or the split"
+        )
     inner = [(train, valid)] if len(valid) else inside(train)
     return [Division(np.concatenate([train, valid]), test, inner)]
 
@@ -153,12 +157,12 @@ def _report(
 
 
 class Crossed(NamedTuple):
-    """What classifiers say of recordings that they did not learn from.
+    """Scores of recordings by classifiers that were not trained on them.
 
     Attributes:
         methods: (n, c) scores by each method.
-        strengths: chosen for the probe, of each division.
-        temperature, linear: of the probe of the last division.
+        strengths: regularisation strength of the probe in each fold.
+        temperature, linear: those of the probe in the last fold.
     """
 
     methods: dict[str, Array]
@@ -168,7 +172,7 @@ class Crossed(NamedTuple):
 
 
 def crossed(labelled: Labelled, found: Features, divisions: Sequence[Division]) -> Crossed:
-    """The probe and what it is compared with."""
+    """Scores by the probe and by the methods that it is compared with."""
     y, several = labelled.targets, labelled.several
     methods = {name: np.zeros(y.shape) for name in (PROBE, KNN, LOG_MEL)}
     methods[CONSTANT] = np.tile(y.mean(0), (len(y), 1))
@@ -192,7 +196,7 @@ def _curve(
     metric: Metric,
     seed: int,
 ) -> dict[str, float]:
-    """The score of classifiers that learnt from a few recordings of each label."""
+    """The score of classifiers that were trained on a few recordings of each label."""
     found = {}
     generator = np.random.default_rng(seed)
     most = min(int(y[learn].sum(0).max()) for learn, _ in outer)

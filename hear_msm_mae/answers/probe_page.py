@@ -7,11 +7,11 @@ from .results import ProbeResult
 
 
 def probe_page(result: ProbeResult, curve: str, note: str = "") -> str:
-    """One HTML file with players for the surest mistakes.
+    """One HTML file with players for the mistakes with the highest probability.
 
     Args:
-        curve: what its curve shows.
-        note: that stands below the scores.
+        curve: title of the curve.
+        note: text below the scores.
     """
     methods = list(result.scores.values())
     best = methods[0][0]

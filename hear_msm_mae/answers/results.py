@@ -1,4 +1,4 @@
-"""What a probe found."""
+"""The result of a probe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Score(NamedTuple):
 
 
 class LabelScore(NamedTuple):
-    """How well one label is found; `precision` and `recall` where recordings have one label."""
+    """Scores of one label; `precision` and `recall` only if recordings have exactly one label."""
 
     label: str
     recordings: int
@@ -51,18 +51,18 @@ class Mistake(NamedTuple):
 
 @dataclasses.dataclass
 class ProbeResult:
-    """What `probe` found.
+    """The result of `probe`.
 
     Attributes:
-        head: the classifier, learnt from all recordings that are not kept for the test.
-        scores: of each method, the head's first, on recordings that it did not learn from.
-        per_label: in the order of `head.labels`.
-        confusion: (c, c) recordings of each label (rows) and what was predicted; None where a
-            recording may have several labels.
-        curve: the first score by the number of labelled recordings of each label.
-        calibration_error: mean distance of probabilities from the share that is right.
-        warnings: what makes the scores doubtful.
-        mistakes: the surest first.
+        head: the classifier, trained on all recordings except those of `test`.
+        scores: scores of each method on held-out recordings, those of the head first.
+        per_label: scores of each label, in the order of `head.labels`.
+        confusion: (c, c) numbers of recordings by label (rows) and prediction (columns); None if
+            recordings may have several labels.
+        curve: main score by number of training recordings per label.
+        calibration_error: mean difference between probabilities and shares of correct labels.
+        warnings: reasons to doubt the scores.
+        mistakes: wrongly labelled recordings, the highest probability first.
         failures: recordings that could not be read.
         out: folder with the head, the labels, the page and the embeddings.
     """

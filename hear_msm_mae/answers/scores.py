@@ -1,4 +1,4 @@
-"""How good scores (n, c) of labels (n, c) are, with confidence intervals."""
+"""Metrics of scores (n, c) against labels (n, c), with confidence intervals."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ def accuracy(scores: Array, y: Targets, weight: Array) -> float:
 
 
 def balanced_accuracy(scores: Array, y: Targets, weight: Array) -> float:
-    """Mean over the labels of the share of their recordings that was found."""
+    """Mean recall of the labels (balanced accuracy)."""
     hits = y[np.arange(len(y)), scores.argmax(1)] * weight
     counts = weight @ y
     return float(((hits @ y)[counts > 0] / counts[counts > 0]).mean())
 
 
 def mean_average_precision(scores: Array, y: Targets, weight: Array) -> float:
-    """Mean over the labels of the area under precision and recall."""
+    """Mean average precision of the labels."""
     values = average_precisions(scores, y, weight)
     return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
 
 
 def average_precisions(scores: Array, y: Targets, weight: Array) -> Array:
-    """(c,) of each label; NaN where no recording has it. Equal scores count as one threshold."""
+    """(c,) average precision of each label; NaN if no recording has it.
+
+    Equal scores count as one threshold.
+    """
     found = np.full(y.shape[1], np.nan)
     for c in range(y.shape[1]):
         order = np.argsort(-scores[:, c], kind="stable")
@@ -49,10 +52,10 @@ def average_precisions(scores: Array, y: Targets, weight: Array) -> Array:
 def interval(
     metric: Metric, scores: Array, y: Targets, groups: NDArray[np.str_], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % confidence interval: percentiles of the score over groups drawn with replacement.
+    """95 % confidence interval of a score by bootstrap over groups.
 
-    A perfect score would leave no width; its lower end is then what n groups without a mistake
-    allow (Clopper and Pearson 1934).
+    The bootstrap of a perfect score has no width. Its lower end is then the bound for n groups
+    without a mistake (Clopper and Pearson 1934).
     """
     _, index = np.unique(groups, return_inverse=True)
     count = int(index.max()) + 1

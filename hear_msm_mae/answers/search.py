@@ -1,4 +1,4 @@
-"""Nearest stretches of queries, and near-duplicates, in an output of `embed`."""
+"""Search an output of `embed` for similar sounds and near-duplicates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .index import Index
 from .loading import Model, same_model
 
 MOST_PAIRS = 1_000_000
-DUPLICATE = 0.95  # similarity from which on files are near-duplicates, see benchmarks/RESULTS.md
+DUPLICATE = 0.95  # minimum similarity of near-duplicates, see benchmarks/RESULTS.md
 
 
 class Hit(NamedTuple):
-    """A stretch that is near to a query; `file` is its absolute path, `rank` counts from 1."""
+    """A part of a file that is similar to a query. `file` is the absolute path, `rank` from 1."""
 
     query: str
     rank: int
@@ -33,7 +33,7 @@ class Hit(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two files, and the stretches in which they are the most alike."""
+    """Two files, and the most similar parts of them."""
 
     path: str
     start: float
@@ -58,30 +58,30 @@ def search(
     approximate: bool = False,
     device: str = "cpu",
 ) -> list[Hit]:
-    """Find what sounds like a recording, or like a stretch of one.
+    """Find recordings, or parts of them, that sound like a query.
 
-    A query becomes one embedding, whatever its length. What shares time with it is left out, and
-    of hits that overlap each other only the best is there.
+    A query becomes one embedding, whatever its length. Windows of the index that overlap the query
+    are not returned. Of hits that overlap each other only the best is returned.
 
     Args:
-        index: an output of `embed` or `index`; or one that is open, an `Index`, which answers
-            further calls faster.
+        index: path of an output of `embed` or `index`, or an open `Index`, which is faster for
+            several calls.
         queries: as the sources of `embed_files`.
         model: the model or weights that made the index; by default those that it names, which are
             loaded in each call.
-        count: hits for each query.
-        start, end: of the stretch in each query, in seconds.
-        one_per_file: only the best stretch of each file.
-        approximate: ask inverted lists of faiss, which are made beside the index when they are not
-            there; of large indexes answers come at once, and some near ones may be missing.
-        device: where to embed the queries.
+        count: number of hits for each query.
+        start, end: part of each query in seconds.
+        one_per_file: return only the best part of each file.
+        approximate: search with faiss, which builds a file beside the index in the first call.
+            Large indexes are searched faster, and some hits may be missing.
+        device: device that embeds the queries.
 
     Returns:
-        Hits, those of the first query first, the best first.
+        Hits in the order of the queries, the best first.
 
     Raises:
-        FileNotFoundError, ValueError: see `Index`; queries that cannot be read; a model that did
-            not make the index, or has other options.
+        FileNotFoundError, ValueError: see `Index`; a query cannot be read, or the model or its
+            options are not those of the index.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -111,32 +111,32 @@ def search(
 
 
 def duplicates(index: str | Path | Index, threshold: float = DUPLICATE) -> list[Pair]:
-    """Find files that hold nearly the same sound, such as copies in another format.
+    """Find files with nearly the same sound, such as copies in another format.
 
-    Every row is compared with every other one, so the time grows with the square of their number.
+    All pairs of rows are compared, so the time grows with the square of their number.
 
     Args:
-        index: an output of `embed` or `index`.
-        threshold: similarity from which on two stretches count, at most 1.
+        index: path of an output of `embed` or `index`, or an open `Index`.
+        threshold: minimum similarity, at most 1.
 
     Returns:
-        For each two files the pair of stretches that is the most alike; the most similar first.
+        For each pair of files its most similar parts; the most similar pair first.
 
     Raises:
-        FileNotFoundError, ValueError: see `Index`; more than a million pairs of files.
+        FileNotFoundError, ValueError: see `Index`; there are more than a million pairs of files.
     """
     if not -1 < threshold <= 1:
         raise ValueError(f"threshold must be above -1 and at most 1, got {threshold}")
     index = index if isinstance(index, Index) else Index(index)
     best: dict[tuple[str, str], tuple[float, int, int]] = {}
-    # Rounding puts the cosine of equal embeddings a little beside 1.
+    # Rounding makes the cosine of equal embeddings slightly less or more than 1.
     for a, b, similarity in index.pairs(threshold - 1e-5):
         first, second = sorted((index.stretch(a)[3], index.stretch(b)[3]))
         key = first, second
         if key not in best and len(best) == MOST_PAIRS:
             raise ValueError(
-                f"more than {MOST_PAIRS} pairs of files are at least {threshold} alike; raise "
-                "--threshold"
+                f"more than {MOST_PAIRS} pairs of files have a similarity of at least {threshold}; "
+                "raise --threshold"
             )
         best[key] = max(best.get(key, (-2.0, 0, 0)), (similarity, a, b))
     ordered = sorted(best.values(), key=lambda x: (-x[0], x[1], x[2]))

@@ -1,4 +1,4 @@
-"""Bytes of an audio file: read anywhere, and put together anew as a file-like object."""
+"""Bytes of an audio file: read at any place, and joined in a new order as a file-like object."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import os
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple
 
-# Part of a file as it is to be decoded: bytes as they are, or (start, stop) of the file.
+# A part of the bytes that a decoder reads: given bytes, or the bytes (start, stop) of the file.
 Piece = bytes | tuple[int, int]
 Warn = Callable[[str], None]
 
-_CHUNK = 2**16  # bytes searched at once
+_CHUNK = 2**16  # bytes that are searched at once
 
 
 class Unreadable(Exception):
-    """Why a file cannot be decoded, without its name."""
+    """The reason why a file cannot be decoded, without the file's name."""
 
 
 class Link(NamedTuple):
-    """A stretch of a file that one decoder reads from beginning to end.
+    """A part of a file that one decoder reads from beginning to end.
 
     Attributes:
-        pieces: what the decoder is given; None: the file as it is.
-        frames: samples per channel that it holds at least; 0: not known.
-        seekable: whether seeking leads to the same samples as decoding from the beginning.
-        sndfile: whether libsndfile reads it right; PyAV is needed where not.
+        pieces: the bytes that the decoder reads; None means the whole file, unchanged.
+        frames: lower bound of the samples per channel; 0 if unknown.
+        seekable: whether seeking gives the same samples as decoding from the beginning.
+        sndfile: whether libsndfile decodes it correctly; otherwise PyAV is needed.
     """
 
     pieces: tuple[Piece, ...] | None = None
@@ -37,7 +37,7 @@ class Link(NamedTuple):
 class Bytes:
     """The bytes of a file.
 
-    They are not mapped into memory: a file that becomes shorter meanwhile would end the process.
+    They are not mapped into memory, because a file that shrinks would then end the process.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -50,7 +50,7 @@ class Bytes:
         return self.file.read(count)
 
     def find(self, what: bytes, position: int) -> int:
-        """Where `what` is found first from a position on; the size of the file if nowhere."""
+        """First place of `what` from a position on; the size of the file if there is none."""
         while position < self.size:
             chunk = self.at(position, _CHUNK)
             found = chunk.find(what)
@@ -62,7 +62,7 @@ class Bytes:
         return self.size
 
     def after_id3(self, position: int = 0) -> int:
-        """The end of the ID3v2 tags that begin at a position; the position itself without one."""
+        """End of the ID3v2 tags that begin at a position; the position if there are none."""
         while True:
             head = self.at(position, 10)
             if head[:3] != b"ID3" or len(head) < 10 or max(head[6:10]) > 127:
@@ -72,7 +72,7 @@ class Bytes:
 
 
 class View(io.RawIOBase):
-    """Pieces of a file, one behind the other, as a file to be read."""
+    """Pieces of a file, one after the other, as a file object."""
 
     def __init__(self, file: BinaryIO, pieces: Sequence[Piece]) -> None:
         super().__init__()

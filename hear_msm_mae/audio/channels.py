@@ -1,4 +1,4 @@
-"""Several channels -> one: their mean, or one of them."""
+"""Mix several channels to one, or choose one of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _AUDIBLE = 1e-6
 
 
 def channel_index(channel: str | int) -> int | None:
-    """Number of a channel, from 0 on; None: the mean of all.
+    """The number of a channel, from 0; None for the mean of all channels.
 
     Raises:
-        ValueError: something else than "mix", "left", "right" or a number from 0 on.
+        ValueError: it is not "mix", "left", "right" or a number from 0.
 
     >>> channel_index("right"), channel_index("3"), channel_index("mix")
     (1, 3, None)
@@ -37,10 +37,10 @@ def channel_index(channel: str | int) -> int | None:
 
 
 class Mixer:
-    """Makes one channel of blocks with several; notices whether they cancel each other.
+    """Mixes blocks to one channel, and notices whether the channels cancel each other.
 
     Args:
-        name: of the recording, for messages.
+        name: name of the recording, for messages.
         channel: as for `channel_index`.
 
     >>> Mixer("a", "mix")(np.float32([[1, 3], [2, 2]])).tolist()
@@ -57,7 +57,7 @@ class Mixer:
         """Blocks (n, channels) become (n,).
 
         Raises:
-            ValueError: there is no such channel, or NaN or infinity.
+            ValueError: the channel does not exist, or a sample is NaN or infinite.
         """
         channels = block.shape[1]
         if self._index is not None and self._index >= channels:
@@ -70,7 +70,7 @@ class Mixer:
         elif channels == 1:
             mono = block[:, 0]
         else:
-            # Column by column: much faster than block.mean(1), and without BLAS threads.
+            # Adding columns is much faster than block.mean(1), and uses no BLAS threads.
             mono = functools.reduce(np.add, block.T) / np.float32(channels)
         if not np.isfinite(mono).all():
             raise ValueError(f"{self._name}: holds NaN or infinite samples")
@@ -82,13 +82,13 @@ class Mixer:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the channels were loud and their mean was not."""
+        """Whether the channels were loud, but their mean was nearly silent."""
         loud = self._power > _AUDIBLE * self._values
         return loud and self._mixed_power < _CANCELLED * self._power
 
 
 def warn_of_cancellation(name: str) -> None:
-    """Say that a recording's channels cancel each other, and what to do."""
+    """Warn that the channels of a recording cancel each other, and say what to do."""
     _log.warning(
         "%s: its channels cancel each other (opposite phase), so that their mean is nearly "
         "silent; choose one of them: --channel left, channel='left'",

@@ -1,4 +1,4 @@
-"""Formats made of chunks (WAV and its like, ASF): the sizes in a header and what is there."""
+"""Formats made of chunks (WAV, AIFF, ASF and others): correct wrong sizes in their headers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _PLAIN = (Link(seekable=True),)
 
 
 class _Chunks(NamedTuple):
-    """How a format writes its chunks.
+    """The layout of a format's chunks.
 
     Attributes:
-        start: where the first one is.
-        name, length: bytes of a chunk's name and of its size.
-        counts_itself: whether a chunk's size includes its name and size.
+        start: position of the first chunk.
+        name, length: number of bytes of a chunk's name, and of its size.
+        counts_itself: whether the size of a chunk includes its name and size.
         data: name of the chunk with the samples.
-        skip: bytes in it before the samples.
+        skip: bytes before the samples in that chunk.
     """
 
     start: int
@@ -44,7 +44,7 @@ CHUNKED = frozenset(_LAYOUTS)
 
 
 class _Data(NamedTuple):
-    """The samples: where they begin, their size in bytes, where and how that is written."""
+    """The samples: their position and size in bytes, and place and format of the size field."""
 
     start: int
     size: int
@@ -54,17 +54,17 @@ class _Data(NamedTuple):
 
 
 def chunk_links(kind: str, data: Bytes, warn: Warn) -> tuple[Link, ...]:
-    """Compare the size that the header gives for the samples with what follows.
+    """Compare the size of the samples in the header with the file.
 
     Returns:
-        The file as it is, or with another size in its header.
+        The file unchanged, or with a corrected size in its header.
     """
     layout = _LAYOUTS[kind]
     found = _find_data(kind, layout, data)
     there = 0 if found is None else data.size - found.start
     if found is None or there <= 0 or found.size == there:
         return _PLAIN
-    # Programs that write to a pipe give one of these sizes, less a header's.
+    # Programs that write to a pipe write one of these sizes, minus that of a header.
     piped = any(abs(found.size - size) < 2**16 for size in (2**31, 2**32, 2**63, 2**64))
     if found.size > there:
         if not piped:
@@ -74,7 +74,7 @@ def chunk_links(kind: str, data: Bytes, warn: Warn) -> tuple[Link, ...]:
         return _PLAIN
     said = f"says that it holds {found.size} bytes of samples; "
     wrapped = found.length == 4 and (there - found.size) % 2**32 == 0
-    # The size is 0 when a recorder lost power before it wrote the true one.
+    # A recorder that lost power leaves the size 0.
     if found.size and not piped and not wrapped:
         warn(f"{said}{there - found.size} bytes follow, which are not read")
         return _PLAIN
@@ -83,7 +83,7 @@ def chunk_links(kind: str, data: Bytes, warn: Warn) -> tuple[Link, ...]:
 
 
 def _find_data(kind: str, layout: _Chunks, data: Bytes) -> _Data | None:
-    """None: there is no chunk with samples."""
+    """The chunk with the samples, or None if there is none."""
     if kind == "au":
         return _Data(_number(layout, data.at(4, 4)), _number(layout, data.at(8, 4)), 8, 4)
     position = layout.start
@@ -123,7 +123,7 @@ def _next_chunk(layout: _Chunks, position: int, size: int) -> int:
 
 
 def _only_chunks(layout: _Chunks, data: Bytes, end: int) -> bool:
-    """Whether nothing but chunks follows the samples: tags, cue points."""
+    """Whether only other chunks follow the samples, such as tags or cue points."""
     position = end + -(end - layout.start) % layout.align
     while data.size - position >= layout.name + layout.length:
         name, size = _chunk(layout, data, position)
@@ -134,7 +134,7 @@ def _only_chunks(layout: _Chunks, data: Bytes, end: int) -> bool:
 
 
 def _with_size(kind: str, layout: _Chunks, data: Bytes, found: _Data, size: int) -> Link:
-    """The file with another size of its samples, and with one of the file that fits."""
+    """The file with a new size of its samples, and a size of the file that fits."""
 
     def written(value: int, length: int) -> bytes:
         return min(value, 256**length - 1).to_bytes(length, layout.order)
@@ -143,7 +143,7 @@ def _with_size(kind: str, layout: _Chunks, data: Bytes, found: _Data, size: int)
     if kind == "rf64":
         outer = ((0, 20), written(data.size - 8, 8), (28, found.field))
     elif kind == "wav" and size >= 2**32:
-        # RF64 is WAV with a chunk for the sizes that need 8 bytes.
+        # RF64 is WAV with an additional chunk for sizes that need 8 bytes.
         sizes = written(data.size + 28, 8) + written(size, 8) + bytes(12)
         ds64 = b"RF64\xff\xff\xff\xffWAVEds64" + written(len(sizes), 4) + sizes
         outer = (ds64, (12, found.field))
@@ -157,7 +157,7 @@ _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 def asf_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
-    """Compare the size of the file with what its header says."""
+    """Warn if the header gives another size of the file."""
     at = data.at(0, 2**16).find(_FILE_PROPERTIES)
     size = int.from_bytes(data.at(at + 40, 8), "little") if at > 0 else 0
     if size > data.size:

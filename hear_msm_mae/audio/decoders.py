@@ -1,4 +1,4 @@
-"""Files -> samples as they are stored: libsndfile reads most formats, PyAV the others."""
+"""Decode files to samples at their stored rate: libsndfile most formats, PyAV the others."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
-# What PyAV may decode less than the container says before that is worth a word: codecs add and
-# take away some frames at both ends.
+# A file is reported as cut off if PyAV decodes less than the container's duration by more than
+# this. Codecs add and remove some frames at both ends.
 _PYAV_TOLERANCE = 0.05  # s
 _PYAV_BLOCK = 2**16  # frames
-# Containers that write the duration; for others it is estimated.
+# Containers that store the duration. For others it is estimated.
 _SAY_DURATION = frozenset(("asf", "matroska", "mp4", "ogg", "wavpack"))
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
 
@@ -43,13 +43,14 @@ Block = NDArray[np.float32]  # (frames, channels)
 
 
 class Part(NamedTuple):
-    """A stretch of a file at one rate, with one number of channels.
+    """A part of a file with one sample rate and one number of channels.
 
     Attributes:
         rate: samples per second and channel.
-        channels: how many.
-        seekable: whether `read` may begin at another frame than 0.
-        read: from a frame on, so many frames or all of them: blocks (frames, channels).
+        channels: number of channels.
+        seekable: whether `read` can begin at any frame, not only at 0.
+        read: function (first frame, number of frames or None for all) that yields blocks of shape
+            (frames, channels).
     """
 
     rate: int
@@ -59,12 +60,12 @@ class Part(NamedTuple):
 
 
 def open_parts(path: str | Path) -> Iterator[Part]:
-    """The parts of a file, one behind the other; most files are one part.
+    """The parts of a file, one after the other; most files have one part.
 
-    A part has to be read before the next one is asked for.
+    Read a part completely before you take the next one.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it cannot be decoded; the message names the file and the reason.
     """
     name = printable(path)
@@ -84,10 +85,10 @@ def open_parts(path: str | Path) -> Iterator[Part]:
 
 @functools.lru_cache(maxsize=256)
 def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Link, ...]]:
-    """The format of a file and how it is to be read.
+    """The format of a file, and its parts.
 
-    A recording that is read in many stretches is inspected once and warned of once, as long as
-    its `identity` (where it is, its size and its time) stays the same.
+    The result is cached by `identity` (path, size and modification time), so a file that is read
+    in many parts is inspected once, and its warnings appear once.
     """
 
     def warn(what: str) -> None:
@@ -95,7 +96,7 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
 
     kind = sniff(path)
     by_ending = kind is None and path.lower().endswith(".mp3")
-    if by_ending:  # there may be something else before its first frame
+    if by_ending:  # other bytes may come before its first frame
         kind = "mp3"
     with Path(path).open("rb") as file:
         data = Bytes(file)
@@ -123,13 +124,13 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
             raise soundfile.SoundFileRuntimeError(f"libsndfile does not read {kind}")
         sound = _Sequential(view if link.pieces else _file_name(path))
     except (soundfile.SoundFileError, RuntimeError):
-        # PyAV takes many files for audio that are none, so it is asked for known formats only.
+        # PyAV opens many files that are not audio, so it gets only files of known formats.
         if kind is None or (link.sndfile and not has_pyav()):
             raise
         sound = None
     if sound is not None:
         with sound:
-            if sound.format == "RAW":  # taken for telephone sound because of its ending alone
+            if sound.format == "RAW":  # libsndfile guessed this from the ending alone
                 raise Unreadable("it has no header")
             counted = kind == "mp3" or not sound.subtype.startswith("MPEG")
             if counted and sound.frames >= link.frames:
@@ -144,9 +145,9 @@ def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -
 # libsndfile
 # ---------------------------------------------------------------------------------------------
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is read from one end to the other.
+    """A file that is read sequentially.
 
-    soundfile seeks after each read. That fails where the length is unknown, and hides holes.
+    soundfile seeks after each read, which fails for an unknown length and hides missing parts.
     """
 
     def seekable(self) -> bool:
@@ -154,7 +155,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _file_name(path: str | Path) -> str | bytes:
-    # Bytes: a name that is not valid UTF-8 cannot be passed on as text.
+    # The path is passed as bytes, because it may not be valid UTF-8.
     return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
@@ -164,7 +165,7 @@ def _read_sndfile(
     declared, rate = sound.frames, sound.samplerate
     with _errors_named(path, f"before {start / rate:.2f} s"):
         position = sound.seek(start) if 0 < start < declared else start
-    # No further than declared: the FLAC decoder would meet what follows the last frame.
+    # Reading stops at the declared length: the FLAC decoder fails at bytes after the last frame.
     stop = declared if count is None else min(start + count, declared)
     size = max(1, _MAX_DECODED_VALUES // sound.channels)
     while position < stop:
@@ -211,7 +212,7 @@ def _shape(frame: av.AudioFrame) -> tuple[int, int]:
 
 
 def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
-    """Decoded frames. Packets that cannot be decoded are damage, but not at the very end."""
+    """Decoded frames. A packet that cannot be decoded is an error, except the last one."""
     import av
 
     failed = None
@@ -226,7 +227,7 @@ def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioF
             failed = error
     if failed is not None:
         _log.warning("%s: is cut off in its last frame", printable(path))
-    if packets < stream.frames:  # 0 where the container does not count them
+    if packets < stream.frames:  # 0 if the container does not count them
         what = f"{packets} of {stream.frames} packets are there"
         _log.warning("%s: is cut off: %s", printable(path), what)
 
@@ -251,7 +252,7 @@ def _read_pyav(
         seconds[0] += len(block) / rate
         position += len(block)
         waiting.append(block)
-        # Codecs have some thousand samples in a frame; blocks that small take long to resample.
+        # A codec's frame has about a thousand samples, and such small blocks take long to resample.
         if sum(map(len, waiting)) >= _PYAV_BLOCK:
             yield np.concatenate(waiting)
             waiting = []
@@ -275,7 +276,7 @@ def _float(frame: av.AudioFrame) -> Block:
 # ---------------------------------------------------------------------------------------------
 @contextmanager
 def _errors_named(path: str | Path, where: str = "") -> Iterator[None]:
-    """Errors of the decoders become ValueErrors that name the file."""
+    """Turn errors of the decoders into ValueErrors that name the file."""
     try:
         yield
     except (soundfile.SoundFileError, RuntimeError, Unreadable) as error:

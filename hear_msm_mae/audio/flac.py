@@ -1,4 +1,4 @@
-"""FLAC: the number of samples in a header and the last frame."""
+"""FLAC: compare the number of samples in the header with the last frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEPTHS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
 
 
 class _StreamInfo(NamedTuple):
-    """What the first block of metadata says."""
+    """The values in the first block of metadata."""
 
     block: int  # samples per channel in each frame, but the last
     channels: int
@@ -25,8 +25,8 @@ def flac_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
     """Compare the number of samples in the header with the last frame.
 
     Returns:
-        The file as it is, or streams with another number of samples in their header; more than
-        one where files were put one behind the other.
+        The file unchanged, or streams with a corrected number of samples in their header. There
+        are several if files were concatenated.
     """
     starts = []
     position = data.find(b"fLaC", data.after_id3())
@@ -71,7 +71,7 @@ def _flac_link(data: Bytes, start: int, stop: int, warn: Warn) -> Link:
 
 
 def _before_tags(data: Bytes, stop: int) -> int:
-    """Where the ID3v1 and APE tags at the end of a file begin."""
+    """Start of the ID3v1 and APE tags at the end of a file."""
     if stop > 128 and data.at(stop - 128, 3) == b"TAG":
         stop -= 128
     footer = data.at(max(0, stop - 32), 32)
@@ -84,7 +84,7 @@ def _before_tags(data: Bytes, stop: int) -> int:
 def _last_frame(
     data: Bytes, start: int, stop: int, info: _StreamInfo
 ) -> tuple[int, int, int] | None:
-    """Where the last frame begins: its byte, its first sample, and how many it has."""
+    """Byte, first sample and number of samples of the last frame."""
     for window in (2**17, 2**23):  # the longest frames have some megabytes
         begin = max(start, stop - window)
         chunk = data.at(begin, stop - begin)
@@ -98,7 +98,7 @@ def _last_frame(
 
 
 def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
-    """First sample and number of samples by a frame's header; None: it is not one."""
+    """First sample and number of samples from a frame's header; None if it is not a header."""
     if len(head) < 6 or head[1] & 0xFE != 0xF8:
         return None
     block, rate, channels, depth = head[2] >> 4, head[2] & 15, head[3] >> 4, head[3] & 15
@@ -128,7 +128,7 @@ def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
 
 
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
-    """Check sum; 0 for bytes that end in their right check sum."""
+    """Check sum of bytes; it is 0 if they end in their correct check sum."""
     table, value, mask = _crc_table(polynomial, bits), 0, (1 << bits) - 1
     for byte in data:
         value = (value << 8 & mask) ^ table[value >> bits - 8 ^ byte]

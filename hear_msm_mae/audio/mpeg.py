@@ -1,9 +1,8 @@
-"""MPEG audio (MP3, MP2): which bytes of a file are its frames, whatever its header claims.
+"""MPEG audio (MP3, MP2): find all frames of a file, so that it is decoded to its end.
 
-libsndfile takes the length of an MP3 file from the tag in its first frame, or estimates it from
-the first frame's bit rate, and stops there; it also stops at bytes that are no frames. Here the
-frames are counted, and libsndfile is given a file of nothing but frames with a tag that counts
-them.
+libsndfile stops at the length in the tag of the first frame, or at an estimate from the first
+frame's bit rate, or at bytes that are not frames. Therefore the frames are counted here, and
+libsndfile gets a file of frames only, with a correct tag.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _BITRATES = {
     (False, 2): _LOW,
     (False, 3): _LOW,
 }
-_HEAD = 40  # bytes of a frame that are looked at: up to the end of the tag's name
+_HEAD = 40  # bytes of a frame that are inspected: up to the end of the tag's name
 _DECODER_DELAY = 529  # samples
 
 
 class _Header(NamedTuple):
-    """A frame's header: what must be equal in a stream, then what may differ."""
+    """A frame's header. Frames of one stream have the same `kind`."""
 
     kind: tuple[int, int, int, bool]  # version, layer, rate in Hz, mono
     size: int  # bytes of the frame
@@ -41,7 +40,7 @@ class _Header(NamedTuple):
 
 @dataclass
 class _Run:
-    """Frames of one kind: a stream of its own."""
+    """Consecutive frames of one kind, which form a stream."""
 
     kind: tuple[int, int, int, bool]
     first: bytes  # header of its first frame
@@ -63,7 +62,7 @@ def parse_header(head: bytes) -> _Header | None:
     """The header of an MPEG audio frame, from its first 4 bytes.
 
     Returns:
-        None: no header, or one of "free format", whose frames do not say their size.
+        The header; None if it is not one, or if its "free format" does not give the frame's size.
     """
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -84,7 +83,7 @@ def parse_header(head: bytes) -> _Header | None:
 
 
 def begins_frames(data: Bytes, position: int) -> bool:
-    """Whether a frame begins there, followed by another of its kind, by a tag or by the end."""
+    """Whether a frame begins here, followed by another of its kind, a tag or the end."""
     header = parse_header(data.at(position, 4))
     if header is None:
         return False
@@ -101,11 +100,10 @@ def mpeg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
     """Find the frames of a file.
 
     Args:
-        warn: told of bytes between the frames, and of tags that count wrongly.
+        warn: called with a message about bytes between frames, or about a wrong tag.
 
     Returns:
-        The streams, more than one where MP3 files were put one behind the other; none when
-        there are no frames.
+        The streams. There are several if MP3 files were concatenated, and none without frames.
     """
     runs = _scan(data, warn)
     if len(runs) == 1 and len(runs[0].ranges) == 1 and runs[0].tagged == runs[0].frames:
@@ -117,8 +115,8 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
     runs: list[_Run] = []
     position = data.after_id3()
     run: _Run | None = None
-    in_step = False  # whether a frame ended at this position
-    lost: list[int] = []  # where bytes begin that are no frames
+    in_step = False  # whether a frame ends at this position
+    lost: list[int] = []  # start of bytes that are not frames
     lost_bytes = 0
     while position < data.size:
         head = data.at(position, _HEAD)
@@ -158,7 +156,7 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
 
 
 def _after_tag(data: Bytes, position: int) -> int:
-    """The end of a tag of another kind that begins there; the position itself without one."""
+    """End of another tag that begins at a position; the position if there is none."""
     head = data.at(position, 32)
     if head[:8] == b"APETAGEX" and len(head) == 32:
         header = 32 if head[23] & 0x20 else 0  # else it is the footer alone
@@ -171,7 +169,7 @@ def _after_tag(data: Bytes, position: int) -> int:
 
 
 def _next_frames(data: Bytes, position: int) -> int:
-    """Where frames begin again after bytes that are none; the size of the file if nowhere."""
+    """Position of the next frame after other bytes; the size of the file if there is none."""
     while True:
         position = data.find(b"\xff", position)
         if position >= data.size or begins_frames(data, position):
@@ -180,7 +178,7 @@ def _next_frames(data: Bytes, position: int) -> int:
 
 
 def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
-    """Frames with a tag that counts them right, for libsndfile."""
+    """The frames with a correct tag, for libsndfile."""
     pieces: list[Piece] = list(run.ranges)
     if run.tag is not None:
         if abs(run.tagged - run.frames) > 1:
@@ -190,18 +188,18 @@ def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
         pieces[:1] = [(start, run.tag), count, (run.tag + 4, stop)]
     elif run.kind[1] == 3:
         pieces.insert(0, _tag_frames(run))
-    # Layers I and II have no tags, so that libsndfile estimates how many samples there are.
+    # Layers I and II have no tags, so libsndfile estimates the number of samples.
     return Link(tuple(pieces), 0 if run.kind[1] == 3 else run.samples)
 
 
 def _tag_frames(run: _Run) -> bytes:
-    """Two silent frames like the first of the run: a tag that says how many follow, and one more.
+    """Two silent frames: one with a tag that counts the frames, and one that is dropped.
 
-    libmpg123 takes away at least `_DECODER_DELAY` samples of a file with a tag, and none of one
-    without. So the tag has it take away the second frame instead.
+    libmpg123 drops at least `_DECODER_DELAY` samples at the start of a file with a tag. The tag
+    makes it drop the second silent frame instead.
     """
     for bitrate in range(1, 15):
-        # The lowest bit rate whose frame has room for the tag; protection (a check sum) off.
+        # The lowest bit rate whose frame is long enough for the tag, without a check sum.
         head = bytes((0xFF, run.first[1] | 1, bitrate << 4 | run.first[2] & 0x0C, run.first[3]))
         header = parse_header(head)
         if header is not None and header.size >= header.tag + 36:

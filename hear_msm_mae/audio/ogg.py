@@ -1,4 +1,4 @@
-"""Ogg: the streams that a file holds one behind the other, and whether its pages are intact."""
+"""Ogg: find the consecutive streams of a file, and check its pages."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import zlib
 
 from .bytes_of import Bytes, Link, Unreadable, Warn
 
-# The bits of each byte in reverse order: Ogg's check sum is zlib's, read from the other end.
+# Reverses the bits of a byte. Ogg's check sum is zlib's with the bits in reverse order.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SNDFILE_CODECS = (b"\x01vorbis", b"OpusHead")
 
 
 def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
-    """Find the streams that a file holds one behind the other.
+    """Find the consecutive streams of a file.
 
     Raises:
-        Unreadable: a page in the middle is damaged or missing.
+        Unreadable: a page before the end is damaged or missing.
     """
     starts: list[int] = []
     codecs: list[list[bytes]] = []  # of each link; more than one beside each other in videos
@@ -33,7 +33,7 @@ def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
                 raise Unreadable(
                     f"damaged: bytes {position} to {following} are no intact pages of Ogg"
                 )
-            break  # cut off in the last page, or something else at the end, for example a tag
+            break  # the last page is cut off, or something else is at the end, e.g. a tag
         begins, stream = head[5] & 2, head[14:18]
         number = int.from_bytes(head[18:22], "little")
         if not begins and number > numbers.get(stream, number) + 1:
@@ -63,7 +63,7 @@ def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
 
 
 def _is_intact(page: bytes) -> bool:
-    """Whether the check sum of a page is right."""
+    """Whether the check sum of a page is correct."""
     without = page[:22] + bytes(4) + page[26:]
     check = zlib.crc32(without.translate(_REVERSED), 2**32 - 1) ^ 2**32 - 1
     return check.to_bytes(4, "big").translate(_REVERSED) == page[22:26]

@@ -15,13 +15,13 @@ from ..files import printable
 from .channels import Mixer, warn_of_cancellation
 from .decoders import open_parts
 
-# Read before and after a stretch, so that the resampling filter sees the same neighbours there
-# as in the whole file. soxr's HQ filter is much shorter.
+# Audio that is read before and after a range, so that the resampling filter sees the same
+# neighbours as in the whole file. soxr's HQ filter is much shorter.
 _FILTER_MARGIN = 0.1  # s
 
-_HIGHEST_RATE = 10_000_000  # Hz; more is a damaged header, by which minutes become nothing
+_HIGHEST_RATE = 10_000_000  # Hz; a higher rate means a damaged header
 
-# A recording that is read in many stretches is warned of once.
+# Each warning about a recording appears once, even if it is read in many parts.
 _warn_once = functools.lru_cache(maxsize=1024)(warn_of_cancellation)
 
 _NOTHING = np.zeros(0, np.float32)
@@ -36,29 +36,27 @@ def read_audio(
     channel: str | int = "mix",
     sample_rate: int = SAMPLE_RATE,
 ) -> _Mono:
-    """Read a file, or a stretch of it, as a mono waveform.
+    """Read a file, or a part of it, as a mono waveform.
 
-    Values are not clipped: resampling, and files in floating point, may go beyond [-1, 1]. A
-    stretch holds the same samples as the same slice of the whole file. What is odd about a file
-    that can be read all the same (cut off, a header that counts wrongly, channels that cancel
-    each other) is a warning of this package's logger, with the file's name.
+    Values are not clipped: resampling and floating-point files may exceed [-1, 1]. A part has the
+    same samples as the same slice of the whole file. The package's logger warns of a file that is
+    cut off, has a wrong header, or has channels that cancel each other.
 
     Args:
         path: any format that libsndfile reads, and with PyAV installed (the extra "formats")
             MP4, AAC, WebM, WMA, FLAC in Ogg and others.
-        start: where to begin, in seconds.
-        stop: where to end, in seconds; None, or beyond the end: the end of the file.
-        channel: "mix" for the mean of the channels, "left", "right", or a number from 0 on.
-        sample_rate: of the waveform, in Hz.
+        start: start of the part in seconds.
+        stop: end of the part in seconds. None, or a value beyond the end, means the file's end.
+        channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
+        sample_rate: sample rate of the result in Hz.
 
     Returns:
         (n,) float32.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file cannot be decoded, is damaged or empty, holds NaN or infinity, or
-            has no such channel; or the stretch is empty. The message names the file and the
-            reason.
+            lacks the channel, or the part is empty. The message names the file and the reason.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -78,11 +76,11 @@ def stream_audio(
     channel: str | int = "mix",
     sample_rate: int = SAMPLE_RATE,
 ) -> Iterator[_Mono]:
-    """Read a file like `read_audio`, in blocks, in memory that does not grow with the file.
+    """Read a file like `read_audio`, in blocks, so that memory does not grow with its length.
 
     Args:
         path: any file that `read_audio` takes.
-        seconds: length of the blocks.
+        seconds: length of the blocks in seconds.
         start, stop, channel, sample_rate: as for `read_audio`. A `start` of i / sample_rate
             begins at the waveform's sample i.
 
@@ -91,7 +89,7 @@ def stream_audio(
         last one, which has at least one.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_audio`; damage is met when its place is reached.
+        FileNotFoundError, ValueError: as `read_audio`. Damage is reported when it is reached.
 
     >>> import soundfile, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +115,7 @@ def stream_audio(
 
 
 def count_channels(path: str | Path) -> int:
-    """Number of channels of a file (of its first part, where it changes).
+    """Number of channels of a file (of its first part, if the number changes).
 
     Raises:
         FileNotFoundError, ValueError: as `read_audio`.
@@ -128,7 +126,7 @@ def count_channels(path: str | Path) -> int:
 
 
 def resample(waveform: _Mono, rate: int, sample_rate: int = SAMPLE_RATE) -> _Mono:
-    """Resample a waveform (n,) at `rate` Hz as files are resampled."""
+    """Resample a waveform (n,) at `rate` Hz in the same way as files."""
     resampled = _resampler(rate, sample_rate)
     return np.concatenate([resampled(waveform, False), resampled(_NOTHING, True)])
 
@@ -136,7 +134,7 @@ def resample(waveform: _Mono, rate: int, sample_rate: int = SAMPLE_RATE) -> _Mon
 def _stretch(
     path: str | Path, start: float, stop: float | None, channel: str | int, sample_rate: int
 ) -> Iterator[_Mono]:
-    """Pieces of the file's waveform, all of them with samples, from `start` to `stop` seconds."""
+    """Non-empty blocks of the file's waveform from `start` to `stop` seconds."""
     if not (start >= 0 and (stop is None or stop > start)):
         raise ValueError(f"start and stop must satisfy 0 <= start < stop, got {start} and {stop}")
     first = round(start * sample_rate)
@@ -157,11 +155,11 @@ def _stretch(
 def _resampled(
     path: str | Path, start: float, stop: float | None, mixer: Mixer, sample_rate: int
 ) -> Iterator[tuple[int, _Mono]]:
-    """Mono pieces with a margin around the stretch, and the sample at which each begins.
+    """Mono blocks with a margin around the range, and the first sample of each.
 
-    Each part of a file is resampled by itself.
+    Parts of a file with different rates are resampled separately.
     """
-    # At whole seconds the sample grids of any two rates meet.
+    # A whole second is a whole number of samples at every rate.
     origin = max(0, int(start - _FILTER_MARGIN))  # s
     decoded = place = 0  # frames, samples
     for number, part in enumerate(open_parts(path)):

@@ -1,4 +1,4 @@
-"""Which files are audio: by their first bytes, whatever their names say."""
+"""Recognise audio files by their first bytes, not by their names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PYAV_FORMATS = frozenset(
     ("aac", "ac3", "amr", "ape", "asf", "dsf", "flv", "matroska", "mp4", "tta", "wavpack")
 )
 
-# Endings beside the format names that libsndfile reports. RAW is left out: such a file does not
-# say its rate, so it has to be converted by somebody who knows.
+# Endings in addition to the names of libsndfile's formats. RAW is left out, because such a file
+# does not contain its sample rate.
 _MORE_ENDINGS = """
     3gp 8svx aac ac3 aif aifc amr ape bwf dsf flv iff m4a m4b mka mkv mov mp2 mp4 oga opus sf snd
     sph tta wave webm wma wv
@@ -54,7 +54,7 @@ _MAGIC = {
     b"#!AMR": "amr",
     b"DSD ": "dsf",
 }
-# Formats by what stands at byte 8 of a file that begins with one of these.
+# Formats by the bytes from 8 on, of files that begin with one of these.
 _FORMS = {
     b"RIFF": {b"WAVE": "wav"},
     b"RIFX": {b"WAVE": "rifx"},
@@ -66,7 +66,7 @@ _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jp
 
 
 def has_pyav() -> bool:
-    """Whether PyAV is installed, which reads what libsndfile does not."""
+    """Whether PyAV is installed, which decodes formats that libsndfile does not."""
     try:
         return importlib.util.find_spec("av") is not None
     except ValueError:  # its import was made impossible
@@ -77,8 +77,8 @@ def sniff(path: str | Path) -> str | None:
     """The format of an audio file, by its first bytes.
 
     Returns:
-        "wav", "flac", "ogg", "mp3", "mp4", "matroska" (WebM too) ...; None: not audio, or a
-        format that does not say its name. A video may turn out to have no sound.
+        "wav", "flac", "ogg", "mp3", "mp4", "matroska" (also for WebM) ...; None if it is not audio
+        or cannot be recognised. A video may have no sound.
 
     Raises:
         OSError: the file cannot be read.
@@ -113,7 +113,7 @@ def sniff(path: str | Path) -> str | None:
 
 
 def _begins_adts(data: Bytes, position: int) -> bool:
-    """Whether two frames of AAC in ADTS begin there."""
+    """Whether two consecutive frames of AAC in ADTS begin at the start."""
     for _ in range(2):
         head = data.at(position, 6)
         if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
@@ -127,23 +127,22 @@ def find_audio(
     on_error: Callable[[OSError], None] | None = None,
     left_out: Callable[[Path, str | None], None] | None = None,
 ) -> list[Path]:
-    """Audio files: files as they are given, folders searched recursively.
+    """Find audio files: given files, and the audio files in given folders and their sub-folders.
 
-    Inside folders, files count that begin like audio, whatever their ending, and those whose
-    ending is in `AUDIO_SUFFIXES`, whatever they begin with: reading them tells what is wrong.
-    Hidden files and folders (a leading dot) are left out. Symbolic links are followed, each
-    folder is visited once.
+    A file in a folder counts as audio if its first bytes are those of an audio format, or if its
+    ending is in `AUDIO_SUFFIXES`. Hidden files and folders (a leading dot) are left out. Symbolic
+    links are followed, and each folder is visited once.
 
     Args:
-        paths: files and folders; a file is kept whatever its ending.
-        on_error: told of folders and files below that cannot be listed or read; by default they
-            are left out.
-        left_out: told of every other file in the folders: (path, reason) where nothing
-            installed reads the format, (path, None) where it is no audio. Without it the
-            former are returned too, and reading them tells what to install.
+        paths: files and folders; a given file is always returned.
+        on_error: called with the error of each folder or file that cannot be listed or read. By
+            default these are left out.
+        left_out: called for each other file in the folders: (path, reason) if no installed package
+            decodes the format, (path, None) if it is not audio. By default the former are returned,
+            so that reading them says what to install.
 
     Returns:
-        Paths without repetition: arguments in their order, files of a folder sorted.
+        Paths without repetition, in the order of the arguments, files of a folder sorted.
 
     Raises:
         FileNotFoundError: an argument does not exist.
@@ -204,5 +203,5 @@ def _walk(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():  # not a pipe, not a dangling link
+            if not name.startswith(".") and path.is_file():  # neither a pipe nor a broken link
                 yield path

@@ -1,4 +1,4 @@
-"""Recordings in memory -> mono waveforms at 16 kHz: arrays, dictionaries, decoders."""
+"""Convert recordings in memory (arrays, dictionaries, decoders) to mono waveforms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..config import SAMPLE_RATE
 from .channels import Mixer, warn_of_cancellation
 from .read import read_audio, resample
 
-_MOST_CHANNELS = 64  # more is taken for a waveform with its axes exchanged
+_MOST_CHANNELS = 64  # with more channels than this, the axes are probably exchanged
 
 
 def waveform_of(
@@ -26,28 +26,28 @@ def waveform_of(
     sample_rate: int = SAMPLE_RATE,
     name: str = "waveform",
 ) -> NDArray[np.float32]:
-    """A recording in memory as a mono waveform, resampled as files are.
+    """Convert a recording in memory to a mono waveform; it is resampled in the same way as files.
 
     Args:
         item: one of
             - (samples, rate): an array or tensor (n,) or (channels, n) in floating point, and
               its rate in Hz;
             - {"array": samples, "sampling_rate": rate}, as Hugging Face datasets have it;
-            - {"path": ..., "bytes": ...}, as they have it with decode=False: bytes of an audio
-              file, or None and the file is read;
+            - {"path": ..., "bytes": ...}, as Hugging Face datasets have it with decode=False:
+              the bytes of an audio file, or None, in which case the file is read;
             - an object with `get_all_samples()`, whose result has `data` (channels, n) and
               `sample_rate`, as torchcodec's AudioDecoder;
             - a path, which `read_audio` reads.
-        channel: "mix" for the mean of the channels, "left", "right", or a number from 0 on.
-        sample_rate: of the waveform, in Hz.
-        name: of the recording, for messages.
+        channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
+        sample_rate: sample rate of the result in Hz.
+        name: name of the recording, for messages.
 
     Returns:
         (n,) float32.
 
     Raises:
         FileNotFoundError, ValueError: as `read_audio`.
-        TypeError: something else than these, or samples that are not floating point.
+        TypeError: the item is of another type, or its samples are not floating point.
 
     >>> waveform_of((np.zeros((2, 44100)), 44100)).shape
     (16000,)
@@ -92,7 +92,7 @@ def _samples_and_rate(item: Any, name: str) -> tuple[Any, int]:
 
 def _as_array(samples: Any, name: str) -> NDArray[np.float32]:
     """Samples as (channels, n)."""
-    if hasattr(samples, "detach"):  # a tensor: NumPy knows neither bfloat16 nor other devices
+    if hasattr(samples, "detach"):  # NumPy cannot read tensors in bfloat16 or on another device
         samples = samples.detach().cpu()
         samples = samples.float() if samples.is_floating_point() else samples
     array = np.asarray(samples)
@@ -115,7 +115,7 @@ def _as_array(samples: Any, name: str) -> NDArray[np.float32]:
 def _from_bytes(
     item: Mapping[str, Any], channel: str | int, sample_rate: int, name: str
 ) -> NDArray[np.float32]:
-    """An encoded file in memory, or the file whose path stands beside it."""
+    """An encoded file in memory, or the file of the item's path."""
     path, content = item.get("path"), item.get("bytes")
     if content is None:
         if path is None:
@@ -125,7 +125,7 @@ def _from_bytes(
             )
         return read_audio(path, channel=channel, sample_rate=sample_rate)
     with tempfile.TemporaryDirectory() as folder:
-        # libsndfile and the decoders behind it read files; the ending is a hint for some.
+        # The decoders need a file. Its ending is a hint for some formats.
         file = Path(folder, "recording").with_suffix(Path(str(path or "")).suffix)
         file.write_bytes(io.BytesIO(content).getbuffer())
         try:

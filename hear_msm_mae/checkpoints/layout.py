@@ -1,7 +1,7 @@
-"""What a checkpoint's tensors must be like, by arithmetic: nothing is built before it is checked.
+"""Check the tensors of a checkpoint against its configuration before a model is built.
 
-A configuration of a few bytes can name a model of any size. So the tensors that are really there
-are compared with it first, one name after the other, up to the first that is missing.
+A configuration of a few bytes can describe a model of any size, which would fill the memory.
+Therefore the names and shapes of the tensors in the file are compared with it first.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ..config import ModelConfig
 
 ENCODER, DECODER = "encoder.", "decoder."
 
-# Trained weights are below ten or so. If all are 1e4, three matrices in a row and the square of
-# the result (in LayerNorm) leave the range of float32, and embeddings are NaN; 1e3 is finite.
+# Trained weights are below about ten. If all are 1e4, three consecutive matrices and the square in
+# LayerNorm overflow float32, and embeddings are NaN. With 1e3 they are finite.
 MAX_WEIGHT = 1e3
 
 _Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def check_weights(tensors: Mapping[str, Tensor]) -> None:
-    """Every tensor is dense, in memory that no other uses, of a float type, finite and not huge.
+    """Check that every tensor is dense, has its own memory and a float type, and is finite.
 
     Raises:
-        ValueError: one is not; the message names it.
+        ValueError: a tensor is not like this; the message names it.
     """
     for name, tensor in tensors.items():
         check_dense(name, tensor)
@@ -48,11 +48,11 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_dense(name: str, tensor: Tensor) -> None:
-    """The tensor has all its values in memory.
+    """Check that all values of the tensor are in memory.
 
     Raises:
-        ValueError: it is sparse, nested or quantised, has no values (meta), or repeats the few
-            that it has by a stride of zero, so that a copy could be of any size.
+        ValueError: it is sparse, nested or quantised, has no values (meta), or repeats values by a
+            stride of zero, so that a copy could have any size.
     """
     if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"tensor {name!r} is sparse, nested or quantised, expected a dense one")
@@ -70,12 +70,12 @@ def _size(tensor: Tensor) -> int:
 
 
 def check_layout(part: str, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """The tensors below a prefix are those of the configuration: no more, no fewer, no others.
+    """Check that the tensors below a prefix are exactly those of the configuration.
 
     Args:
         part: "encoder." or "decoder.".
-        tensors: named as in `Checkpoint`; the ones below other prefixes are left alone.
-        config: sizes, of any size.
+        tensors: named as in `Checkpoint`; tensors with other prefixes are ignored.
+        config: the configuration, which may be hostile.
 
     Raises:
         ValueError: a tensor is missing, unknown or of another shape; the message names it.

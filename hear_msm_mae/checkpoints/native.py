@@ -42,14 +42,14 @@ class Checkpoint:
 
     @property
     def decoder_tensors(self) -> dict[str, Tensor]:
-        """The tensors of the decoder, named and typed as they are."""
+        """The tensors of the decoder with their names and types in the file."""
         return {k: v for k, v in self.tensors.items() if k.startswith(DECODER)}
 
     def check(self) -> None:
-        """The tensors fit the configuration and hold numbers to compute with.
+        """Check that the tensors fit the configuration and have finite values.
 
         Raises:
-            ValueError: they do not; the message names the first tensor at fault.
+            ValueError: they do not; the message names the first wrong tensor.
         """
         check_weights(self.tensors)
         check_layout(ENCODER, self.tensors, self.config)
@@ -75,10 +75,10 @@ def bundled_weights() -> Path:
     """Path of the weights that come with the package.
 
     Raises:
-        FileNotFoundError: the installation lacks them.
+        FileNotFoundError: they are missing from the installation.
     """
     package = Path(__file__).resolve().parents[1]
-    # Installed as hear_msm_mae/weights; in a source tree the folder is beside the package.
+    # An installation has hear_msm_mae/weights. In a source tree the folder is beside the package.
     for folder in (package / "weights", package.parent / "weights"):
         if (folder / BUNDLED_WEIGHTS).is_file():
             return folder / BUNDLED_WEIGHTS
@@ -89,12 +89,12 @@ def bundled_weights() -> Path:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False) -> None:
-    """Write a checkpoint; the file appears under its name only when it is complete.
+    """Write a checkpoint atomically.
 
     Args:
-        path: destination, `.safetensors`.
-        checkpoint: what to write.
-        half: store float16 (half the size; computation is float32 after loading all the same).
+        path: file to write, `.safetensors`.
+        checkpoint: the checkpoint.
+        half: store float16, which halves the size. Loaded weights are always float32.
     """
     dtype = torch.float16 if half else torch.float32
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in checkpoint.tensors.items()}
@@ -112,9 +112,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint written by `save_checkpoint`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not safetensors, or not a model of this package; or its
-            tensors do not fit its configuration, or hold NaN or absurd values.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or not a model of this package, or its tensors do not fit
+            its configuration or have NaN or absurd values.
     """
     path = Path(path)
     with _opened(path) as (file, config):
@@ -128,7 +128,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """The configuration in a checkpoint, without its tensors; errors as `load_checkpoint`."""
+    """Read only the configuration of a checkpoint; errors as for `load_checkpoint`."""
     with _opened(Path(path)) as (_, config):
         return config
 
@@ -147,7 +147,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
     try:
-        # A Ctrl-C inside of safetensors would come out as one of its errors.
+        # safetensors would turn a Ctrl-C into another error.
         with interrupts_held(), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_format(path, metadata)
@@ -166,8 +166,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
 def _sort_header(path: Path) -> None:
     """Give the metadata a fixed order, so that equal models are equal files.
 
-    safetensors writes it in the order of a hash map, which is another one every time. Sorting
-    changes no lengths: the header's size and the places of the tensors stay as they are.
+    safetensors writes it in the order of a hash map, which changes every time. Sorting keeps the
+    length of the header and the positions of the tensors.
     """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -1,4 +1,4 @@
-"""Reading of `torch.save` files from anybody: none of their code runs, no bomb is unpacked."""
+"""Read untrusted `torch.save` files: no code in them runs, and no archive bomb is unpacked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from ..files import interrupts_held
 from .layout import DECODER, ENCODER
 
-_STATES = ("model", "state_dict", "model_state_dict")  # where files keep the state dictionary
+_STATES = ("model", "state_dict", "model_state_dict")  # keys of the state dictionary
 _WRAPPERS = ("module", "_orig_mod", "model")  # DataParallel, torch.compile, Lightning
-_LOADING = threading.Lock()  # torch's list of allowed classes is one for the whole process
+_LOADING = threading.Lock()  # torch's list of allowed classes is global to the process
 
 
 def is_pickle(path: Path) -> bool:
@@ -37,8 +37,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Any, Mapping[str, Any]]:
     """State dictionary, without the prefixes of wrappers; `norm_stats`, or None; `args`.
 
     Raises:
-        ValueError: the file is damaged, wants to run code, unpacks to more than its size, or holds
-            something else.
+        ValueError: the file is damaged, would run code, unpacks to more than its size, or has other
+            content.
     """
     content = _load(path)
     if not isinstance(content, Mapping):
@@ -54,7 +54,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Any, Mapping[str, Any]]:
     count = len(state)
     state = {_unwrapped(str(name)): value for name, value in state.items()}
     if len(state) < count:
-        raise ValueError(f"{path} holds two models: names differ by the prefix of a wrapper alone")
+        raise ValueError(f"{path} holds two models: names differ only by the prefix of a wrapper")
     stats = content.get("norm_stats")
     for name in sorted((k for k in state if k.rpartition(".")[2] == "norm_stats"), key=len)[::-1]:
         stats = state.pop(name)  # the shortest name counts
@@ -70,7 +70,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _advice_on_own(names: list[str]) -> str | None:
-    """What to do with tensors of this package's own models, which lack the configuration."""
+    """Advice for tensors of this package's models, which lack the configuration."""
     own = next((name for name in names if name.endswith(".attn.qkv.q_bias")), None)
     if own is None:
         return None
@@ -93,7 +93,7 @@ def _advice_on_own(names: list[str]) -> str | None:
 def _load(path: Path) -> Any:
     try:
         _check_archive(path)
-        # An open file: of a path that ends in .safetensors torch believes the ending.
+        # torch gets an open file, because it would believe a path that ends in .safetensors.
         with (
             path.open("rb") as file,
             interrupts_held(),
@@ -103,7 +103,7 @@ def _load(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} refused: the pickle {_reason(str(error))}") from error
-    except Exception as error:  # damaged pickles raise nearly anything
+    except Exception as error:  # a damaged pickle can raise any error
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{path} is truncated or not a PyTorch weights file ({reason})") from error
 
@@ -113,7 +113,7 @@ def _is_archive(head: bytes) -> bool:
 
 
 def _check_archive(path: Path) -> None:
-    """torch.save stores entries as they are; compressed ones could unpack to any size."""
+    """Refuse compressed entries, which could unpack to any size; torch.save never writes them."""
     with path.open("rb") as file:
         if not _is_archive(file.read(2)):
             return
@@ -126,9 +126,9 @@ def _check_archive(path: Path) -> None:
 
 
 def _allowed() -> list[Any]:
-    """What may be made or called beside what torch allows.
+    """Classes and functions that are allowed in addition to torch's list.
 
-    `argparse.Namespace` is among them: all that it does is to fill in attributes.
+    `argparse.Namespace` is harmless: it only sets attributes.
     """
     multiarray = getattr(np, "_core", None) or np.core
     reconstruct = multiarray.multiarray._reconstruct
@@ -138,7 +138,7 @@ def _allowed() -> list[Any]:
         np.ndarray,
         np.dtype,
         *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdU"),
-        # Paths of any system and Python version, as pure ones: they can be made on any system.
+        # Paths of any operating system become pure paths, which exist on every system.
         *(
             (pure, f"{module}.{kind}{system}Path")
             for pure, system in (
@@ -148,14 +148,14 @@ def _allowed() -> list[Any]:
             for module in ("pathlib", "pathlib._local")
             for kind in ("", "Pure")
         ),
-        # NumPy 1 and 2 give these functions different homes.
+        # NumPy 1 and 2 have these functions in different modules.
         *((reconstruct, f"numpy.{home}.multiarray._reconstruct") for home in ("core", "_core")),
         *((scalar, f"numpy.{home}.multiarray.scalar") for home in ("core", "_core")),
     ]
 
 
 def _reason(message: str) -> str:
-    """Why torch's restricted unpickler stopped, and what to do about it."""
+    """The reason why torch's restricted unpickler stopped, and what to do."""
     wanted = re.search(r"GLOBAL ([\w.]+)", message)
     if wanted is None:
         return "is damaged or needs more than tensors and plain values"

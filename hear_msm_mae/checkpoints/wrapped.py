@@ -1,7 +1,7 @@
-"""Where the encoder is in a file that holds more: heads, text encoders, projections, wrappers.
+"""Find the encoder in a file with other modules: heads, text encoders, projections, wrappers.
 
-Fine-tuned models and models of audio and text keep the encoder below a prefix of their choice, such
-as "backbone." or "audio_encoder.". It is found by the tensors that every encoder has.
+Fine-tuned models and models of audio and text store the encoder below a prefix, such as "backbone."
+or "audio_encoder.". It is found by the names of tensors that every encoder has.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _EVERY_ENCODER = ("patch_embed.proj.weight", "norm.weight", "blocks.0.mlp.fc1.weight")
-# What an encoder and its pretraining decoder consist of. Single tensors that are named after tokens
-# or positions belong to it too: of those that we do not know, the embeddings would depend. A target
-# is a second encoder that follows the first in pretraining; the first is the one that is used.
+# Names of the tensors of an encoder and its decoder. Unknown tensors that are named after tokens or
+# positions are included, so that such a file is refused: its embeddings would depend on them. A
+# target is a second encoder that follows the first one in pretraining; the first one is used.
 _PARTS = re.compile(r"(patch_embed|blocks|norm(_pre)?|decoder\w*)\.|(?!target)\w*(token|pos)\w*$")
-_MOST_NAMED = 8  # groups of tensors in the note
+_MOST_NAMED = 8  # groups of tensors that the message lists
 
 
 def audio_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the encoder, and of its decoder, without the prefix of their names.
+    """The tensors of the encoder and its decoder, without the prefix of their names.
 
-    A note says what else there is and is left out.
+    A log message lists the other tensors, which are ignored.
 
     Args:
-        state: tensors by their name, whatever holds them.
+        state: tensors by name.
 
     Returns:
-        The tensors, or all of them where no encoder is found.
+        The tensors; all of them if no encoder is found.
 
     Raises:
-        ValueError: there are several encoders for spectrograms, and they differ.
+        ValueError: there are several different encoders for spectrograms.
     """
     prefix = _prefix(state)
     if prefix is None:
@@ -59,14 +59,14 @@ def audio_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str | None:
-    """What the names of the encoder begin with; None where there is no encoder."""
+    """Prefix of the encoder's names; None if there is no encoder."""
     end = _EVERY_ENCODER[0]
     prefixes = [name.removesuffix(end) for name in state if name.endswith(end)]
     found = [p for p in prefixes if all(p + name in state for name in _EVERY_ENCODER)]
     found = [p for p in found if not p or p.endswith(".")]
     if "" in found:
         return ""
-    if len(found) > 1:  # one for pictures has three channels
+    if len(found) > 1:  # an encoder for images has three channels
         found = [p for p in found if state[p + end].shape[1:2] == (1,)]
         found = [p for p in found if "target" not in p] or found
     found.sort(key=lambda prefix: (prefix.count("."), prefix))
@@ -80,7 +80,7 @@ def _prefix(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _same(state: Mapping[str, Tensor], first: str, second: str) -> bool:
-    """Whether both prefixes name the same tensors: modules may be registered twice."""
+    """Whether both prefixes have the same tensors, because a module was registered twice."""
     below = [
         {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)} for p in (first, second)
     ]

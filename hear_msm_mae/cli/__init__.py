@@ -1,4 +1,4 @@
-"""The command line, `hear-msm-mae`: one module a command, put together here."""
+"""The command line `hear-msm-mae`. Each command is a module of this package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script: errors about the input are one line, no trace."""
+    """Entry point of the console script. An error about the input is one line without a trace."""
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -54,21 +54,21 @@ def main() -> None:
         complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)
     except ImportError as error:
-        if (error.name or "").startswith("hear_msm_mae"):  # a defect, not a missing package
+        if (error.name or "").startswith("hear_msm_mae"):  # a bug, not a missing package
             raise
         complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)
 
 
 class _OneLine(logging.Formatter):
-    """Messages name files, and a file's name may hold what acts on the terminal."""
+    """Escapes messages, because the names of files in them may control the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return for_terminal(super().formatMessage(record))
 
 
 def _command(work: Callable[..., None]) -> Callable[..., None]:
-    """The command with Ctrl-C as its exit status, whatever the version of typer makes of it."""
+    """Make a command exit with EXIT_INTERRUPTED on Ctrl-C, in every version of typer."""
 
     @functools.wraps(work)
     def run(*arguments: object, **options: object) -> None:

@@ -24,16 +24,16 @@ def attention(
     audio: Annotated[Path, typer.Argument(help="Audio file.")],
     output: Picture,
     weights: Weights = "",
-    block: Annotated[int, typer.Option(help="Which block; negative from the end.")] = -1,
+    block: Annotated[int, typer.Option(help="Index of the block; negative from the end.")] = -1,
     queries: Annotated[
         str,
-        typer.Option(help="Who attends: patches (mean over all of them) or cls (the CLS token)."),
+        typer.Option(help="Tokens that attend: patches (the mean of all) or cls (the CLS token)."),
     ] = "patches",
     start: Start = 0.0,
     seconds: Seconds = CLIP_SECONDS,
     device: Device = "cpu",
 ) -> None:
-    """Draw how much attention each patch of a recording gets, in all heads and in each."""
+    """Draw how much attention each patch of a recording gets, in each head and on average."""
     require_suffix("--output", output, ".png")
     model, waveform, clip = load_clip(audio, start, seconds, weights, device)
 

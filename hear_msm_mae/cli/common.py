@@ -1,6 +1,6 @@
-"""What the commands share: options, exit statuses, lines on the terminal, Ctrl-C, models.
+"""Options and functions that the commands share.
 
-Command modules import nothing heavy at their top: `hear-msm-mae --help` imports all of them.
+Command modules import heavy packages inside functions, so that `hear-msm-mae --help` is fast.
 """
 
 from __future__ import annotations
@@ -23,47 +23,63 @@ if TYPE_CHECKING:
 
     from ..model import HearModel
 
-EXIT_BAD_INPUT = 2  # nothing was done
-EXIT_SOME_FAILED = 3  # some files could not be read; the others were done
-EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+EXIT_BAD_INPUT = 2  # an option or input was wrong, and nothing was written
+EXIT_SOME_FAILED = 3  # some files could not be read, and the others were processed
+EXIT_INTERRUPTED = 130  # shells report this status for a program that Ctrl-C ended
 CLIP_SECONDS = 10.0
 
 Weights = Annotated[
     str,
-    typer.Option("--weights", "-w", help="File, folder or hf://user/repo; the bundled weights."),
+    typer.Option(
+        "--weights",
+        "-w",
+        help="Weights: a file, a folder or hf://user/repo.",
+        show_default="bundled weights",
+    ),
 ]
 MadeWith = Annotated[
     str,
     typer.Option(
         "--weights",
         "-w",
-        help="Where the weights are now that it was made with.",
-        show_default="where they were",
+        help="The same weights, if they were moved or renamed.",
+        show_default="the recorded path",
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")]
-Seed = Annotated[int, typer.Option(help="Decides which patches are hidden.")]
-Seconds = Annotated[float, typer.Option(help="Length of the stretch, at most.")]
-Start = Annotated[float, typer.Option(help="Where in the file to begin, in seconds.")]
+Device = Annotated[str, typer.Option(help="Device that computes: cpu, cuda, ...")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Threads that decode files.", show_default="one per core, at most 16"),
+]
+Overlap = Annotated[float, typer.Option(help="Seconds that neighbouring windows share.")]
+Channel = Annotated[
+    str, typer.Option(help="mix (the mean), left, right, a number from 0, or each (one by one).")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace earlier results instead of adding to them.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed of the masks.")]
+Seconds = Annotated[float, typer.Option(help="Maximum length in seconds.")]
+Start = Annotated[float, typer.Option(help="Start in the file in seconds.")]
 Picture = Annotated[Path, typer.Option("--output", "-o", help="File to write, .png.")]
 
 
 def say(line: str) -> None:
-    """Print one line to standard output; what could act on the terminal is escaped."""
+    """Print one line to standard output; control characters are escaped."""
     print(for_terminal(line))
 
 
 def complain(line: str) -> None:
-    """Print one line to standard error; what could act on the terminal is escaped."""
+    """Print one line to standard error; control characters are escaped."""
     print(for_terminal(line), file=sys.stderr)
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Ctrl-C in the block ends the process at once with EXIT_INTERRUPTED.
+    """End the process at once on Ctrl-C in the block, with EXIT_INTERRUPTED.
 
-    For imports and the loading of a model, before anything is written. An exception that is raised
-    there may land in C++ code of torch, which turns it into another error or swallows it.
+    The block imports packages and loads a model, before anything is written. KeyboardInterrupt
+    could be raised inside C++ code of torch, which would swallow it or raise another error.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -78,21 +94,29 @@ def starting() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def continuable(how: str = "") -> Iterator[None]:
+    """End the command on Ctrl-C in the block, and say that the same command continues it.
+
+    Args:
+        how: addition to the message, such as " without --overwrite".
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"interrupted; repeat the command{how} to continue")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
 def _end(*_: object) -> None:
     os.write(2, b"interrupted\n")  # sys.stderr may be in the middle of a write
     os._exit(EXIT_INTERRUPTED)
 
 
 def load(weights: str, device: str | None = None, **options: Any) -> HearModel:
-    """The model of the options `--weights` and `--device`; called within `starting`.
+    """Load the model of the options `--weights` and `--device`; see `load_model`.
 
-    Args:
-        weights: see `hear_msm_mae.load_model`.
-        device: where to put the model; by default it stays on the CPU.
-        options: of `load_model`.
-
-    Raises:
-        ValueError: there is no such device here, or see `load_model`.
+    Call it within `starting`.
     """
     from ..api import load_model
 
@@ -102,7 +126,7 @@ def load(weights: str, device: str | None = None, **options: Any) -> HearModel:
 def load_clip(
     audio: Path, start: float, seconds: float, weights: str, device: str
 ) -> tuple[HearModel, Tensor, Tensor]:
-    """The model, a stretch of a file (n,), and its spectrogram (f, t) on the CPU."""
+    """The model, a part of a file (n,), and its log-mel spectrogram (f, t) on the CPU."""
     if not seconds > 0:
         raise ValueError(f"--seconds must be positive, got {seconds}")
     with starting():
@@ -118,10 +142,6 @@ def load_clip(
 
 
 def require_suffix(option: str, path: Path, suffix: str) -> None:
-    """Refuse a file name of another kind before any work is done.
-
-    Raises:
-        ValueError: the name of the file ends differently.
-    """
+    """Raise ValueError if a file name has another ending."""
     if path.suffix.lower() != suffix:
         raise ValueError(f"{option} must end in {suffix}, got {str(path)!r}")

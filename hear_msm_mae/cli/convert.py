@@ -15,14 +15,13 @@ def convert(
     output: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
     name: Annotated[
         str | None,
-        typer.Option(help="Model name such as 80x208p16x16, where the tensors leave it open."),
+        typer.Option(help="Model name such as 80x208p16x16, if the tensors do not determine it."),
     ] = None,
     norm_pixels: Annotated[
         bool | None,
         typer.Option(
-            help="Whether the decoder predicts normalised patches; by default what the "
-            "checkpoint says (norm_pix_loss in its args).",
-            show_default=False,
+            help="Whether the decoder predicts normalised patches.",
+            show_default="norm_pix_loss of the checkpoint",
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,

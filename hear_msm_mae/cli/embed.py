@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import (
-    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    Channel,
     Device,
+    Overlap,
+    Overwrite,
     Weights,
+    Workers,
     complain,
+    continuable,
     load,
     say,
     starting,
@@ -30,7 +34,7 @@ def embed(
         list[str],
         typer.Argument(
             help="Audio files, folders, quoted globs, URLs, or .csv/.parquet lists with a column "
-            "path and optional start and end in seconds.",
+            "path and optional columns start and end in seconds.",
             metavar="SRC...",
         ),
     ],
@@ -39,80 +43,95 @@ def embed(
         typer.Option(
             "--output",
             "-o",
-            help="What to write: .parquet, .npz, .h5, .csv, .duckdb, or a folder of .npy files.",
+            help="File to write (.parquet, .npz, .h5, .csv, .duckdb) or folder of .npy files.",
         ),
     ],
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Embeddings over time, not one per clip.")
+        bool, typer.Option("--timestamps", help="Write embeddings over time, not one per clip.")
     ] = False,
     segment: Annotated[
-        float | None, typer.Option(help="One clip per window of so many seconds.")
+        float | None,
+        typer.Option(
+            help="Length of windows in seconds; each window is a clip.", show_default="whole files"
+        ),
     ] = None,
-    overlap: Annotated[float, typer.Option(help="Seconds that neighbouring windows share.")] = 0.0,
+    overlap: Overlap = 0.0,
     weights: Weights = "",
     hop_ms: Annotated[
-        int | None, typer.Option(help="Distance of timestamps in ms; 40 by default.")
+        int | None, typer.Option(help="Distance of the timestamps in ms.", show_default="40")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the output: float32 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the output: float32 or float16.")
+    ] = "float32",
     layer: Annotated[
         str | None,
-        typer.Option(help="Block whose output is read: last, N, or N,M,... for several."),
+        typer.Option(
+            help="Encoder block whose output is the embedding: last, an index from 0, or several "
+            "as N,M,... (concatenated).",
+            show_default="stored in the weights",
+        ),
     ] = None,
     scene_pooling: Annotated[
         str | None,
-        typer.Option(help="Over time: mean, or mean+std for twice as many values."),
+        typer.Option(
+            help="Pooling over time: mean, or mean+std (twice as many values).",
+            show_default="stored in the weights",
+        ),
     ] = None,
     normalization: Annotated[
         str | None,
-        typer.Option(help="Of the log-mel spectrogram: stored, batch (each clip), or MEAN,STD."),
+        typer.Option(
+            help="Statistics that normalise the log-mel spectrogram: stored in the weights, batch "
+            "(of each clip), or MEAN,STD.",
+            show_default="stored",
+        ),
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
-            help="Of the encoder: float32, bfloat16, or auto (what the device is made for)."
+            help="Precision of the encoder: float32, bfloat16, or auto (bfloat16 if the device "
+            "has fast bfloat16)."
         ),
     ] = "float32",
-    mode: Annotated[str, typer.Option(help="default or paper.")] = "default",
-    device: Device = "cpu",
-    channel: Annotated[
+    mode: Annotated[
         str,
-        typer.Option(help="mix (the mean), left, right, a number from 0 on, or each."),
-    ] = "mix",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
-    ] = None,
+        typer.Option(help="default, or paper or m2d to repeat the runtime of MSM-MAE or M2D."),
+    ] = "default",
+    device: Device = "cpu",
+    channel: Channel = "mix",
+    workers: Workers = None,
     flush_minutes: Annotated[
         float | None,
-        typer.Option(help="Bring OUT up to date so often.", show_default="at the end"),
+        typer.Option(
+            help="Write OUT every so many minutes during the run.", show_default="at the end"
+        ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
-    ] = False,
+    overwrite: Overwrite = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Name the files that a folder search leaves out.")
+        bool, typer.Option("--verbose", help="List the files in folders that are not audio.")
     ] = False,
-    ray: Annotated[bool, typer.Option("--ray", help="Work on a Ray cluster.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Embed on a Ray cluster.")] = False,
     ray_address: Annotated[
         str,
         typer.Option(
-            help="Cluster to use with --ray, such as HOST:6379 or ray://HOST:10001; auto is the "
-            "one that is running, else this machine.",
+            help="Address of the cluster for --ray, such as HOST:6379 or ray://HOST:10001. auto "
+            "takes the running cluster, or starts one on this machine.",
         ),
     ] = RAY_AUTO,
 ) -> None:
     """Embed recordings of any number, length, format and sample rate into a table.
 
-    Parquet has a row per embedding: path, start, end, timestamp_ms (with --timestamps) and
-    embedding. NPZ and HDF5 hold paths and seconds (one per clip), embeddings, and with
-    --timestamps also timestamps in ms and clip, the index into paths. A folder gets one .npy file
-    per recording.
+    A Parquet file has a row per embedding with the columns path, start, end, timestamp_ms (with
+    --timestamps) and embedding. NPZ and HDF5 files have arrays: paths, start and seconds for each
+    clip, embeddings, and with --timestamps also timestamps in ms and clip (the index of the clip)
+    for each embedding. A folder gets one .npy file per recording.
 
-    Repeat the command to continue a run that was interrupted, or to add what is new in SRC.
+    Repeat the command to continue an interrupted run, or to add new files of SRC.
 
-    Exit status 3: some files could not be read; they are in OUT.errors.csv, the others in OUT.
+    Exit status 3: some files could not be read. OUT.errors.csv lists them; OUT has the others.
     """
     if ray_address != RAY_AUTO and not ray:
-        raise ValueError("--ray-address is the address of the cluster for --ray; give both")
+        raise ValueError("--ray-address has no effect without --ray; add --ray")
     options = {
         "timestamp_hop_ms": hop_ms,
         "normalization": _normalization(normalization),
@@ -126,7 +145,7 @@ def embed(
         from ..embed.run import embed_to
         from ..embed.settings import settings_of
 
-        # With --ray the device is that of the workers, which this machine need not have.
+        # With --ray, --device is the device of the workers. This machine may lack it.
         model = load(weights, None if ray else device, **options)
         name = weights or BUNDLED_WEIGHTS
         settings = settings_of(model, name, timestamps, segment, overlap, dtype)
@@ -135,7 +154,7 @@ def embed(
             from ..embed.ray import on_ray
 
             spread = on_ray(model, settings, ray_address, device)
-    try:
+    with continuable(" without --overwrite" if overwrite else ""):
         summary = embed_to(
             output,
             sources,
@@ -147,15 +166,11 @@ def embed(
             flush_minutes=flush_minutes,
             embed=spread,
         )
-    except KeyboardInterrupt:
-        how = " without --overwrite" if overwrite else ""
-        complain(f"interrupted; repeat the command{how} to continue")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     _report(output, summary, verbose)
 
 
 def _layer(text: str | None) -> Any:
-    """The option `layer` of load_model, which checks the values."""
+    """The option as an argument of `load_model`, which checks the values."""
     if text is None or text == "last":
         return text
     try:
@@ -166,7 +181,7 @@ def _layer(text: str | None) -> Any:
 
 
 def _normalization(text: str | None) -> Any:
-    """The option `normalization` of load_model, which checks the values."""
+    """The option as an argument of `load_model`, which checks the values."""
     if text is None or "," not in text:
         return text
     try:
@@ -179,9 +194,9 @@ def _normalization(text: str | None) -> Any:
 
 def _report(output: str, summary: Summary, verbose: bool) -> None:
     if summary.left_out:
-        say(f"{len(summary.left_out)} other files in the folders were left out")
+        say(f"{len(summary.left_out)} files in the folders are not audio")
         for path in summary.left_out if verbose else []:
-            say(f"left out: {path}")
+            say(f"not audio: {path}")
     for failure in summary.failures[:_SHOWN_FAILURES]:
         complain(_line(failure))
     if summary.failures:

@@ -20,16 +20,16 @@ def export(
     half: Annotated[bool, typer.Option("--half", help="Store float16.")] = False,
     layer: Annotated[
         int | None,
-        typer.Option(help="Block that load_model reads by default.", show_default="the last"),
+        typer.Option(help="Default block of load_model.", show_default="the last"),
     ] = None,
     embedding_scale: Annotated[
-        float, typer.Option(help="Factor of the embeddings that load_model gives by default.")
+        float, typer.Option(help="Factor of the embeddings of the default block.")
     ] = 1.0,
     scene_pooling: Annotated[
-        str, typer.Option(help="Of scene embeddings by default: mean, or mean+std.")
+        str, typer.Option(help="Default pooling of scene embeddings: mean or mean+std.")
     ] = "mean+std",
 ) -> None:
-    """Write the weights of a run as a file for load_model."""
+    """Write the weights of a pretraining run as a file for load_model."""
     with starting():
         for package in ("yaml", "jsonargparse", "lightning.fabric", "tensorboard"):
             need(package, "pretrain", "training runs")

@@ -16,28 +16,28 @@ def export_onnx(
         list[str],
         typer.Argument(
             metavar="[WEIGHTS] OUT.onnx",
-            help="File, folder or hf://user/repo to read, by default the bundled weights; file to "
-            "write.",
+            help="Weights (a file, a folder or hf://user/repo; by default the bundled weights), "
+            "and the file to write.",
             show_default=False,
         ),
     ],
     int8: Annotated[
-        bool, typer.Option("--int8", help="Store matrices in 8 bits: smaller, faster, less exact.")
+        bool, typer.Option("--int8", help="Store matrices in 8 bits: smaller, but less exact.")
     ] = False,
     layer: Annotated[
         int | None,
-        typer.Option(help="Block that is read.", show_default="what the weights say"),
+        typer.Option(help="Block whose output is the embedding.", show_default="of the weights"),
     ] = None,
     log_mel: Annotated[
         Path | None,
-        typer.Option(help="Also write the front end, from waveform to log-mel, .onnx."),
+        typer.Option(help="Also write the front end (waveform to log-mel), .onnx."),
     ] = None,
 ) -> None:
-    """Write a model for ONNX Runtime, with or without this package."""
+    """Write the encoder as an ONNX file, for load_model or for ONNX Runtime alone."""
     if len(files) > 2:
         raise ValueError(f"give [WEIGHTS] OUT.onnx, got {len(files)} names")
     *weights, output = files
-    # The exporter and the quantiser report hundreds of their steps at the level of info.
+    # The exporter and the quantiser log hundreds of messages at the level INFO.
     logging.getLogger().setLevel(logging.WARNING)
     with starting():
         from ..onnx_export import export_onnx as run

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Weights, say, starting
-from .probe import LabelsArgument, continuable, tell
+from .common import Device, Overwrite, Weights, Workers, continuable, say, starting
+from .probe import LabelsArgument, tell
 
 
 def finetune(
@@ -19,46 +19,42 @@ def finetune(
     ] = Path("finetuned"),
     blocks: Annotated[
         int | None,
-        typer.Option(help="How many of the last blocks learn.", show_default="all of them"),
+        typer.Option(help="Number of last blocks that are trained.", show_default="all"),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the recordings, at most.")] = 30,
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs.")] = 30,
     patience: Annotated[
-        int, typer.Option(help="Epochs without improvement, after which the run ends.")
+        int, typer.Option(help="Stop after so many epochs without improvement.")
     ] = 8,
-    lr: Annotated[float, typer.Option(help="Peak learning rate, that of the classifier.")] = 3e-4,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the classifier.")] = 3e-4,
     layer_decay: Annotated[
-        float, typer.Option(help="Factor of the learning rate from a block to the one below it.")
+        float, typer.Option(help="Learning rate of a block relative to the block above it.")
     ] = 0.75,
     mixup: Annotated[
-        float, typer.Option(help="Mix pairs by shares from Beta(x, x); 0 is off.")
+        float, typer.Option(help="Mixup: parameter of the Beta distribution; 0 turns it off.")
     ] = 0.2,
     batch: Annotated[int, typer.Option(help="Crops per step.")] = 32,
-    seconds: Annotated[float, typer.Option(help="Length of the crops, at most.")] = 5.0,
-    weight_decay: Annotated[float, typer.Option(help="AdamW: weight decay of matrices.")] = 0.05,
+    seconds: Annotated[float, typer.Option(help="Maximum length of the crops.")] = 5.0,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = 0.05,
     precision: Annotated[
-        str, typer.Option(help="bf16, fp32, or auto: the faster one here.")
+        str, typer.Option(help="bf16, fp32, or auto (the faster one on this device).")
     ] = "auto",
     checkpoint_minutes: Annotated[
-        float, typer.Option(help="Minutes between checkpoints; 0: after each step.")
+        float, typer.Option(help="Minutes between checkpoints; 0 writes one after each step.")
     ] = 5.0,
-    seed: Annotated[int, typer.Option(help="Of the division, the crops and the mixing.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the splits, crops and mixup.")] = 0,
     weights: Weights = "",
     device: Device = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch, whatever the folder holds.")
-    ] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Train the encoder together with a classifier, and compare with probe.
+    """Train the encoder together with a classifier, and compare the result with probe.
 
-    The recordings are divided by group (or file, or the column split) into some to learn from, to
-    stop by, and to test. OUT can be given to --weights of every command and, as HEAD, to predict;
-    finetune.html shows the scores of the test, beside those of a probe. Repeat the command to
-    continue a run that was interrupted.
+    The recordings are split into training, validation and test by group, by file, or by the
+    column split. OUT can be passed to --weights of every command and, as HEAD, to predict.
+    finetune.html shows the test scores of the model and of a probe. Repeat the command to
+    continue an interrupted run.
 
-    Exit status 3: some files could not be read; the others were used.
+    Exit status 3: some files could not be read. The others were used.
     """
     with starting():
         from ..tuning.finetune import PAGE

@@ -7,39 +7,37 @@ from typing import Annotated
 
 import typer
 
-from .common import Device, Weights
+from .common import Device, Overlap, Overwrite, Weights, Workers
 from .embed import embed
 
 
 def index(
     sources: Annotated[
         list[str],
-        typer.Argument(help="As for embed: files, folders, globs, URLs, lists.", metavar="SRC..."),
+        typer.Argument(help="Audio files, folders, globs, URLs, or lists.", metavar="SRC..."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="What to write: .parquet, or .npz (see below).")
+        Path, typer.Option("--output", "-o", help="File to write: .parquet or .npz.")
     ],
     segment: Annotated[float, typer.Option(help="Length of the windows in seconds.")] = 2.0,
-    overlap: Annotated[float, typer.Option(help="Seconds that neighbouring windows share.")] = 1.0,
+    overlap: Overlap = 1.0,
     whole: Annotated[
         bool, typer.Option("--whole", help="One embedding per recording, without windows.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="Of the output: float32 or float16.")] = "float16",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the output: float32 or float16.")
+    ] = "float16",
     weights: Weights = "",
     device: Device = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
-    ] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Embed recordings for search: windows of 2 s, one every second, in half precision.
 
-    The index is an ordinary output of embed. Repeat the command to add what is new in SRC. Search
-    reads .npz faster, other programs read .parquet.
+    The index is an output of embed. Search reads .npz faster; other programs read .parquet.
+    Repeat the command to add new files of SRC.
 
-    Exit status 3: some files could not be read; they are in INDEX.errors.csv.
+    Exit status 3: some files could not be read. INDEX.errors.csv lists them.
     """
     if output.suffix.lower() not in (".parquet", ".npz"):
         raise ValueError(f"--output must end in .parquet or .npz, got {str(output)!r}")

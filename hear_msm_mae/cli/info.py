@@ -11,7 +11,7 @@ from .common import say, starting
 
 
 def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> None:
-    """Show what a weights file holds."""
+    """Show sizes, statistics and defaults of a weights file."""
     with starting():
         from ..checkpoints.foreign import load_any
         from ..checkpoints.hub import find_weights
@@ -40,6 +40,7 @@ def info(weights: Annotated[str, typer.Argument(help="Weights file.")] = "") -> 
         "statistics": f"mean {config.norm_mean:.4f}, std {config.norm_std:.4f}",
         "embedding size": config.frame_embedding_size,
         "embedding scale": f"{config.embedding_scale:g}",
+        "scene pooling": config.scene_pooling,
         "timestamp hops": f"{', '.join(map(str, valid_hops_ms(config)))} ms",
     }
     for key, value in rows.items():

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from .common import (
-    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    Channel,
     Device,
     MadeWith,
+    Overlap,
+    Overwrite,
+    Workers,
     complain,
+    continuable,
     require_suffix,
     say,
     starting,
@@ -29,8 +33,8 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="As for embed: files, folders, globs, URLs, lists; or one Parquet output of "
-            "embed, which is not embedded again.",
+            help="Audio files, folders, globs, URLs or lists, or one Parquet output of embed, "
+            "whose embeddings are used.",
             metavar="SRC...",
         ),
     ],
@@ -38,46 +42,44 @@ def predict(
         Path, typer.Option("--output", "-o", help="Table of the labels: .csv or .parquet.")
     ],
     segment: Annotated[
-        float | None, typer.Option(help="Label each window of so many seconds.")
+        float | None,
+        typer.Option(
+            help="Length of windows in seconds; each gets a label.", show_default="whole files"
+        ),
     ] = None,
-    overlap: Annotated[float, typer.Option(help="Seconds that neighbouring windows share.")] = 0.0,
+    overlap: Overlap = 0.0,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Label each timestamp, usually every 40 ms.")
     ] = False,
     events: Annotated[
-        Path | None, typer.Option(help="Also write stretches with one label, .csv.")
+        Path | None, typer.Option(help="Also write events (start, end, label), .csv.")
     ] = None,
     audacity: Annotated[
-        Path | None, typer.Option(help="Folder for their label tracks for Audacity.")
+        Path | None, typer.Option(help="Folder for the events as label tracks for Audacity.")
     ] = None,
     raven: Annotated[
-        Path | None, typer.Option(help="Folder for their selection tables for Raven.")
+        Path | None, typer.Option(help="Folder for the events as selection tables for Raven.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Probability from which on a label is an event.")
+        float, typer.Option(help="Minimum probability of a label in an event.")
     ] = 0.5,
-    gap: Annotated[float, typer.Option(help="Events so many seconds apart are joined.")] = 0.0,
-    shortest: Annotated[float, typer.Option(help="Shorter events are dropped, seconds.")] = 0.0,
-    channel: Annotated[
-        str, typer.Option(help="mix (the mean), left, right, a number from 0 on, or each.")
-    ] = "mix",
+    gap: Annotated[
+        float, typer.Option(help="Join events of a label that are at most so many seconds apart.")
+    ] = 0.0,
+    shortest: Annotated[float, typer.Option(help="Drop events below so many seconds.")] = 0.0,
+    channel: Channel = "mix",
     weights: MadeWith = "",
     device: Device = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start from scratch whatever the output holds.")
-    ] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Label recordings with a classifier that probe or finetune has made.
+    """Label recordings with a classifier of probe or finetune.
 
-    OUT has a row per recording, window or timestamp: path, start, end, label, probability, and one
-    column per label. Memory does not grow with the length of recordings. Weights and options are
-    those that the classifier learnt on. Repeat the command to continue a run that was interrupted,
-    or to add what is new in SRC.
+    OUT has a row per recording, window or timestamp with the columns path, start, end, label,
+    probability, and one column per label. Weights and options are those of the classifier's
+    training. Repeat the command to continue an interrupted run, or to add new files of SRC.
 
-    Exit status 3: some files could not be read; they are in OUT.rows.parquet.errors.csv.
+    Exit status 3: some files could not be read. OUT.rows.parquet.errors.csv lists them.
     """
     if events is not None:
         require_suffix("--events", events, ".csv")
@@ -87,8 +89,8 @@ def predict(
         from ..answers.predict import write_label_files
         from ..files import replacing
 
-        check_events(threshold, gap, shortest)  # before hours are spent
-    try:
+        check_events(threshold, gap, shortest)  # refuses wrong options before the long run
+    with continuable():
         found = run(
             head,
             sources,
@@ -102,9 +104,6 @@ def predict(
             workers=workers,
             overwrite=overwrite,
         )
-    except KeyboardInterrupt:
-        complain("interrupted; repeat the command to continue")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     say(f"{found.table.total_rows} rows of {len(found.table.recordings)} recordings -> {output}")
     if events or audacity or raven:
         stretches = list(found.events(threshold, gap, shortest))

@@ -15,19 +15,24 @@ def prepare(
     dest: Annotated[Path, typer.Argument(help="Folder of the corpus to write.")],
     workers: Annotated[
         int | None,
-        typer.Option(help="Worker processes; one per core by default."),
+        typer.Option(help="Worker processes.", show_default="one per core"),
     ] = None,
-    n_mels: Annotated[int, typer.Option(help="Mel bins.")] = 80,
-    sample_rate: Annotated[int, typer.Option(help="Of the audio in Hz, 16000 or 32000.")] = 16_000,
+    n_mels: Annotated[int, typer.Option(help="Number of mel bins.")] = 80,
+    sample_rate: Annotated[
+        int, typer.Option(help="Sample rate of the corpus in Hz: 16000 or 32000.")
+    ] = 16_000,
     licence: Annotated[
         str | None,
-        typer.Option(help="Licence tag that the manifest records for the new files."),
+        typer.Option(help="Licence of the new files, written into the manifest."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where to compute the log-mel: cpu, cuda, ...")
+        str, typer.Option(help="Device that computes the log-mel: cpu, cuda, ...")
     ] = "cpu",
 ) -> None:
-    """Turn folders of audio into a corpus of log-mel frames; run again to continue or repair."""
+    """Convert folders of audio to a corpus of log-mel frames for pretraining.
+
+    Repeat the command to continue an interrupted run, to add new files, or to repair the corpus.
+    """
     with starting():
         from ..corpus.prepare import prepare as run
 

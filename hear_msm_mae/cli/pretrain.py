@@ -12,24 +12,24 @@ from .common import complain, say, starting
 
 
 def _show_help(context: typer.Context, wanted: bool) -> None:
-    """The help of the command, and every setting."""
+    """Print the help of the command and all settings."""
     if not wanted:
         return
     _need()
     from ..pretrain.parsing import help_text, recipe_names
 
     text = f"{context.get_help()}\n\nRecipes: {', '.join(recipe_names())}\n\n"
-    text += f"Settings, as key=value behind the recipe:\n\n{help_text()}"
+    text += f"Settings, given as key=value after the recipe:\n\n{help_text()}"
     for line in text.splitlines():
         say(line)
     raise typer.Exit
 
 
 def pretrain(
-    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a bundled recipe.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changed settings, key=value.", metavar="[KEY=VALUE]..."),
+        typer.Argument(help="Settings that replace those of the recipe.", metavar="[KEY=VALUE]..."),
     ] = None,
     help_: Annotated[
         bool,
@@ -38,7 +38,7 @@ def pretrain(
         ),
     ] = False,
 ) -> None:
-    """Train a masked autoencoder; an interrupted run continues when the command is repeated."""
+    """Pretrain a masked autoencoder. Repeat the command to continue an interrupted run."""
     with starting():
         _need()
         from ..pretrain.parsing import load_recipe
@@ -51,7 +51,7 @@ def pretrain(
         complain(f"error: {error}")
         raise typer.Exit(1) from None
     say(str(outcome))
-    if outcome.signal is not None:  # as if the signal had ended the process
+    if outcome.signal is not None:  # the status of a process that the signal ended
         raise typer.Exit(128 + signal.Signals(outcome.signal))
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .common import (
-    EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
     Device,
+    Overwrite,
     Weights,
+    Workers,
     complain,
+    continuable,
     say,
     starting,
 )
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 LabelsArgument = Annotated[
     Path,
     typer.Argument(
-        help="A folder with one sub-folder per label, or a .csv/.parquet list with columns "
-        "path, label (or labels, between semicolons), and optional start, end, group, split.",
+        help="A folder with one sub-folder per label, or a .csv/.parquet list with the columns "
+        "path and label (or labels, separated by semicolons), and optionally start, end, group, "
+        "split.",
         metavar="LABELS",
     ),
 ]
@@ -35,26 +36,22 @@ LabelsArgument = Annotated[
 def probe(
     labels: LabelsArgument,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the classifier, the page, embeddings.")
+        Path, typer.Option("--out", "-o", help="Folder for classifier, page and embeddings.")
     ] = Path("probe"),
     weights: Weights = "",
-    seed: Annotated[int, typer.Option(help="Of the division into folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the folds.")] = 0,
     device: Device = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read files; one per core, at most 16.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Embed again, whatever the folder holds.")
-    ] = False,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Learn to label recordings, and measure how well it works.
+    """Train a linear classifier on embeddings of labelled recordings, and measure its quality.
 
-    Scores are of recordings that were not learnt from; recordings of one group (or file) are never
-    on both sides. OUT gets head.safetensors for predict, labels.json, and probe.html: scores with
+    Scores come from cross-validation; recordings of one group (or file) are never in both training
+    and test. OUT gets head.safetensors for predict, labels.json, and probe.html with scores,
     confidence intervals, confusions, a learning curve, and players for the mistakes. A second run
-    embeds only what is new.
+    embeds only new recordings.
 
-    Exit status 3: some files could not be read; the others were used.
+    Exit status 3: some files could not be read. The others were used.
     """
     with starting():
         from ..answers.probe import PAGE
@@ -66,18 +63,8 @@ def probe(
     tell(result, out / PAGE)
 
 
-@contextmanager
-def continuable() -> Iterator[None]:
-    """Ctrl-C in the block ends the command, which says that it can be continued."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain("interrupted; repeat the command to continue")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
 def tell(result: ProbeResult, page: Path) -> None:
-    """Print scores, warnings and failures; the exit status says whether there were any."""
+    """Print failures, warnings and scores; exit with EXIT_SOME_FAILED if there are failures."""
     for failure in result.failures:
         complain(f"could not read {failure.path}: {failure.reason}")
     for warning in result.warnings:

@@ -26,16 +26,16 @@ def reconstruct(
     output: Picture,
     wav: Annotated[
         Path | None,
-        typer.Option(help="File to write the sound of the reconstruction to, .wav (Griffin-Lim)."),
+        typer.Option(help="Also write the sound of the reconstruction (Griffin-Lim), .wav."),
     ] = None,
     weights: Weights = "",
-    mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is hidden.")] = 0.75,
+    mask_ratio: Annotated[float, typer.Option(help="Share of the patches that is masked.")] = 0.75,
     start: Start = 0.0,
     seconds: Seconds = CLIP_SECONDS,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Hide patches of a recording, predict them from the others, and draw all three."""
+    """Mask patches of a recording, predict them, and draw input, masked input and prediction."""
     require_suffix("--output", output, ".png")
     if wav is not None:
         require_suffix("--wav", wav, ".wav")

@@ -27,32 +27,35 @@ def report(
     weights: Weights = "",
     mask_ratio: Annotated[
         list[float] | None,
-        typer.Option(help="Share of hidden patches; may be given several times. [0.5 0.75 0.9]"),
+        typer.Option(
+            help="Share of masked patches; may be given several times.",
+            show_default="0.5, 0.75, 0.9",
+        ),
     ] = None,
     reconstructions: Annotated[
-        bool, typer.Option(help="Masked input and reconstructions, which need the decoder.")
+        bool, typer.Option(help="Show masked inputs and reconstructions; needs the decoder.")
     ] = True,
     layout: Annotated[
-        str, typer.Option(help="Map of the clips: tsne, pca, or auto by their number.")
+        str, typer.Option(help="Map of the clips: tsne, pca, or auto (by the number of clips).")
     ] = "auto",
     seconds: Annotated[
-        float, typer.Option(help="Of each file, from its start: embedded, shown and played.")
+        float, typer.Option(help="Seconds of each file, from its start, that are used.")
     ] = CLIP_SECONDS,
     max_clips: Annotated[
-        int, typer.Option(help="Of more files, so many at even distances are shown.")
+        int, typer.Option(help="Maximum number of files; from more files, an even selection.")
     ] = 200,
     title: Annotated[
-        str, typer.Option(help="Of the page; by default the name of the folder.")
+        str, typer.Option(help="Title of the page.", show_default="name of the folder")
     ] = "",
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Write one self-contained page about a folder of recordings: a map to click and listen.
+    """Write an HTML page about a folder of recordings, with a map of the clips.
 
     Each clip has a player, its spectrogram, masked input and reconstruction, an attention map and
-    its nearest neighbours. The page needs no network; it holds the sound as MP3.
+    its nearest neighbours. The page contains the sound as MP3 and needs no network.
 
-    Exit status 3: some files could not be read; they are named, also on the page.
+    Exit status 3: some files could not be read. The page lists them.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--output must end in .html, got {str(output)!r}")
@@ -68,7 +71,7 @@ def report(
             title=title,
             seed=seed,
         )
-        if not find_audio(audio):  # before the model is loaded: an empty folder is told at once
+        if not find_audio(audio):  # an empty folder is refused before the model is loaded
             raise ValueError(f"no audio files in {', '.join(map(str, audio))}")
         model = load(weights, device)
     outcome = write_report(output, audio, model, settings, progress=_bar)

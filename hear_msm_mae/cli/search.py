@@ -19,28 +19,33 @@ _SUFFIXES = (".csv", ".json", ".html")
 
 def search(
     index: Annotated[
-        Path, typer.Argument(help="Output of index or embed to search in.", metavar="INDEX")
+        Path, typer.Argument(help="Output of index or embed that is searched.", metavar="INDEX")
     ],
     queries: Annotated[
         list[str] | None,
-        typer.Argument(help="Recordings to find alike ones of.", metavar="[QUERY]..."),
+        typer.Argument(help="Recordings that hits should resemble.", metavar="[QUERY]..."),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Hits for each query.")] = 10,
-    start: Annotated[float, typer.Option(help="Where in the query to begin, in seconds.")] = 0.0,
-    end: Annotated[float | None, typer.Option(help="Where to end.", show_default="its end")] = None,
+    start: Annotated[float, typer.Option(help="Start in the query in seconds.")] = 0.0,
+    end: Annotated[
+        float | None,
+        typer.Option(help="End in the query in seconds.", show_default="end of the file"),
+    ] = None,
     one_per_file: Annotated[
-        bool, typer.Option("--one-per-file", help="Only the best stretch of each file.")
+        bool, typer.Option("--one-per-file", help="Return only the best window of each file.")
     ] = False,
     approximate: Annotated[
         bool,
-        typer.Option("--approximate", help="Fast in large indexes; keeps lists in INDEX.faiss."),
+        typer.Option(
+            "--approximate", help="Search large indexes faster with FAISS; writes INDEX.faiss."
+        ),
     ] = False,
     duplicates: Annotated[
-        bool, typer.Option("--duplicates", help="Instead of queries: files that are nearly equal.")
+        bool, typer.Option("--duplicates", help="Find pairs of nearly equal files; no queries.")
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Similarity of duplicates, at least.", show_default="0.95"),
+        typer.Option(help="Minimum similarity of duplicates.", show_default="0.95"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -49,16 +54,16 @@ def search(
     weights: MadeWith = "",
     device: Device = "cpu",
 ) -> None:
-    """Find recordings, or stretches of them, that sound like a query.
+    """Find recordings, or windows of them, that sound like a query.
 
-    Similarity is the cosine of two embeddings without the mean of the index: 1 is the same, 0 has
-    nothing in common. Every embedding of the index is compared. The query's own stretch is left
-    out. Weights and options are those of the index.
+    Similarity is the cosine of two embeddings after the mean of the index is subtracted: 1 means
+    equal, 0 unrelated. The query is compared with every embedding of the index, except its own.
+    It is embedded with the weights and options of the index.
     """
     if bool(queries) == duplicates:
-        raise ValueError("give recordings to find alike ones of, or --duplicates, not both")
+        raise ValueError("pass either recordings as queries or --duplicates")
     if threshold is not None and not duplicates:
-        raise ValueError("--threshold is for --duplicates; use --count for queries")
+        raise ValueError("--threshold needs --duplicates; use --count to limit the hits of queries")
     if output is not None and output.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"--output must end in one of {list(_SUFFIXES)}, got {str(output)!r}")
     found: Sequence[Hit] | Sequence[Pair]
@@ -70,7 +75,7 @@ def search(
     if duplicates:
         limit = engine.DUPLICATE if threshold is None else threshold
         found = engine.duplicates(index_, limit)
-        title = f"{len(found)} pairs of files that are at least {limit:g} alike"
+        title = f"{len(found)} pairs of files with a similarity of at least {limit:g}"
         for pair in found:
             say(f"{pair.similarity:.3f}  {_stretch(pair[:3])}  {_stretch(pair[3:6])}")
     else:

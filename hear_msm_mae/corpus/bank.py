@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Bank:
-    """All clips of a corpus, one behind the other.
+    """All clips of a corpus in one array.
 
     Attributes:
-        frames: (n, f) float16, natural-log mel, not normalised; memory-mapped after `open`.
-        starts: (c,) int64, first frame of each clip in the array.
-        lengths: (c,) int64, frames of each clip, 10 ms each.
-        sources: (c,) folder name of each clip.
-        mean, std: statistics of all values.
-        fingerprint: sha256 over settings and clips; changes when the content changes.
-        sample_rate: of the audio that the frames were made from, in Hz.
+        frames: (n, f) float16 log-mel, not normalised; memory-mapped after `open`.
+        starts: (c,) int64 index of each clip's first frame.
+        lengths: (c,) int64 number of frames of each clip, 10 ms each.
+        sources: (c,) source folder of each clip.
+        mean, std: mean and standard deviation of all values.
+        fingerprint: SHA-256 of settings and clips.
+        sample_rate: sample rate of the audio in Hz.
     """
 
     frames: Tensor
@@ -57,15 +57,15 @@ class Bank:
             verify: compare the digests of all frames, which reads the array once.
 
         Raises:
-            FileNotFoundError: there is no such folder, or no corpus in it.
-            ValueError: the corpus is damaged, empty, of another release, or made with other
-                front-end settings.
+            FileNotFoundError: the folder does not exist, or has no corpus.
+            ValueError: the corpus is damaged or empty, or was made by another release or with
+                other front-end settings.
         """
         folder = Path(folder)
         summary = read_summary(folder)
         front_end = check_front_end(folder, summary)
         n_mels = front_end.n_mels
-        clips = sorted(read_manifest(folder, summary))  # the same wherever their frames lie
+        clips = sorted(read_manifest(folder, summary))  # independent of the array
         if not clips:
             raise ValueError(f"the corpus in {folder} holds no clips; see {SKIPPED_FILE} there")
         if not summary.get("complete", False):
@@ -79,7 +79,7 @@ class Bank:
         damaged = size < 2 * n_mels * frames
         if damaged or (verify and damaged_shards(folder, n_mels, summary)):
             raise ValueError(
-                f"{path} is missing or damaged: its frames are not those that were written. Run "
+                f"{path} is missing or damaged: its frames differ from their SHA-256. Run "
                 "the same `hear-msm-mae prepare` again to repair it, or copy the corpus again"
             )
         array = torch.from_file(str(path), False, frames * n_mels, dtype=torch.float16)
@@ -106,27 +106,27 @@ class Bank:
 
     @property
     def hours(self) -> float:
-        """Length of all clips."""
+        """Length of all clips in hours."""
         return int(self.lengths.sum()) * MS_PER_FRAME / 3.6e6
 
     @property
     def device(self) -> torch.device:
-        """Where the frames are."""
+        """Device of the frames."""
         return self.frames.device
 
     def to(self, device: torch.device) -> Bank:
-        """A bank whose frames and table are on a device."""
+        """A copy of the bank on a device."""
         frames, starts, lengths = (x.to(device) for x in (self.frames, self.starts, self.lengths))
         return dataclasses.replace(self, frames=frames, starts=starts, lengths=lengths)
 
     def crops(self, clips: Tensor, first: Tensor, length: int, pin: bool = False) -> Tensor:
-        """Equally long crops of some clips; frames outside a clip are silence.
+        """Crops of equal length; frames outside of a clip are silence.
 
         Args:
-            clips: (b,) int64, which clips.
-            first: (b,) int64, where each crop begins in its clip; may be negative.
-            length: frames t of each crop.
-            pin: put them into page-locked memory, for asynchronous copies to a GPU.
+            clips: (b,) int64 numbers of the clips.
+            first: (b,) int64 first frame of each crop in its clip; may be negative.
+            length: number of frames t of each crop.
+            pin: return page-locked memory, for asynchronous copies to a GPU.
 
         Returns:
             (b, t, f) float16, a copy, on the device of the bank.
@@ -137,6 +137,6 @@ class Bank:
         shape = (*index.shape, self.n_mels)
         out = torch.empty(shape, dtype=self.frames.dtype, device=self.device, pin_memory=pin)
         torch.index_select(self.frames, 0, index.flatten(), out=out.view(-1, self.n_mels))
-        if self.device.type == "cpu" and inside.all():  # on a GPU the question would cost more
+        if self.device.type == "cpu" and inside.all():  # too slow on a GPU
             return out
         return out.masked_fill_(~inside[..., None], SILENCE)

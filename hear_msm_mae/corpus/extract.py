@@ -1,4 +1,4 @@
-"""One audio file -> log-mel frames on disk, and the stretches of it that are worth keeping."""
+"""Write the log-mel frames of an audio file to the disk, and find its parts without silence."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ..files import printable
 from ..log_mel import LogMel
 from .index import FrontEnd
 
-# A half second whose level (root mean square about its mean, re full scale 1.0) is lower counts
-# as silent. White noise of -75 dBFS has the power that is added before the logarithm, so below
-# -60 dBFS little but that constant is left to learn from.
+# A half second with a lower level (RMS without the mean, relative to full scale 1.0) is silent.
+# White noise at -75 dBFS has as much power as the constant that is added before the logarithm, so
+# below -60 dBFS the log-mel holds little but that constant.
 SILENCE_DBFS = -60.0
-WINDOW_FRAMES = 50  # the level is taken in windows of 0.5 s
-# Silence of this many windows in a row (2 s) is cut out; shorter pauses belong to the sound.
+WINDOW_FRAMES = 50  # the level is measured in windows of 0.5 s
+# Silence of this many consecutive windows (2 s) is cut out; shorter pauses are kept.
 MIN_SILENT_WINDOWS = 4
 MIN_CLIP_FRAMES = 16  # 0.16 s, one standard patch; shorter files are left out
 
 _BLOCK_SECONDS = 30.0  # decoded at once; a multiple of the level's window
 _HASH_BYTES = 2**20  # read at once
 _SUM_FRAMES = 4096  # added up at once
-# Frames kept before the next block. Two hide the edge; three also leave more than a window behind
-# the last whole one, as the reflection at the end of the recording needs.
+# Frames of a block that are computed again with the next one. Two hide the edge. A third leaves
+# more than a window at the end of the recording, which the reflection there needs.
 _CONTEXT_FRAMES = 3
 
 
@@ -51,7 +51,7 @@ class Task(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What is the same for all files."""
+    """Options that are the same for all files."""
 
     spool: str  # folder for the frames of single files
     front_end: FrontEnd
@@ -69,7 +69,7 @@ class Stretch(NamedTuple):
 
 
 class Extracted(NamedTuple):
-    """What became of a file."""
+    """The result of one file."""
 
     sha256: str = ""
     reason: str = ""  # why it is left out; empty when it is kept
@@ -81,11 +81,11 @@ class Extracted(NamedTuple):
 def extract(task: Task, options: Options) -> Extracted:
     """Hash and decode a file, and write its log-mel frames to a new file in `options.spool`.
 
-    Nothing is decoded when the content is the one that is known already.
+    A file with known content is not decoded. A file that cannot be decoded gives a result with a
+    reason, not an error.
 
     Raises:
-        OSError: the frames cannot be written (disk full). Whatever is wrong with the audio file
-            is a reason to leave it out, not an error.
+        OSError: the frames cannot be written, e.g. because the disk is full.
     """
     try:
         sha256 = _sha256(task.file)
@@ -157,12 +157,12 @@ def stream_log_mel(blocks: Iterable[NDArray[np.float32]], front_end: LogMel) -> 
     """Log-mel frames of a waveform that arrives in blocks, in bounded memory.
 
     Args:
-        blocks: (n,) float32 pieces of one waveform.
-        front_end: computes on its device.
+        blocks: (n,) float32 consecutive blocks of one waveform.
+        front_end: front end on its device.
 
     Yields:
-        (t, f) float32; one behind the other they are `LogMel.log_mel` of the whole waveform,
-        1 + n // 160 frames at 16 kHz.
+        (t, f) float32 parts of the `LogMel.log_mel` of the whole waveform, 1 + n // 160 frames in
+        all at 16 kHz.
 
     >>> pieces = stream_log_mel([np.ones(8000, np.float32)] * 2, LogMel(40))
     >>> sum(len(piece) for piece in pieces)
@@ -257,5 +257,5 @@ def _sums(frames: NDArray[np.float16]) -> tuple[float, float]:
     for start in range(0, len(frames), _SUM_FRAMES):
         values = frames[start : start + _SUM_FRAMES].astype(np.float64).ravel()
         total += float(values.sum())
-        squares += float(np.square(values).sum())  # not a product: it would start BLAS threads
+        squares += float(np.square(values).sum())  # a matrix product would start BLAS threads
     return total, squares

@@ -1,17 +1,17 @@
-"""The files of a corpus: names, clip table, digests, and the checks that they fit together.
+"""The files of a corpus: names, clip table, digests, and checks.
 
 A corpus is a folder with
 
-- `frames.f16`: one array (frames, mel bins) of float16, clips one behind the other, without a
-  header. Natural log of (power + 2**-23), not normalised.
-- `manifest-XXXXXXXXXXXX.csv`: one row per clip (see `Clip`), sorted. What it does not list is not
-  in the corpus. Its name begins its own SHA-256.
-- `skipped.csv`: files that were left out, and why.
+- `frames.f16`: an array (frames, mel bins) of float16 without a header, clips one after the other:
+  natural log of (power + 2**-23), not normalised.
+- `manifest-XXXXXXXXXXXX.csv`: a sorted table of the clips (see `Clip`). Other frames do not belong
+  to the corpus. The name holds the first digits of the file's SHA-256.
+- `skipped.csv`: files that were left out, and the reasons.
 - `corpus.json`: front-end settings, mean, std, hours, the name of the manifest, and the SHA-256 of
-  each shard, a stretch of `SHARD_FRAMES` frames. It is replaced last and as a whole, so a corpus
-  is always as one commit left it.
+  each shard of `SHARD_FRAMES` frames. It is replaced last, so a corpus is always in the state of
+  one commit.
 
-`writer` writes it, `bank` reads it.
+`writer` writes the files, `bank` reads them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HASH_BYTES = 2**20  # read at once
 
 
 class Clip(NamedTuple):
-    """One row of the manifest: a continuous stretch of a file."""
+    """A row of the manifest: a continuous part of a file."""
 
     root: str  # name of the SRC folder
     path: str  # file, relative to SRC, escaped by `escape`
@@ -58,13 +58,13 @@ class Clip(NamedTuple):
 
 
 class FrontEnd(NamedTuple):
-    """How the spectrograms of a corpus are made."""
+    """Front-end settings of a corpus."""
 
     n_mels: int
     sample_rate: int  # Hz
 
     def settings(self) -> dict[str, float]:
-        """What the values depend on, as stored in `corpus.json`."""
+        """The settings that determine the values, as stored in `corpus.json`."""
         return {
             "sample_rate": self.sample_rate,
             "window_length": WINDOW_MS * self.sample_rate // 1000,
@@ -90,7 +90,7 @@ def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]
 
 
 def fingerprint(clips: Iterable[Clip], front_end: FrontEnd) -> str:
-    """sha256 (hex) over settings and content of the clips; not over their place in the array."""
+    """SHA-256 (hex) of settings and content of the clips, independent of their order."""
     digest = hashlib.sha256(json.dumps(front_end.settings()).encode())
     for c in sorted(clips):
         row = (c.root, c.path, c.source, c.start, c.frames, c.sha256)
@@ -129,13 +129,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def check_front_end(
     folder: Path, summary: dict[str, Any], wanted: FrontEnd | None = None
 ) -> FrontEnd:
-    """Compare the settings of a corpus with this package's, or with the wanted ones.
+    """Compare the settings of a corpus with those of this package, or with given ones.
 
     Returns:
         The settings.
 
     Raises:
-        ValueError: one differs; it is named.
+        ValueError: a setting differs; the message names it.
     """
     stored = summary.get("front_end", {})
     if wanted is None:
@@ -190,7 +190,7 @@ def _clip(row: list[str]) -> Clip:
 # Digests
 # ---------------------------------------------------------------------------------------------
 def damaged_shards(folder: Path, n_mels: int, summary: dict[str, Any]) -> list[int]:
-    """Numbers of the shards whose frames are missing or not those that were written."""
+    """Numbers of the shards whose frames are missing or differ from their SHA-256."""
     digests: list[str] = summary["shards"]
     frames = int(summary["frames"])
     with ThreadPoolExecutor(available_cpus()) as pool:  # hashlib lets other threads run
@@ -199,7 +199,7 @@ def damaged_shards(folder: Path, n_mels: int, summary: dict[str, Any]) -> list[i
 
 
 def shard_digest(folder: Path, n_mels: int, shard: int, frames: int) -> str:
-    """SHA-256 of the frames of a shard in an array of so many; empty when some are missing."""
+    """SHA-256 of the frames of a shard; empty if some are missing."""
     row = 2 * n_mels
     first = shard * SHARD_FRAMES
     size = (min(first + SHARD_FRAMES, frames) - first) * row
@@ -216,7 +216,7 @@ def shard_digest(folder: Path, n_mels: int, shard: int, frames: int) -> str:
 
 
 def num_shards(frames: int) -> int:
-    """Shards of an array of so many frames; the last one may be shorter."""
+    """Number of shards of an array; the last one may be shorter."""
     return -(-frames // SHARD_FRAMES)
 
 

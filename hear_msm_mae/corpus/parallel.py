@@ -1,4 +1,4 @@
-"""Worker processes that do not outlive their parent and whose death costs one item."""
+"""Worker processes that end with their parent. If one crashes, only its item is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import torch
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# Items given out ahead of the one that is waited for, per worker. Enough to keep the others busy
-# while one of them works on a file that is a hundred times longer.
+# Items per worker that are given out in advance. So many keep the other workers busy while one
+# works on a file that is a hundred times longer.
 _AHEAD = 64
 
 
@@ -29,20 +29,21 @@ def ordered_map(
 ) -> Generator[tuple[_Item, _Result | None], None, None]:
     """Apply a function to items in worker processes; results come in the order of the items.
 
-    Close the iterator (`contextlib.closing`) to stop the workers at once. They also stop when
-    this process is killed, and they do not see Ctrl-C.
+    Close the iterator (`contextlib.closing`) to stop the workers. They also stop if this process is
+    killed. They ignore Ctrl-C.
 
     Args:
-        function: picklable, like its items and results.
+        function: a picklable function with picklable items and results.
+        items: the items.
         workers: number of processes; 0 computes in this process.
 
     Yields:
-        (item, result); the result is None when the worker process died on the item (a crash in
-        native code, or killed for want of memory).
+        (item, result). The result is None if the worker process died on the item, e.g. by a crash
+        in native code or for lack of memory.
 
     Raises:
         RuntimeError: worker processes cannot be started.
-        Exception: what the function raised.
+        Exception: any error of the function.
     """
     if workers == 0:
         for item in items:
@@ -74,7 +75,7 @@ def ordered_map(
 def _alone(
     function: Callable[[_Item], _Result], item: _Item, future: Future[_Result]
 ) -> _Result | None:
-    """The result for an item that was in the hands of a pool that broke."""
+    """The result of an item whose pool broke."""
     if future.done() and not future.cancelled() and future.exception() is None:
         return future.result()
     pool = _start(1)
@@ -102,7 +103,7 @@ def _start(workers: int) -> ProcessPoolExecutor:
 def _submit(
     pool: ProcessPoolExecutor, function: Callable[[_Item], _Result], item: _Item
 ) -> Future[_Result]:
-    """Like Executor.submit, but a broken pool is always found in the result."""
+    """Like Executor.submit, but the error of a broken pool is in the result."""
     try:
         with _interrupts_blocked():  # submitting may start a process
             return pool.submit(function, item)
@@ -113,7 +114,7 @@ def _submit(
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now, also those in the middle of an item."""
+    """End the workers at once."""
     processes = list((pool._processes or {}).values())  # Python 3.14 has kill_workers
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -135,7 +136,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT: processes that are started here never see Ctrl-C, this one a bit later."""
+    """Block SIGINT: processes that start in the block ignore it, this one gets it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Which files a corpus is made of, and what they and their folders are called in it."""
+"""Find the audio files of a corpus, and name them and their folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Folder = tuple[str, str]  # root, first component below it or ""
 
 
 class Found(NamedTuple):
-    """Audio files, and the source folders by the names that the corpus has for them."""
+    """Audio files, and the source folders by their names in the corpus."""
 
     files: list[Task]
     roots: dict[str, str]
@@ -25,7 +25,7 @@ def check_folders(sources: Sequence[str | Path], dest: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no source, a source is a file, or dest and a source lie in each other.
+        ValueError: there is no source, a source is a file, or `dest` and a source are nested.
     """
     if isinstance(sources, (str, Path)):
         raise ValueError(f"sources must be a list of folders, got {sources!r}")
@@ -53,10 +53,10 @@ def find_files(folders: Sequence[Path], known_roots: Mapping[str, str]) -> Found
 
     Args:
         folders: from `check_folders`.
-        known_roots: names that the corpus has given to folders so far.
+        known_roots: names of folders in the existing corpus.
 
     Raises:
-        ValueError: a folder holds no audio.
+        ValueError: a folder has no audio.
     """
     roots = dict(known_roots)
     files = []
@@ -102,14 +102,14 @@ def _task(path: Path, folder: Path, root: str) -> Task:
     try:
         state = path.stat()
         size, mtime_ns = state.st_size, state.st_mtime_ns
-    except OSError:  # gone; `extract` will say so
+    except OSError:  # the file was removed; `extract` reports it
         size, mtime_ns = 0, 0
     relative = PurePath(path).relative_to(folder).as_posix()
     return Task(str(path), escape(root), escape(relative), "", size, mtime_ns, "")
 
 
 def _root_name(folder: Path, roots: Mapping[str, str], folders: Sequence[Path]) -> str:
-    """The name of a source folder; numbered when another one that still exists has it."""
+    """The name of a source folder, with a number if another existing folder has the name."""
     base = folder.name or "root"
     name, number = base, 1
     while (other := roots.get(name)) not in (None, str(folder)) and (

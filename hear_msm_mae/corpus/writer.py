@@ -1,9 +1,9 @@
-"""Writing a corpus so that it is valid whenever the writing stops.
+"""Write a corpus so that it is valid at any time.
 
-Frames are appended to the array first; a clip exists once `corpus.json`, which is replaced as a
-whole, names a manifest that lists it. What a killed run left behind the last listed frame is cut
-off by the next one. Clips in a damaged shard are taken out of the table; when `prepare` meets their
-files again, it writes their frames in the same place.
+Frames are appended to the array first. A clip is part of the corpus when `corpus.json`, which is
+replaced atomically, names a manifest that lists it. The next run cuts off unlisted frames of a
+killed run. Clips in a damaged shard are removed from the table; when `prepare` finds their files
+again, it writes their frames to the same place.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class CorpusWriter:
     """Appends clips to a new or an existing corpus.
 
     Args:
-        folder: DEST, existing.
-        front_end: how the frames are made.
-        cutting: settings that decide what is kept, recorded in `corpus.json`.
-        roots: names and folders of the sources, recorded too.
+        folder: existing folder of the corpus.
+        front_end: front-end settings.
+        cutting: settings of silence and shortest clip, stored in `corpus.json`.
+        roots: names and folders of the sources, also stored.
 
     Attributes:
         clips: of each file in the corpus.
@@ -71,7 +71,7 @@ class CorpusWriter:
         lost: clips of files that a damaged shard held.
 
     Raises:
-        ValueError: the manifest that is there is damaged.
+        ValueError: the existing manifest is damaged.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CorpusWriter:
         for left in (*folder.glob(".*-*.csv"), *folder.glob(".*-*.json")):  # of a killed run
             left.unlink(missing_ok=True)
         path = folder / FRAMES_FILE
-        # Unbuffered: after a failed write nothing is left that would fail again.
+        # Without a buffer, no data of a failed write remain that would fail again on close.
         self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
 
     def _read(self) -> None:
@@ -115,21 +115,21 @@ class CorpusWriter:
             )
 
     def holder_of(self, sha256: str) -> Key | None:
-        """The file in the corpus that has this content."""
+        """The file in the corpus with this content."""
         return self._by_hash.get(sha256)
 
     def add(self, task: Task, sha256: str, spool: str, parts: Sequence[Stretch], tag: str) -> None:
-        """Append the stretches of a file; what the corpus had under its name is dropped.
+        """Append the parts of a file; older clips of the same file are removed.
 
         Args:
             task: the file.
-            sha256: of its content.
-            spool: raw float16 frames of the whole file.
-            parts: what to keep of it.
+            sha256: hash of its content.
+            spool: file with the float16 frames of the whole recording.
+            parts: the parts to add.
             tag: licence.
 
         Raises:
-            OSError: the disk is full; nothing of the file is added then.
+            OSError: the disk is full. Nothing of the file is added.
         """
         key = (task.root, task.path)
         end = self._frames
@@ -166,7 +166,7 @@ class CorpusWriter:
         ]
 
     def skip(self, task: Task, reason: str, sha256: str) -> None:
-        """Leave a file out; what the corpus had under its name is dropped."""
+        """Leave a file out; older clips of the same file are removed."""
         key = (task.root, task.path)
         self._forget(key)
         self.skipped[key] = Skipped(*key, reason, sha256, task.bytes, task.mtime_ns)
@@ -175,7 +175,7 @@ class CorpusWriter:
         """Make everything that was added part of the corpus.
 
         Raises:
-            OSError: the disk is full; the corpus is as it was at the last commit then.
+            OSError: the disk is full. The corpus stays in the state of the last commit.
         """
         rows = sorted(self.rows())
         # Cuts off the frames of a file that did not fit on the disk; makes up for lost ones.
@@ -214,7 +214,7 @@ class CorpusWriter:
                 old.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the array; what was not committed is lost."""
+        """Close the array; uncommitted clips are lost."""
         self._file.close()
 
     def rows(self) -> Iterable[Clip]:
@@ -252,7 +252,7 @@ def _csv(header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace a file at once; it is on the disk before it takes the place of the old one."""
+    """Replace a file atomically, after the new content is synchronised to the disk."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -260,7 +260,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _read_skipped(folder: Path) -> Iterable[Skipped]:
-    """Rows of `skipped.csv`; a damaged report only means that its files are looked at again."""
+    """Rows of `skipped.csv`. If it is damaged, its files are only read again."""
     try:
         with (folder / SKIPPED_FILE).open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file, strict=True)

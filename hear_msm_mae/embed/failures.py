@@ -1,4 +1,4 @@
-"""`OUT.errors.csv`: what was asked for and is not in the output."""
+"""`OUT.errors.csv`: the recordings that are not in the output, and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("path", "start", "end", "reason", "file")  # file: the absolute path
 
 
 def errors_path(output: str | Path) -> Path:
-    """Where the failures of an output are listed."""
+    """The list of the failures of an output."""
     return Path(f"{os.fspath(output).rstrip('/')}.errors.csv")
 
 
@@ -22,12 +22,13 @@ def rewrite(output: str | Path, failures: Sequence[Failure], settled: set[str]) 
     """Bring the list up to date, or remove it when nothing is left.
 
     Args:
-        failures: of this run.
-        settled: absolute paths of what this run was asked for; what earlier runs said of others
-            stays.
+        output: the output; the list is `OUTPUT.errors.csv`.
+        failures: the failures of this run.
+        settled: absolute paths of all recordings of this run. Lines of earlier runs about other
+            recordings stay.
 
     Returns:
-        The list, None when there is none.
+        The path of the list, or None when it would be empty.
     """
     path = errors_path(output)
     new = []
@@ -35,7 +36,7 @@ def rewrite(output: str | Path, failures: Sequence[Failure], settled: set[str]) 
         end = "" if failure.end is None else str(failure.end)
         texts = failure.path, str(failure.start), end, failure.reason, _absolute(failure.path)
         new.append(dict(zip(COLUMNS, map(csv_text, texts), strict=True)))
-    settled = settled | {row["file"] for row in new}  # e.g. a folder that cannot be listed, again
+    settled = settled | {row["file"] for row in new}  # also folders that cannot be listed
     rows = [x for x in _read(path) if x["file"] not in settled and not _deleted(x)] + new
     if not rows:
         path.unlink(missing_ok=True)
@@ -51,7 +52,7 @@ def rewrite(output: str | Path, failures: Sequence[Failure], settled: set[str]) 
 
 
 def settled_name(where: str) -> str:
-    """How the list names a recording."""
+    """The name of a recording in the column `file` of the list."""
     return csv_text(where)
 
 
@@ -60,9 +61,10 @@ def _absolute(path: str) -> str:
 
 
 def _deleted(row: dict[str, str]) -> bool:
-    """Whether a file that could not be read was removed since; its folder is still there."""
+    """Whether a file that could not be read has been removed while its folder is still there."""
     file = row["file"]
-    unknown = "\\" in file or row["reason"].startswith("no such file")  # escaped, or never there
+    # An escaped name cannot be looked up, and a file that never existed was not removed.
+    unknown = "\\" in file or row["reason"].startswith("no such file")
     return not unknown and os.path.isdir(os.path.dirname(file)) and not os.path.lexists(file)
 
 

@@ -16,21 +16,21 @@ from .remote import is_remote
 
 LIST_SUFFIXES = (".csv", ".tsv", ".parquet")
 KNOWN = ("path", "start", "offset", "end", "duration", "channel")
-# What others call these columns. Some event lists call the end `offset`, beside an `onset`.
+# Other common names of these columns. Some event lists have `onset` and `offset` for start and end.
 _OTHER_NAMES = {
     **dict.fromkeys(("begin", "onset", "from", "tmin", "xmin"), "start"),
     **dict.fromkeys(("stop", "finish", "to", "until", "tmax", "xmax"), "end"),
     **dict.fromkeys(("length", "dur", "len"), "duration"),
 }
 _PATH_NAMES = re.compile(r"file|audio|wav|path|ur[il]|name|recording")
-# Columns that outputs have themselves, so that an output can be used as a list.
+# Columns that outputs add. They are skipped, so that an output can be used as a list.
 _OUTPUT_COLUMNS = re.compile(r"timestamp_ms|embedding|e\d+|__index_level_\d+__|")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _TOLERANCE = 1e-6  # s, between an end and a start with a duration
 
 
 class Row(NamedTuple):
-    """A row of a list: file or URL, stretch in seconds, channel, and all other columns."""
+    """A row of a list: file or URL, start and end in seconds, channel, and all other columns."""
 
     path: str
     start: float
@@ -42,15 +42,21 @@ class Row(NamedTuple):
 def read_list(source: str) -> list[Row]:
     """Read a list of recordings.
 
-    Column names are matched without case and surrounding spaces: `path`; `start` or `offset`, and
-    `end` or `duration`, in seconds; `channel`. Other columns are kept, as numbers where every cell
-    would be written in the same way again. Relative paths count from the current folder or else
-    from the folder of the list.
+    The columns are `path`; `start` or `offset`, and `end` or `duration`, in seconds; `channel`.
+    Case and surrounding spaces of the names do not matter. Other columns are kept. They become
+    numbers if every cell looks the same when the number is written again ("007" stays text).
+    A relative path is looked up in the current folder first, then in the folder of the list.
+
+    Args:
+        source: a `.csv`, `.tsv` or `.parquet` file.
+
+    Returns:
+        One `Row` for each row of the list, in its order.
 
     Raises:
-        ValueError: no path, a column that is nearly one of these, values that make no sense or
-            contradict each other, or a relative path that both folders have. The message names
-            the column or the row.
+        ValueError: the path is missing, a column name is nearly one of the above, times are
+            impossible or contradict each other, or a relative path exists in both folders. The
+            message names the column or the row.
     """
     is_parquet = source.lower().endswith(".parquet")
     names, rows = _read_parquet(source) if is_parquet else _read_csv(source)
@@ -66,7 +72,7 @@ def read_list(source: str) -> list[Row]:
             start, end = _stretch(cells)
             channel = cells.get("channel")
             if isinstance(channel, float) and channel.is_integer():
-                channel = int(channel)  # as pandas writes whole numbers where some are missing
+                channel = int(channel)  # pandas writes 1 as 1.0 in a column with missing values
             channel = None if channel is None else str(channel)
             found.append(Row(_resolved(cells["path"], source), start, end, channel, more))
         except ValueError as error:
@@ -78,10 +84,11 @@ def read_list(source: str) -> list[Row]:
 # Files
 # ---------------------------------------------------------------------------------------------
 def _read_csv(source: str) -> tuple[list[str], list[list[Any]]]:
-    """Names of the columns, and cells; the delimiter is the one that separates the header best."""
+    """Names of the columns, and cells. The delimiter is guessed from the header."""
 
     def records(delimiter: str) -> Iterator[list[str]]:
-        # utf-8-sig: spreadsheets write a byte order mark. Other bytes survive as in file names.
+        # utf-8-sig skips the byte order mark of spreadsheets. surrogateescape keeps the bytes of
+        # file names that are not UTF-8.
         with open(source, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             yield from csv.reader(file, delimiter=delimiter)
 
@@ -111,7 +118,7 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def plain(value: Any) -> Any:  # dates and the like as text
+    def plain(value: Any) -> Any:  # dates and other types become text
         if isinstance(value, float) and not math.isfinite(value):
             return None if math.isnan(value) else str(value)
         return value if isinstance(value, (str, int, float, type(None))) else str(value)
@@ -128,7 +135,7 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
 
 
 def _typed(values: Sequence[str | None]) -> list[Any]:
-    """Trimmed cells of a column; as numbers if all of them look the same when written again."""
+    """Trimmed cells of a column, as numbers if all of them look the same when written again."""
     cells = [value and value.strip() for value in values]
     for kind in (int, float):
         try:
@@ -148,7 +155,7 @@ def _folded(name: str) -> str:
 
 
 def _roles(source: str, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Index of each known column, and of the others."""
+    """Index of each known column, and of each other column."""
     roles: dict[str, int] = {}
     others: dict[str, int] = {}
     for i, name in enumerate(map(str.strip, names)):
@@ -173,14 +180,14 @@ def _roles(source: str, names: Sequence[str]) -> tuple[dict[str, int], dict[str,
             same = {"end", "duration"}
         if near_to and not same & roles.keys():
             raise ValueError(
-                f"{source}: column {name!r} is nearly {near_to!r}; rename it to {near_to!r} (times "
-                "in seconds) if that is meant, otherwise to something else"
+                f"{source}: column {name!r} looks like {near_to!r}; rename it to {near_to!r} if it "
+                "is that (times are in seconds), otherwise to another name"
             )
     return roles, others
 
 
 def _near(name: str) -> str:
-    """The known column that a name resembles, or nothing."""
+    """The known column that a name resembles, or an empty string."""
     stem = re.sub(r"[^a-z]", "", _folded(name))
     stem = re.sub(r"(time|seconds?|secs?|ms|s)+$", "", stem)
     if stem in _OTHER_NAMES:
@@ -193,7 +200,7 @@ def _near(name: str) -> str:
 
 
 def _stretch(cells: dict[str, Any]) -> tuple[float, float | None]:
-    """Start and end in seconds."""
+    """Start and end in seconds; the end is None where the file's end is meant."""
     start, offset, end, duration = (
         _seconds(cells.get(name), name) for name in ("start", "offset", "end", "duration")
     )
@@ -215,25 +222,25 @@ def _seconds(value: Any, name: str) -> float | None:
         raise ValueError(f"{name} must be a number of seconds, got {value!r}") from None
     if math.isinf(seconds):
         raise ValueError(f"{name} must be finite, got {value!r}")
-    return None if math.isnan(seconds) else seconds  # NaN: how pandas writes a missing value
+    return None if math.isnan(seconds) else seconds  # pandas writes a missing value as NaN
 
 
 def _resolved(path: Any, source: str) -> str:
-    """The file that a list means; outputs escape names, and spreadsheets add spaces."""
+    """The file that a cell names. Outputs escape names, and people add spaces."""
     if not isinstance(path, str) or not path.strip():
-        raise ValueError("no path")
+        raise ValueError("the path is missing")
     plain = path.strip()
     if is_remote(plain):
         return plain
-    unquoted = re.sub(r"^'(?=[=+@-])", "", plain)  # as CSV outputs write it
+    unquoted = re.sub(r"^'(?=[=+@-])", "", plain)  # CSV outputs put this quote before formulas
     unescaped = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), unquoted)
     for text in (path, plain, unescaped):
         beside = os.path.join(os.path.dirname(source), text)
         found = [candidate for candidate in (text, beside) if os.path.exists(candidate)]
         if len(found) == 2 and not os.path.samefile(*found):
             raise ValueError(
-                f"{printable(plain)} is in the current folder and in that of the list; write which "
-                "one is meant as an absolute path"
+                f"{printable(plain)} is in the current folder and in that of the list; write the "
+                "absolute path of the one to embed"
             )
         if found:
             return found[0]

@@ -14,22 +14,24 @@ from .remote import is_remote
 from .sources import Failure, Recording
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {postfix}[{elapsed} < {remaining}]"
-_BYTES_PER_SECOND = 32_000  # a guess that moves the bar within a long file; its end corrects it
+# A guess that moves the bar within a long file. The end of the file corrects it.
+_BYTES_PER_SECOND = 32_000
 
 
 class Progress:
     """A bar on the standard error stream, if that is a terminal.
 
-    Its length is the size of the files in bytes, as to open them all would take long; if there
-    are stretches, their seconds.
+    The length of the bar is the size of all files in bytes, because opening every file would take
+    long. If recordings have a start and an end, it is their length in seconds.
 
     Args:
-        recordings: what is to be done.
-        sample_rate: of the waveforms, in Hz.
-        earlier: recordings that were done by earlier runs.
+        recordings: the recordings that this run embeds.
+        sample_rate: sample rate of the waveforms in Hz.
+        earlier: number of recordings that earlier runs embedded.
 
     Attributes:
-        done: recordings that are complete; seconds: audio embedded so far.
+        done: number of recordings that this run has completed.
+        seconds: seconds of audio that this run has embedded.
     """
 
     def __init__(self, recordings: Sequence[Recording], sample_rate: int, earlier: int = 0) -> None:
@@ -38,8 +40,8 @@ class Progress:
         self._earlier, self._total = earlier, earlier + len(recordings)
         self._failed = 0
         self._stretches = any(recording.end is not None for recording in recordings)
-        self._finished = 0.0  # weight of what is complete
-        self._positions: dict[Any, float] = {}  # in recordings that are open
+        self._finished = 0.0  # weight of the complete recordings
+        self._positions: dict[Any, float] = {}  # seconds, by the key of each open recording
         self._begin = time.monotonic()
         total = sum(map(self._weight, recordings))
         self._bar = tqdm(total=total, desc="embed", bar_format=_FORMAT, disable=None)
@@ -51,7 +53,7 @@ class Progress:
         return self.seconds / max(1e-9, time.monotonic() - self._begin)
 
     def update(self, event: Result | tuple[Recording, Failure]) -> None:
-        """Count in a result."""
+        """Move the bar by one result or failure."""
         recording = event[0]
         weight = self._weight(recording)
         if not isinstance(event, Result):
@@ -61,7 +63,7 @@ class Progress:
             self._show(0.0)
             return
         place = event.place
-        # What an earlier run did of this recording is not counted.
+        # The part of this recording that an earlier run embedded is not counted.
         begin = place.position if place.number else place.start / self._rate
         since = self._positions.pop(recording.key, begin)
         self.seconds += max(0.0, place.position - since)

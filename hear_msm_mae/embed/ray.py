@@ -1,6 +1,7 @@
 """Embedding on a Ray cluster: Ray Data spreads groups of recordings over actors with the model.
 
-The results come back to the store of `run`, so outputs, resuming and rows are those of a local run.
+The results come back to this process, which stores them. So the output and the way to continue an
+interrupted run are those of a local run.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import torch
 
 from ..extras import need
 from ..model import HearModel
-from .pieces import Plan, Resume, embed_recordings, make_plan
+from .cutting import Plan, Resume, make_plan
+from .pieces import embed_recordings
 from .remote import is_remote
 from .run import Embed, Events
 from .settings import Settings
 from .sources import Recording
 
 _CONNECT_SECONDS = 10.0
-RECORDINGS_PER_GROUP = 32  # small enough to lose little, large enough to fill batches
+RECORDINGS_PER_GROUP = 32  # a killed run loses little, and batches are full
 
 
 def on_ray(
@@ -31,17 +33,22 @@ def on_ray(
 ) -> Embed:
     """The `embed` argument of `run.embed_to` for a cluster.
 
-    All nodes must see the recordings under the same names; relative names count from the current
-    folder on all of them.
+    All nodes must see the recordings under the same paths. The workers resolve relative paths from
+    the current folder of this process.
 
     Args:
-        model: on the CPU; it is sent to the workers.
-        address: of the cluster; "auto": the one that is running, else one on this machine.
-        device: of the actors; each takes one processor, and with "cuda" a GPU of its own.
+        model: the model, on the CPU; it is sent to the workers.
+        settings: the settings of the run.
+        address: address of the cluster. "auto" takes the running cluster, or starts one on this
+            machine.
+        device: device of the actors. Each takes one processor, and with "cuda" also one GPU.
+
+    Returns:
+        A function that embeds recordings, as `embed_to` calls it.
 
     Raises:
         ValueError: ray is not installed.
-        ConnectionError: no cluster at that address; raised when embedding begins.
+        ConnectionError: no cluster answers at the address. It is raised when embedding begins.
     """
     need("ray.data", "ray", "clusters")
 
@@ -87,9 +94,9 @@ def _spread(
 
 
 def _require_listener(address: str) -> None:
-    """Raise ConnectionError where nothing answers: Ray would try again for many minutes."""
+    """Raise ConnectionError if nothing answers, because Ray would try for many minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdigit():  # "auto", or something that Ray may understand
+    if not host or not port.isdigit():  # "auto", or another form that Ray may understand
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
@@ -98,7 +105,7 @@ def _require_listener(address: str) -> None:
 
 
 def _groups(recordings: Sequence[Recording], cpus: int) -> list[Sequence[Recording]]:
-    """Neighbours; several groups for each processor, as some take longer."""
+    """Neighbouring recordings. Each processor gets several groups, because some take longer."""
     size = max(1, min(RECORDINGS_PER_GROUP, len(recordings) // (4 * cpus)))
     return [recordings[i : i + size] for i in range(0, len(recordings), size)]
 
@@ -109,16 +116,16 @@ class Worker:
     def __init__(self, model: Any, settings: Settings, device: str, here: str | None) -> None:
         import ray
 
-        if here is not None:  # actors begin in the folder where their node was started
+        if here is not None:  # an actor's current folder is the one where its node was started
             os.chdir(here)
-        torch.set_num_threads(1)  # an actor per processor
-        # What Ray shares is read-only, and a module that cannot be written is not moved.
+        torch.set_num_threads(1)  # each actor has one processor
+        # Ray shares read-only memory, and a module must be writable to be moved to a device.
         self.model = _writable(ray.get(model)).to(device)
         self.plan = make_plan(self.model, settings.timestamps, settings.segment, settings.overlap)
         self.dtype = settings.dtype
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-        """Embed groups; each result is handed over at once, so memory does not grow."""
+        """Embed groups. Results are returned one by one, so that memory does not grow."""
         for group in batch["group"]:
             recordings, resume = pickle.loads(group)
             for event in embed_recordings(recordings, self.plan, self.dtype, 1, resume):

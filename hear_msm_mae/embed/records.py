@@ -1,4 +1,4 @@
-"""`embed_files`: recordings in, typed records out."""
+"""`embed_files`: embed recordings and yield a record for each clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..api import unwrap
 from ..files import printable
 from ..model import HearModel
-from .pieces import Plan, Result, embed_recordings, make_plan
+from .cutting import Plan, make_plan
+from .pieces import Result, embed_recordings
 from .settings import DTYPES
 from .sources import Failure, Recording, find_recordings, iter_recordings
 
@@ -20,11 +21,11 @@ class Embedding(NamedTuple):
     """A clip and its embedding.
 
     Attributes:
-        path: the file, as it was found; a label for audio in memory.
-        start, end: of the clip in the file, in seconds.
-        embedding: (d,), or (t, d) with timestamps.
-        timestamps_ms: (t,) float64 centres in the file; None without timestamps.
-        row: place of the recording in the input, from 0.
+        path: path of the file as found, or a label for audio in memory.
+        start, end: start and end of the clip in the file, in seconds.
+        embedding: (d,) scene embedding, or (t, d) embeddings with timestamps.
+        timestamps_ms: (t,) float64 centres in the file, in ms; None without timestamps.
+        row: number of the recording in the input, from 0.
         columns: other columns of a list.
     """
 
@@ -49,34 +50,34 @@ def embed_files(
     workers: int | None = None,
     failures: list[Failure] | None = None,
 ) -> Iterator[Embedding]:
-    """Embed recordings of any format and length, as one goes through the results.
+    """Embed recordings of any format and length; an iterator over the results.
 
-    Files are decoded in threads while the encoder works; many files are encoded together. Memory
-    does not grow with their number or length, except that the timestamp embeddings of a whole clip
-    are held.
+    Threads decode files while the encoder works, and many files are encoded together. Memory does
+    not grow with the number or length of files, but all timestamp embeddings of a clip are in
+    memory at once.
 
     Args:
         sources: one or an iterable of files, folders, globs, URLs, lists (`.csv`, `.tsv` or
             `.parquet` with a column `path` and optional `start`, `end` or `duration` in seconds),
             or audio in memory: (array, rate), {"array": ..., "sampling_rate": ...} or an
-            AudioDecoder of torchcodec, as Hugging Face datasets give them. A generator is consumed
-            as one goes through the results.
+            AudioDecoder of torchcodec, as Hugging Face datasets give them. A generator is read
+            while the results are used.
         model: from `load_model`, on any device; its options apply.
-        timestamps: embeddings over time, not one per clip.
-        segment: one clip per window of so many seconds; the last one is what is left.
+        timestamps: True for embeddings over time, False for one embedding per clip.
+        segment: length in seconds of windows; each window is a clip, and the last may be shorter.
         overlap: seconds that neighbouring windows share.
         dtype: "float32" or "float16".
-        channel: "mix" for the mean of the channels, "left", "right", or a number from 0 on.
-        workers: threads that read.
-        failures: gets what cannot be read; windows in front of the damage may have been yielded
-            before. Without it they raise.
+        channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
+        workers: number of threads that decode; by default one per processor, at most 16.
+        failures: a list that gets the files that cannot be read. Windows before the damage may
+            have been yielded already. By default such a file raises ValueError.
 
     Yields:
         One record per clip, in the order of the input.
 
     Raises:
-        FileNotFoundError, ValueError: nothing to embed, an option that makes no sense, or
-            (without `failures`) a file that cannot be read.
+        FileNotFoundError, ValueError: there is nothing to embed, an option is wrong, or (without
+            `failures`) a file cannot be read.
 
     Examples:
         >>> import hear_msm_mae
@@ -89,7 +90,9 @@ def embed_files(
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}")
     if channel == "each":
-        raise ValueError("channel 'each' needs the command; name one channel, or 'mix'")
+        raise ValueError(
+            "channel 'each' works only with `hear-msm-mae embed`; pass one channel, or 'mix'"
+        )
     lazy = isinstance(sources, Iterator)
     find = iter_recordings if lazy else find_recordings
     recordings = find(sources, failures, channel=channel)
@@ -102,7 +105,7 @@ def _records(
     plan: Plan,
     failures: list[Failure] | None,
 ) -> Iterator[Embedding]:
-    waiting: list[NDArray[np.floating]] = []  # rows of a clip that is not complete
+    waiting: list[NDArray[np.floating]] = []  # rows of an incomplete clip
     for result in results:
         if not isinstance(result, Result):
             waiting = []

@@ -1,4 +1,4 @@
-"""Object stores and other places that fsspec knows: "scheme://..." beside local paths."""
+"""Files of object stores and other places that fsspec can open, as "scheme://..."."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def is_remote(path: str) -> bool:
 
 
 def open_remote(url: str) -> tuple[Any, str]:
-    """The file system of a URL, or of a local path, and the path there.
+    """The fsspec file system of a URL or a local path, and the path in it.
 
     Raises:
-        ValueError: an unknown scheme, or a package for it is missing.
+        ValueError: the scheme is unknown, or the package for it is not installed.
     """
-    import fsspec  # a need of torch
+    import fsspec
 
     try:
         fs, path = fsspec.core.url_to_fs(url)
@@ -49,7 +49,7 @@ def find_remote(url: str) -> list[str]:
     if any(character in path for character in "*?["):
         found = [name for name in fs.glob(path) if fs.isfile(name)]
     elif fs.isdir(path):
-        # Object stores list what is below without walking; hidden files are left out.
+        # One listing of an object store is faster than a walk. Hidden files are left out.
         below = len(path.rstrip("/")) + 1
         found = [
             name
@@ -69,20 +69,20 @@ def local_copy(path: str) -> Iterator[str]:
     """The path itself, or a temporary local copy of a remote file.
 
     Raises:
-        OSError: there is no such remote file, or it cannot be read.
+        OSError: the remote file does not exist or cannot be read.
     """
     if not is_remote(path):
         yield path
         return
     fs, name = open_remote(path)
-    ending = Path(name.split("?")[0]).suffix  # signed URLs end in a query, too long for a name
+    ending = Path(name.split("?")[0]).suffix  # the query of a signed URL is too long for a name
     with tempfile.NamedTemporaryFile(suffix=ending) as copy:
         try:
             with fs.open(name, "rb") as source:
                 shutil.copyfileobj(source, copy)
         except (OSError, ValueError):
             raise
-        except Exception as error:  # a connection's end is another error for every back end
+        except Exception as error:  # each back end has another error for a lost connection
             raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
         copy.flush()
         yield copy.name

@@ -1,30 +1,27 @@
-"""Embed recordings into a file; an interrupted run continues when it is repeated."""
+"""Embed recordings into a file. The same call continues an interrupted run."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..audio import count_channels
 from ..files import interrupts_held, printable
 from ..model import HearModel
+from .cutting import Plan, Resume, make_plan
 from .failures import rewrite, settled_name
-from .formats import Format, format_of
-from .pieces import Plan, Result, Resume, embed_recordings, make_plan
+from .formats import format_of
+from .output import Output, existing_table
+from .pieces import Result, embed_recordings
 from .progress import Progress
 from .remote import local_copy
 from .settings import Settings, require_same
 from .sources import Failure, Recording, find_recordings
 from .store import Store
-from .table import Done, Table, combined
 
 Events = Generator[Result | tuple[Recording, Failure], None, None]
 Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
@@ -32,14 +29,17 @@ Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
 
 @dataclasses.dataclass
 class Summary:
-    """What became of a run.
+    """The result of a run.
 
     Attributes:
-        files: recordings that were asked for; done: those that are in the output now.
-        earlier: those of `done` that earlier runs embedded.
-        failures: what could not be read; failures_file: where that is listed, if there is any.
-        left_out: files that a search in folders left out.
-        seconds: audio read by this run; speed: times real time.
+        files: number of recordings in the input.
+        done: number of them that are in the output now.
+        earlier: number of them that earlier runs embedded.
+        failures: the recordings and folders that could not be read.
+        failures_file: the list of all failures of the output; None if there are none.
+        left_out: files in folders that are not audio.
+        seconds: seconds of audio that this run embedded.
+        speed: seconds of audio per second.
     """
 
     files: int
@@ -66,22 +66,23 @@ def embed_to(
 ) -> Summary:
     """Embed recordings into a file or folder.
 
-    Args:
-        output: what to write; its ending says the format (see `formats.format_of`).
-        sources: see `hear_msm_mae.embed.sources.find_recordings`.
-        model: loaded as the settings say, on any device.
-        settings: stored with the output.
-        channel: "mix", "left", "right", a number, or "each" for an embedding of every channel.
-        workers: threads that read.
-        overwrite: start from scratch; an output that is there is replaced at the end.
-        flush_minutes: bring the output up to date so often; by default at the end only.
-        embed: another way to embed, e.g. on a cluster; the rows are the same.
+    Recordings that cannot be read are listed in `OUT.errors.csv`. Until the run is complete, its
+    results are kept in `OUT.partial`, so the same call continues a run that was killed.
 
-    What could not be read is listed in `OUT.errors.csv`. Whatever happens, results up to the last
-    second are in `OUT.partial`, and the same call continues from there.
+    Args:
+        output: file or folder to write; its ending selects the format (`formats.format_of`).
+        sources: see `hear_msm_mae.embed.sources.find_recordings`.
+        model: the model of `settings`, on any device.
+        settings: from `settings_of`; stored with the output.
+        channel: "mix", "left", "right", a number, or "each" for an embedding of every channel.
+        workers: number of threads that decode; by default one per processor, at most 16.
+        overwrite: embed everything anew; an existing output is replaced at the end.
+        flush_minutes: write the output every so many minutes; by default only at the end.
+        embed: function that embeds, e.g. on a cluster; by default `embed_recordings`.
 
     Raises:
-        ValueError: bad options or sources; an output with other settings, or of somebody else.
+        ValueError: an option or a source is wrong, or the output exists and has other settings or
+            was not written by this package.
         OSError: the output cannot be written.
     """
     format_ = format_of(output)
@@ -102,7 +103,7 @@ def embed_to(
     folder = output.with_name(f"{output.name}.partial")
     width = model.timestamp_embedding_size if settings.timestamps else model.scene_embedding_size
     base = None
-    # What cannot be read again is made from the store alone.
+    # A format that cannot be read back cannot be extended.
     replaces = overwrite or (not format_.readable and not output.exists())
     try:
         store = Store(folder, settings.stored(), width, plan.timeline, overwrite, replaces)
@@ -114,16 +115,16 @@ def embed_to(
     try:
         require_same(folder, store.stored_settings(), settings.stored())
         if not store.replaces:
-            base = _existing(output, format_)
+            base = existing_table(output, format_)
             if base is not None:
                 require_same(output, base.settings, settings.stored())
         elif output.is_dir():
-            _existing(output, format_)  # a folder of somebody else is never replaced
+            existing_table(output, format_)  # refuses to replace a folder with other files
         known = [*(base.recordings if base else ()), *store.table().recordings]
         names = format_.check_names(output, recordings, known)
         failures += [_failure(recordings[i], reason) for i, reason in names.items()]
         recordings = [r for i, r in enumerate(recordings) if i not in names]
-        job = _Job(output, format_, store, base, recordings)
+        job = Output(output, format_, store, base, recordings)
         rest = job.rest()
         earlier = len(recordings) - len(rest)
         progress = Progress(rest, model.sample_rate, earlier)
@@ -142,7 +143,7 @@ def embed_to(
                         if flush_minutes and time.monotonic() - flushed > 60 * flush_minutes:
                             job.write()
                             flushed = time.monotonic()
-        finally:  # on Ctrl-C too: the output holds all that is complete
+        finally:  # also on Ctrl-C, so that the output holds every complete recording
             progress.close()
             with _explained(output, folder, overwrite):
                 job.write()
@@ -150,7 +151,7 @@ def embed_to(
         with _explained(output, folder, overwrite):
             listed = rewrite(output, failures, settled)
         finished = True
-    finally:  # a run that was refused leaves nothing
+    finally:  # a new run that was refused leaves no folder
         store.close(remove=finished or (store.new and not begun))
     done = earlier + progress.done
     return Summary(
@@ -165,136 +166,8 @@ def embed_to(
     )
 
 
-class _Job:
-    """The output of a run: what is in it, what is missing, and how it is written."""
-
-    def __init__(
-        self,
-        output: Path,
-        format_: Format,
-        store: Store,
-        base: Table | None,
-        recordings: Sequence[Recording],
-    ) -> None:
-        self._output, self._format, self._store, self._base = output, format_, store, base
-        self._recordings = recordings
-        self._written = False
-        self._stamps: dict[tuple[Any, ...], Any] = {}
-        self._in_base: dict[tuple[Any, ...], int] = {}
-        if base is not None:
-            self._in_base = {tuple(done.key): i for i, done in enumerate(base.recordings)}
-
-    def stamp(self, recording: Recording) -> Any:
-        """What tells versions of a recording apart; it is asked once in a run."""
-        key = recording.key
-        if key not in self._stamps:
-            self._stamps[key] = _stamp(recording)
-        return self._stamps[key]
-
-    def rest(self) -> list[Recording]:
-        """What is to be done, the recording that was begun first."""
-        rest = [recording for recording in self._recordings if not self._is_done(recording)]
-        return sorted(rest, key=lambda recording: self.resume(recording) is None)
-
-    def resume(self, recording: Recording) -> Resume | None:
-        """Where a recording continues."""
-        return self._store.resume(recording.key, self.stamp(recording))
-
-    def _is_done(self, recording: Recording) -> bool:
-        stamp = self.stamp(recording)
-        if self._store.is_done(recording.key, stamp):
-            return True
-        index = self._in_base.get(recording.key)
-        return (
-            index is not None
-            and self._base is not None
-            and (self._base.recordings[index].stamp == stamp)
-        )
-
-    def write(self) -> None:
-        """Bring the output up to date: what earlier runs embedded, then the input in its order."""
-        new = self._store.table()
-        tables = [new] if self._base is None else [self._base, new]
-        places: dict[tuple[Any, ...], tuple[int, int]] = {}
-        for number, table in enumerate(tables):
-            for i, done in enumerate(table.recordings):
-                places[tuple(done.key)] = number, i
-        asked = {recording.key: recording for recording in self._recordings}
-        order = [key for key in places if key not in asked]
-        order += [key for key in asked if key in places]
-        if not order:
-            return
-        table = combined(tables, [places[key] for key in order])
-        for i, key in enumerate(order):
-            if key in asked:
-                table.recordings[i] = _done(asked[key], table.recordings[i].stamp)
-        if self._base is not None and table.to_json() == self._base.to_json():
-            return
-        if self._store.replaces and not self._written and self._output.is_dir():
-            with suppress(ValueError):  # it is empty
-                self._format.clear(self._output)
-        self._format.write(self._output, table)
-        self._written = True
-        if self._format.readable:
-            written = self._read_again(table.total_rows)
-            # Rows of earlier runs lie elsewhere in it now.
-            self._base = None if self._base is None else written
-
-    def _read_again(self, rows: int) -> Table:
-        """The output as it is on the disk: the store is removed in the end, so it must be whole."""
-        try:
-            written = self._format.read(self._output)
-        except ValueError as error:
-            raise OSError(f"it cannot be read again: {error}") from error
-        if written.total_rows != rows:
-            raise OSError(f"it holds {written.total_rows} rows instead of {rows}")
-        return written
-
-
-def _stamp(recording: Recording) -> Any:
-    """Size and time of change of a file, digest of audio in memory, None of a URL."""
-    item = recording.item
-    if item is None:
-        try:
-            status = Path(recording.where).stat()
-            return [status.st_size, status.st_mtime_ns]
-        except OSError:  # also for a URL
-            return None
-    if hasattr(item, "get_all_samples"):
-        return secrets.token_hex(8)  # not decoded yet: never the same
-    digest = hashlib.sha256()
-    for part in item.values() if isinstance(item, Mapping) else item:
-        array = hasattr(part, "__array__")
-        digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
-    return digest.hexdigest()
-
-
-def _done(recording: Recording, stamp: Any) -> Done:
-    columns = dict(recording.columns)
-    return Done(list(recording.key), printable(recording.path), recording.name, stamp, columns)
-
-
-def _existing(output: Path, format_: Format) -> Table | None:
-    """The output that is there; an empty folder is none.
-
-    Raises:
-        ValueError: it is of somebody else, or damaged.
-    """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None
-    try:
-        return format_.read(output)
-    except ValueError as error:
-        # A folder that is not an output may hold anything: it is never cleared.
-        way = "" if output.is_dir() else ", or pass --overwrite"
-        raise ValueError(
-            f"{printable(output)} exists and cannot be continued: {error}; choose another "
-            f"output{way}"
-        ) from error
-
-
 def _each_channel(recordings: Iterable[Recording], failures: list[Failure]) -> list[Recording]:
-    """One recording for each channel, where that is asked for."""
+    """Replace recordings with the channel "each" by one recording per channel."""
     found: list[Recording] = []
     for recording in recordings:
         if recording.channel != "each":
@@ -317,12 +190,12 @@ def _failure(recording: Recording, reason: str) -> Failure:
 
 @contextmanager
 def _explained(output: Path, folder: Path, overwrite: bool) -> Iterator[None]:
-    """Say where everything is when something cannot be written."""
+    """If the output cannot be written, say where the results are kept."""
     try:
         yield
     except OSError as error:
         again = "repeat the command without --overwrite" if overwrite else "repeat the command"
         raise OSError(
-            f"{printable(output)} cannot be written: {error.strerror or error}; what was computed "
-            f"so far is kept in {printable(folder)}, make room and {again}"
+            f"{printable(output)} cannot be written: {error.strerror or error}; the results so far "
+            f"are kept in {printable(folder)}, make room and {again}"
         ) from error

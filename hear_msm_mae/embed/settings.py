@@ -1,4 +1,7 @@
-"""What decides how recordings become rows; stored with every output and compared."""
+"""Settings that decide the values of embeddings. They are stored with every output.
+
+A run that continues an output must have the same settings.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,18 @@ COMPARED = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How recordings become rows; made by `settings_of`.
+    """Settings of a run; made by `settings_of`.
 
     Attributes:
-        model: name of the model; weights: its fingerprint; weights_name: for people.
-        mode, precision, layers, normalization, scene_pooling: options of the model that change
-            embeddings; scene_pooling is None with timestamps.
-        timestamps: embeddings over time, not one per clip; hop_ms: their distance.
-        segment, overlap: windows, in seconds.
-        dtype: of the stored embeddings.
+        model: name of the model, e.g. "80x208p16x16".
+        weights: hash of the weights and the configuration.
+        weights_name: name of the weights for people; it is not compared.
+        mode, precision, layers, normalization, scene_pooling: options of `load_model`;
+            scene_pooling is None with timestamps.
+        timestamps: True for embeddings over time, False for one embedding per clip.
+        hop_ms: distance of the timestamps in ms; None without timestamps.
+        segment, overlap: length of the windows and their overlap in seconds.
+        dtype: type of the stored embeddings, "float32" or "float16".
     """
 
     model: str
@@ -59,7 +65,7 @@ class Settings:
     dtype: str
 
     def stored(self) -> dict[str, Any]:
-        """What is written into outputs."""
+        """The settings as a dictionary, as outputs store them."""
         return dataclasses.asdict(self)
 
 
@@ -71,10 +77,10 @@ def settings_of(
     overlap: float = 0.0,
     dtype: str = "float32",
 ) -> Settings:
-    """Settings of a run with a model.
+    """Settings of a run with a model; see `Settings` for the arguments.
 
     Raises:
-        ValueError: an unknown dtype.
+        ValueError: the dtype is unknown.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {list(DTYPES)}, got {dtype!r}")
@@ -97,7 +103,7 @@ def settings_of(
 
 
 def fingerprint(model: HearModel) -> str:
-    """Hash of the encoder and its configuration, whatever file they came from."""
+    """SHA-256 of the encoder's tensors and its configuration; the file format does not matter."""
     digest = hashlib.sha256(model.config.to_json().encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
@@ -106,13 +112,13 @@ def fingerprint(model: HearModel) -> str:
 
 
 def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the name of the setting and both values, when one differs."""
+    """Raise ValueError if a setting differs; the message has its name and both values."""
     for name, option in COMPARED.items():
         if old.get(name) != new[name]:
             was, now = (_shown(name, settings) for settings in (old, new))
             raise ValueError(
                 f"{printable(where)} was made with another setting of {option}: {was}, now {now}; "
-                "repeat the old one, choose another output, or pass --overwrite"
+                f"pass the old {option}, choose another output, or pass --overwrite"
             )
 
 

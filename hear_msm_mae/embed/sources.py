@@ -1,4 +1,4 @@
-"""What to embed: files, folders, globs, URLs, lists, and audio in memory -> recordings."""
+"""Find recordings: files, folders, globs, URLs, lists, and audio in memory."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording, or a stretch of one, that is to be embedded: a row of the input.
+    """A recording, or a part of one, that is to be embedded: a row of the input.
 
     Attributes:
-        path: file or URL as it was given or found; a label for audio in memory. Bytes that are
-            not UTF-8 are surrogates, as Python has them.
-        start, end: of the stretch in seconds; end None: the end of the file.
-        name: path below the given folder, for outputs that mirror it.
-        row: place in the input, from 0.
+        path: file or URL as given or found, or a label for audio in memory. Bytes that are not
+            UTF-8 are surrogates, as in Python's own file names.
+        start, end: start and end of the part in seconds; end None means the end of the file.
+        name: path below the searched folder, for outputs that mirror the folder.
+        row: number of the row in the input, from 0.
         where: absolute path or URL.
-        occurrence: how many equal stretches of the same channel came before.
+        occurrence: number of earlier rows with the same file, start, end and channel.
         columns: other columns of the list, which outputs keep.
-        channel: None for the mix of all, "left", "right", "each", or a number from 0.
-        item: audio in memory.
+        channel: None for the mean of the channels, "left", "right", "each", or a number from 0.
+        item: the audio itself, if it is in memory.
     """
 
     path: str
@@ -51,12 +51,12 @@ class Recording:
 
     @property
     def key(self) -> tuple[str, float, float | None, str | int | None, int]:
-        """What tells recordings apart, in values that JSON has."""
+        """The identity of the recording, in types that JSON has."""
         return self.where, self.start, self.end, self.channel, self.occurrence
 
 
 class Failure(NamedTuple):
-    """Something that could not be read, and why."""
+    """A recording or folder that could not be read, and the reason."""
 
     path: str
     start: float
@@ -70,35 +70,35 @@ def find_recordings(
     left_out: list[str] | None = None,
     channel: str | int | None = "mix",
 ) -> list[Recording]:
-    """Find the recordings that are meant.
+    """Find the recordings that sources name.
 
     Args:
         sources: one or any mix of
 
             - files, whatever their ending;
             - folders: searched as `hear_msm_mae.audio.find_audio` does;
-            - globs, where no file has that name (`**` matches folders): folders as above, and
-              files that have an audio ending or the one in the glob;
+            - globs, if no file has that name (`**` matches folders): folders as above, and files
+              that have an audio ending or the ending in the glob;
             - lists: `.csv`, `.tsv` or `.parquet` files, see `hear_msm_mae.embed.lists.read_list`.
-              A file that does not exist is found out when it is read;
+              A missing file of a list is reported later, when it is read;
             - URLs of a file, a folder or a glob that fsspec can open, e.g. s3://bucket/folder;
             - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
               {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
             - `Recording`s.
-        problems: gets the folders below that could not be listed, and the audio in folders that
-            nothing installed reads.
-        left_out: gets the other files that a search leaves out.
-        channel: of recordings that name none: "mix", "left", "right", "each", or a number from 0.
+        problems: if given, folders that could not be listed are appended, and audio files in
+            folders that no installed package can decode.
+        left_out: if given, other files that a search skips are appended.
+        channel: the channel of recordings that name none: "mix", "left", "right", "each", or a
+            number from 0.
 
     Returns:
-        Recordings in the order of the sources, those of a folder sorted. A row of a list, a file,
-        an item or a `Recording` that is named twice is there twice; what a search finds is left
-        out where it is there already.
+        Recordings in the order of the sources, those of a folder sorted. A recording that is named
+        twice is returned twice, but one that is found in a folder or by a glob only once.
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no recordings at all, or a list that makes no sense; the message names the row.
-        TypeError: a source of another kind.
+        ValueError: there are no recordings, or a list is wrong; the message names its row.
+        TypeError: a source is of another type.
     """
     sources = list(_several(sources))
     found = list(iter_recordings(sources, problems, left_out, channel))
@@ -115,14 +115,14 @@ def iter_recordings(
     channel: str | int | None = "mix",
     lenient: bool = False,
 ) -> Iterator[Recording]:
-    """Yield recordings one by one, while the sources come, e.g. from a generator.
+    """Yield recordings one by one, so that sources may come from a generator.
 
     Args:
         sources, problems, left_out, channel: as for `find_recordings`.
-        lenient: a source that makes no sense goes to `problems`, the others are still taken.
+        lenient: append a wrong source to `problems`, and continue with the next one.
     """
     default = parse_channel(channel)
-    counts: Counter[Any] = Counter()  # by all that tells recordings apart, except the occurrence
+    counts: Counter[Any] = Counter()  # by `Recording.key` without the occurrence
     searched: set[Any] = set()
     row = 0
     for number, source in enumerate(_several(sources)):
@@ -148,7 +148,10 @@ def iter_recordings(
 
 
 def parse_channel(value: str | int | None) -> str | int | None:
-    """A channel as a `Recording` has it; ValueError for what is none.
+    """The value of `Recording.channel` for a channel's name or number.
+
+    Raises:
+        ValueError: it is neither.
 
     >>> parse_channel("mix"), parse_channel(" Left "), parse_channel("2")
     (None, 'left', 2)
@@ -164,7 +167,7 @@ def parse_channel(value: str | int | None) -> str | int | None:
 
 
 def _completed(recording: Recording, channel: str | int | None) -> Recording:
-    """With everything that follows from the path."""
+    """The recording with name, absolute path and channel filled in."""
     path = recording.path
     known = recording.item is not None or is_remote(path)
     return dataclasses.replace(
@@ -186,27 +189,27 @@ def _several(sources: Any) -> Iterable[Any]:
 
 
 def _in_memory(source: Any) -> bool:
-    """Whether a source is audio, or a mapping that names some, as Hugging Face data sets give."""
+    """Whether a source is audio, or a mapping with audio as in Hugging Face data sets."""
     if isinstance(source, tuple) and len(source) == 2:
         return isinstance(source[1], Real) and not isinstance(source[0], (str, os.PathLike))
     return isinstance(source, Mapping) or hasattr(source, "get_all_samples")
 
 
 def _label(source: Any, number: int) -> str:
-    """What failures and outputs call a source."""
+    """The name of a source in failures and outputs."""
     name = source.get("path") if isinstance(source, Mapping) else source
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else f"item {number}"
 
 
 class _Source(NamedTuple):
-    """A source in the input, and what gets notes about it."""
+    """The number of a source in the input, and the lists that get notes about it."""
 
     number: int
     problems: list[Failure] | None
     left_out: list[str] | None
 
     def recordings(self, source: Any) -> tuple[str, Iterable[Recording]]:
-        """What is named, and how: it is a "row" or a "file", or was found in a "search"."""
+        """Recordings of a source, and their kind: "row", "file", or found by a "search"."""
         if isinstance(source, Recording):
             return "row", [source]
         if _in_memory(source):
@@ -251,7 +254,7 @@ class _Source(NamedTuple):
             elif self.left_out is not None:
                 self.left_out.append(str(path))
 
-        # Without a list of problems, reading such a file says what to install.
+        # Without a list of problems, such a file is kept: reading it says what to install.
         noted = None if self.problems is None else leave
         found = find_audio([folder], on_error=note, left_out=noted)
         return [Recording(str(path), name=_below(str(path), root)) for path in found]
@@ -268,7 +271,7 @@ class _Source(NamedTuple):
                     yield Recording(match, name=_below(match, root))
                 elif self.left_out is not None:
                     self.left_out.append(match)
-            elif "**" not in pattern:  # which has named the files in the folders already
+            elif "**" not in pattern:  # a pattern with ** has matched the files in folders already
                 yield from self._folder(match, root)
 
 

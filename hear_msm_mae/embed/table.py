@@ -1,4 +1,4 @@
-"""What an output holds: recordings, their clips, and the embeddings as a stream of blocks."""
+"""The content of an output: recordings, their clips, and the embeddings as a stream of blocks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from ..files import printable
 
-BLOCK_BYTES = 2**24  # of embeddings that are held at once
+BLOCK_BYTES = 2**24  # size of the embeddings that are in memory at once
 _DTYPES = ("float32", "float16")
 
 
 class Block(NamedTuple):
-    """Consecutive rows: (r, d) embeddings and, for timestamps, (r,) ms in the file."""
+    """Consecutive rows: (r, d) embeddings and, with timestamps, (r,) times in the file in ms."""
 
     rows: NDArray[np.floating]
     times_ms: NDArray[np.float64] | None
@@ -46,8 +46,8 @@ class Done:
 
     Attributes:
         key: `Recording.key` as a list; it begins with the absolute path or URL.
-        path, name, columns: as in `Recording`; the path as it can be printed.
-        stamp: what tells versions of the file apart, in values that JSON has.
+        path, name, columns: as in `Recording`; the path is escaped for printing.
+        stamp: identifies the version of the file (size and time, or a hash), in types of JSON.
     """
 
     key: list[Any]
@@ -62,9 +62,10 @@ class Table:
     """Recordings, their clips in the same order, and their rows in the order of the clips.
 
     Attributes:
-        settings: how the rows were made, in values that JSON has.
-        width, dtype: of the embeddings; timestamps: whether rows have times.
-        rows_of: reads any of the rows; `from_json` leaves it to the caller.
+        settings: the settings of the run, in types of JSON.
+        width, dtype: size and type of an embedding.
+        timestamps: whether rows have times.
+        rows_of: function (first row, number of rows) -> `Block`. `from_json` does not set it.
     """
 
     recordings: list[Done]
@@ -77,19 +78,19 @@ class Table:
 
     @functools.cached_property
     def ends(self) -> NDArray[np.int64]:
-        """(clips,) the row behind the last one of each clip."""
+        """(clips,) for each clip the index of its last row, plus one."""
         return np.cumsum([clip.rows for clip in self.clips], dtype=np.int64)
 
     @functools.cached_property
     def spans(self) -> list[tuple[int, int]]:
-        """First clip of each recording, and the one behind its last."""
+        """For each recording the index of its first clip, and that of its last clip plus one."""
         owners = [clip.recording for clip in self.clips]
         numbers = range(len(self.recordings))
         return [(bisect.bisect_left(owners, r), bisect.bisect_right(owners, r)) for r in numbers]
 
     @property
     def total_rows(self) -> int:
-        """Rows of all clips."""
+        """Number of rows of all clips."""
         return int(self.ends[-1]) if self.clips else 0
 
     def indexed(self) -> Iterator[tuple[NDArray[np.int64], Block]]:
@@ -108,13 +109,13 @@ class Table:
             yield np.searchsorted(self.ends, numbers, side="right"), block
 
     def select(self, order: Sequence[int]) -> Table:
-        """Some of the recordings, in a new order."""
+        """A table of some of the recordings, in a new order."""
         return combined([self], [(0, recording) for recording in order])
 
     def paths(self) -> list[str]:
-        """What recordings are called in outputs.
+        """Paths of the recordings in outputs.
 
-        That is the path as given, or all of it where several recordings share it.
+        A path is as given, or absolute if several files share the given path.
         """
         owners: dict[str, set[Any]] = {}
         for done in self.recordings:
@@ -124,12 +125,12 @@ class Table:
         ]
 
     def columns(self) -> dict[str, list[Any]]:
-        """Columns of lists, a value or None for each recording, those of a column of one type."""
+        """Columns of lists: a value or None for each recording, all of a column of one type."""
         names = dict.fromkeys(itertools.chain.from_iterable(x.columns for x in self.recordings))
         return {name: _alike([x.columns.get(name) for x in self.recordings]) for name in names}
 
     def to_json(self, **more: Any) -> str:
-        """All but the rows, for `from_json`; a line for each part."""
+        """The table without its rows, for `from_json`; `more` is stored too."""
         parts = {
             "settings": self.settings,
             "width": self.width,
@@ -144,10 +145,13 @@ class Table:
 
 
 def from_json(text: str | bytes) -> tuple[Table, dict[str, Any]]:
-    """What `Table.to_json` wrote, and all of its parts; the reader of the rows has to be set.
+    """Read what `Table.to_json` wrote.
+
+    Returns:
+        The table, whose `rows_of` the caller sets, and all parts of the JSON object.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: `to_json` did not write it.
     """
     try:
         parts = json.loads(text)
@@ -174,13 +178,13 @@ def from_json(text: str | bytes) -> tuple[Table, dict[str, Any]]:
 
 
 def combined(tables: Sequence[Table], order: Sequence[tuple[int, int]]) -> Table:
-    """Recordings of several tables of the same settings, in any order.
+    """A table of recordings from several tables, in any order.
 
-    Rows are read when they are asked for, so it takes no more memory than a block.
+    Rows are read when they are used, so memory holds one block at a time.
 
     Args:
-        tables: the settings are those of the last one.
-        order: indices of the table, and of the recording in it.
+        tables: tables with the same settings; the result has those of the last one.
+        order: for each recording the index of its table, and its index in that table.
     """
     recordings: list[Done] = []
     clips: list[Clip] = []
@@ -201,7 +205,7 @@ def combined(tables: Sequence[Table], order: Sequence[tuple[int, int]]) -> Table
 
 
 class Runs:
-    """A reader of rows that lie in several places: (reader, first row there, rows) of each."""
+    """A reader of rows from several readers: (reader, its first row, number of rows) of each."""
 
     def __init__(self, runs: Sequence[tuple[Reader, int, int]]) -> None:
         self._runs = [run for run in runs if run[2]]
@@ -217,7 +221,7 @@ class Runs:
             skip = first - (self._ends[i] - rows)
             parts.append((reader, start + skip, min(count, rows - skip)))
             first, count = first + parts[-1][2], count - parts[-1][2]
-        # In the order in which they are stored, so that what holds several is read only once.
+        # In the order of storage, so that a block that holds several parts is read only once.
         order = sorted(range(len(parts)), key=lambda i: (id(parts[i][0]), parts[i][1]))
         blocks = {i: parts[i][0](*parts[i][1:]) for i in order}
         return joined([blocks[i] for i in range(len(parts))])

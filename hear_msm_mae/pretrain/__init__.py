@@ -1,6 +1,6 @@
 """Pretraining.
 
-`parsing` reads `settings`, `sampling` draws batches from the corpus, `objectives` are the models
-and losses, `step` updates the weights, `train` is the loop; `snapshots` keep what a run needs to
-continue, `evaluate`, `reporting` and `scalars` watch it, `export` writes its weights.
+`parsing` reads `settings`, `sampling` draws batches from the corpus, `objectives` has models and
+losses, `step` updates the weights, and `train` is the loop. `snapshots` are the checkpoints.
+`evaluate`, `reporting` and `scalars` measure a run, and `export` writes its weights.
 """

@@ -1,4 +1,4 @@
-"""Measures of a model in training: held-out loss, reconstruction pictures, linear probe."""
+"""Evaluate a model during training: held-out loss, reconstruction pictures, linear probe."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PROBE_FOLDS = 4
 
 
 class Evaluation:
-    """Fixed crops and labelled clips on which a model in training is measured.
+    """Fixed crops and labelled clips on which a model is evaluated during training.
 
-    The crops come from held-out clips where there are any, else from the training clips; crops
-    and masks are the same at every call.
+    The crops come from held-out clips, or from training clips if none are held out. Crops and masks
+    are the same at every call.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Evaluation:
 
     @torch.no_grad()
     def run(self, step: int) -> dict[str, float]:
-        """Scores of the model as it is; draws the picture of this step."""
+        """Scores of the current model; also draws the picture of this step."""
         scores: dict[str, float] = {}
         with uncompiled():
             if self.crops:
@@ -79,7 +79,7 @@ class Evaluation:
         return self.sampler.spectrogram(batch), mask
 
     def _held_out(self) -> dict[str, float]:
-        """Loss, and loss relative to predicting the target's mean everywhere (the corpus mean)."""
+        """Loss, and loss relative to that of always predicting the corpus mean."""
         total = mean_only = 0.0
         count = self.crops[-1].stop
         for samples in self.crops:
@@ -150,8 +150,8 @@ def _load_probe(folder: str, sample_rate: int) -> tuple[list[NDArray[np.float32]
     """Waveforms and labels of a folder with one sub-folder per label.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: fewer than two labels, or too few files of one.
+        FileNotFoundError: the folder does not exist.
+        ValueError: there are fewer than two labels, or too few files of one.
     """
     from ..audio import find_audio, read_audio
 

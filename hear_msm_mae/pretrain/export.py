@@ -1,4 +1,4 @@
-"""A run's weights as a file for `load_model`."""
+"""Export the weights of a run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def export(
 ) -> Path:
     """Write the weights of a run's newest checkpoint as a file that `load_model` takes.
 
-    The same run gives the same bytes. A run on latents without `pixel_weight` has no decoder that
-    could reconstruct, so its encoder is exported alone.
+    The same run gives the same bytes. A run with objective=latents and without `pixel_weight` has
+    no decoder for reconstructions, so only its encoder is exported.
 
     Args:
         run_dir: folder of the run.
@@ -30,11 +30,11 @@ def export(
         half: store float16.
         layer: block that `load_model` reads by default, see `ModelConfig.layer`.
         embedding_scale: factor of the embeddings, see `ModelConfig.embedding_scale`.
-        scene_pooling: of scene embeddings by default, "mean" or "mean+std".
+        scene_pooling: default pooling of scene embeddings, "mean" or "mean+std".
 
     Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-        ValueError: no checkpoint can be read, a wrong suffix, no such block, or no such factor.
+        FileNotFoundError: the folder has no checkpoint.
+        ValueError: no checkpoint can be read, or an argument is wrong.
     """
     out_path = Path(out_path)
     if out_path.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""What a run computes with: processes, memory, precision, and what the hardware can do."""
+"""Hardware of a run: processes, memory, precision, and peak speed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-PEAK_SIZE = 2048  # square matrices whose product measures the machine's peak
-PEAK_SECONDS = 2.0  # after which it is not repeated any more
+PEAK_SIZE = 2048  # size of the square matrices that measure the peak speed
+PEAK_SECONDS = 2.0  # time limit of the repetitions
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
-# Of a GPU's free memory the corpus may take so much; the rest is for training.
+# Share of a GPU's free memory that the corpus may take.
 BANK_SHARE = 0.5
 
 # glibc's mallopt(3)
@@ -35,7 +35,7 @@ _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
 class Placing(Protocol):
-    """The settings that place a run; those of a run have them."""
+    """The settings of the hardware, which are a part of `Settings`."""
 
     @property
     def accelerator(self) -> str:
@@ -51,10 +51,10 @@ class Placing(Protocol):
 
 
 def launch(settings: Placing) -> Fabric:
-    """The engine; processes are started by torchrun or `fabric run`, or else by Fabric itself.
+    """Lightning Fabric. Torchrun or `fabric run` start the processes, or else Fabric itself.
 
     Raises:
-        ValueError: there is no such hardware here.
+        ValueError: the hardware is not available.
     """
     options: dict[str, Any] = {}
     by_cli = "LT_CLI_USED" in os.environ
@@ -82,10 +82,10 @@ def launch(settings: Placing) -> Fabric:
 
 
 def place_bank(bank: Bank, wish: str, device: torch.device) -> Bank:
-    """The bank in the GPU's memory or, memory-mapped, on the host, by the setting `bank`.
+    """The bank in the GPU's memory, or memory-mapped on the host, by the setting `bank`.
 
     Raises:
-        ValueError: it has to lie on the device and does not fit.
+        ValueError: with bank=device it does not fit into the memory.
     """
     if device.type != "cuda" or wish == "host":
         return bank
@@ -103,10 +103,10 @@ def place_bank(bank: Bank, wish: str, device: torch.device) -> Bank:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to return freed memory to the system; whether it understood.
+    """Tell glibc to keep freed memory; returns whether that succeeded.
 
-    By default it maps every large tensor anew, and the kernel clears its pages again: 84 000 page
-    faults per step of the small model, a fifth of the step's processor time (measured by
+    By default glibc maps new memory for every large tensor, which the kernel has to clear: 84 000
+    page faults per step of the small model, a fifth of its processor time (measured by
     benchmarks/pretrain.py).
     """
     if not sys.platform.startswith("linux"):
@@ -121,7 +121,7 @@ def keep_freed_memory() -> bool:
 
 @contextlib.contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Denormal numbers are slow and of no use in training; the caller's choice is put back."""
+    """Flush denormal numbers, which are slow, to zero in the block."""
     flushed_before = float(torch.tensor(1e-39) * 1) == 0.0
     torch.set_flush_denormal(True)
     try:
@@ -131,7 +131,7 @@ def denormals_flushed() -> Iterator[None]:
 
 
 def set_attention(model: nn.Module, fused: bool) -> None:
-    """Use fused attention or plain matrix products, which compute the same.
+    """Select fused attention or plain matrix products, which give the same results.
 
     The backward pass of torch's fused attention is slow in bf16 on the CPU: with plain products
     it takes a fifth of the time at 17 and 66 tokens, two thirds at 261.
@@ -151,7 +151,7 @@ def compile_blocks(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
-    """Inside, compiled blocks run as they are written: other sizes would be compiled anew."""
+    """Run compiled blocks uncompiled in the block, because other sizes would be compiled again."""
     if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
         yield
         return
@@ -194,7 +194,7 @@ def training_flops(settings: Settings, teacher: ModelConfig | None = None) -> fl
 
 
 def matmul_peak(device: torch.device, precision: str, repeats: int = 6) -> float:
-    """Floating-point operations per second of a large matrix product, the best of a few."""
+    """Floating-point operations per second of a large matrix product (the best of several)."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = PEAK_SIZE * (4 if device.type == "cuda" else 1)
     a = torch.ones(size, size, device=device, dtype=dtype)
@@ -210,10 +210,10 @@ def matmul_peak(device: torch.device, precision: str, repeats: int = 6) -> float
 
 
 def faster_precision(accelerator: str) -> Literal["bf16", "fp32"]:
-    """The precision that `auto` stands for: bf16 on hardware that computes with it, else fp32.
+    """The precision of `auto`: bf16 if the hardware has instructions for it, else fp32.
 
-    By what the hardware says of itself, so that the processes of a run need not agree on a
-    measurement. Without such units bf16 takes twice to a hundred times as long as fp32 on a CPU.
+    It is not measured, so that all processes of a run choose the same. On a CPU without such
+    instructions bf16 takes 2 to 100 times as long as fp32.
 
     Args:
         accelerator: of the settings.
@@ -224,7 +224,7 @@ def faster_precision(accelerator: str) -> Literal["bf16", "fp32"]:
 
 
 def cpu_flags() -> set[str]:
-    """What the CPU can do, as Linux names it on x86; empty where that is not known."""
+    """Flags of the CPU, as Linux names them on x86; empty if unknown."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

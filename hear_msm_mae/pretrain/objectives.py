@@ -1,4 +1,4 @@
-"""What a run learns: the values of masked patches, or what a teacher gives for them."""
+"""Objectives: predict the values of masked patches, or a teacher's embeddings of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-STATISTICS_APART = 0.1  # in standard deviations: weights on such input are not what they were
+STATISTICS_APART = 0.1  # in standard deviations; input that differs more does not suit the weights
 
 
 class LatentPredictor(MaskedAutoencoder):
-    """Predicts for the masked patches what a frozen teacher gives for the whole spectrogram.
+    """Predicts a frozen teacher's embeddings of the masked patches.
 
     Targets are the mean over the teacher's blocks, as in data2vec (Baevski et al. 2022, 2023) and
     EAT (Chen et al. 2024); a frozen teacher in several rounds is that of BEATs (Chen et al. 2022).
 
     Args:
         config: sizes of the student.
-        teacher: encoder of the same patches; it is no part of the parameters and of the state.
+        teacher: encoder with the same patches. It sees the whole spectrogram, and is not part of
+            the parameters or the state.
         pixel_weight: weight of the loss on the patch values; with 0 their output layer is frozen.
         pooled_weight: weight of the loss on the mean of the targets over all patches.
     """
@@ -58,13 +59,13 @@ class LatentPredictor(MaskedAutoencoder):
         return self._teacher[0]
 
     def _apply(self, fn: Any, recurse: bool = True) -> LatentPredictor:
-        """The teacher follows to a device."""
+        """Also move the teacher to the device."""
         super()._apply(fn, recurse)
         self.teacher._apply(fn, recurse)
         return self
 
     def forward(self, spectrogram: Tensor, mask: Mask) -> Tensor:
-        """Weighted sum of the mean squared errors; arguments as those of the masked autoencoder."""
+        """Weighted sum of the mean squared errors; arguments as for `MaskedAutoencoder`."""
         whole = self.latents(spectrogram)  # (b, l, d)
         crops = self.repeated(spectrogram, mask)
         visible = self.encoder(crops, mask.visible)
@@ -95,7 +96,7 @@ class LatentPredictor(MaskedAutoencoder):
         return F.layer_norm((total / self.teacher.config.depth).transpose(1, 2), (total.shape[1],))
 
     def target(self, spectrogram: Tensor, mask: Mask) -> Tensor:
-        """What the masked patches are compared with: (b, f, t) -> (b, l - k, d) float32."""
+        """Targets of the masked patches: (b, f, t) -> (b, l - k, d) float32."""
         return gather_tokens(self.latents(spectrogram), mask.masked)
 
 
@@ -129,7 +130,7 @@ def load_teacher(source: str, config: ModelConfig) -> Encoder:
     """The encoder of a weights file as a teacher for a student of this configuration.
 
     Raises:
-        FileNotFoundError, ValueError: it cannot be read, or has other patches or statistics.
+        FileNotFoundError, ValueError: it cannot be read, or its patches or statistics differ.
     """
     weights = load_checkpoint(source)
     name = f"teacher {source}"
@@ -159,7 +160,7 @@ def _start_from(weights: Checkpoint, model: MaskedAutoencoder, settings: Setting
     same = ["heads", "patch_mels", "patch_frames", "cls_token", "sample_rate"]
     if decoder:
         same += ["decoder_heads", "decoder_positions", "norm_pixels"]
-    # What shapes do not tell: the weights would load, and mean something else.
+    # These do not change shapes: the weights would load, but would not fit.
     _check_same(weights.config, model.config, name, same)
     if _statistics_apart(weights.config, model.config):
         old, new = weights.config, model.config

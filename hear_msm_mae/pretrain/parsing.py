@@ -1,7 +1,7 @@
-"""Settings from YAML recipes and key=value overrides, and the help about them.
+"""Read settings from YAML recipes and key=value overrides, and write their help.
 
-jsonargparse makes the options, their types and the help out of the fields and the texts below
-them: of `Settings`, and of `ModelConfig` for the sizes of the model.
+jsonargparse makes options, types and help from the fields of `Settings` and `ModelConfig` and their
+docstrings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .settings import LATER, MODEL_KEYS, SIZES, Settings
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the bundled recipes."""
     folder = resources.files(__package__) / "recipes"
     return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
 
@@ -31,12 +31,12 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Sett
     """Settings of a recipe, changed by `key=value` texts.
 
     Args:
-        path_or_name: a YAML file, or the name of a shipped recipe (`recipe_names`).
+        path_or_name: a YAML file, or the name of a bundled recipe (`recipe_names`).
         overrides: e.g. ["batch=64", "norm_pixels=true", "source_weights.music=0.5"].
 
     Raises:
-        FileNotFoundError: neither a file nor a shipped recipe.
-        ValueError: an unknown key or a wrong value; the message names it.
+        FileNotFoundError: there is no such file or bundled recipe.
+        ValueError: a key is unknown or a value wrong; the message names it.
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -69,7 +69,7 @@ def from_dict(values: Mapping[str, Any]) -> Settings:
 
 
 def help_text() -> str:
-    """Every setting with its type, its default and what it does."""
+    """Help about every setting: type, default and meaning."""
     return _parser().format_help()
 
 
@@ -103,6 +103,6 @@ def _parsed(configs: Iterable[Mapping[str, Any]], words: Iterable[str]) -> dict[
         reason = " ".join(str(error).split())
         raise ValueError(f"{reason} (`hear-msm-mae pretrain --help` lists the settings)") from error
     found.pop("config")
-    # Plain numbers instead of those of restricted types, which YAML and pickle do not take.
+    # YAML and pickle refuse numbers of restricted types, so they become plain numbers.
     plain: dict[str, Any] = json.loads(json.dumps(found.as_dict()))
     return plain

@@ -1,4 +1,4 @@
-"""Watching a run: progress line, TensorBoard scalars, pictures and probes at checkpoints."""
+"""Reports of a run: progress line, TensorBoard scalars, pictures and probes at checkpoints."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from .step import Report
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_LOG_LINE = 60.0  # where there is no terminal for a progress line
+SECONDS_PER_LOG_LINE = 60.0  # without a terminal for the progress line
 
 
 class Reporter:
-    """Reports of one run. Only the first process reports; on others every method does nothing.
+    """Reports of one run. Only the first process reports; in others every method does nothing.
 
-    Nothing here changes what is computed: no global random numbers are drawn, and the model is
-    only read.
+    Reports do not change the training: they draw no global random numbers and only read the model.
     """
 
     def __init__(
@@ -93,19 +92,19 @@ class Reporter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time inside counts as waiting for data."""
+        """Count the time of the block as waiting for data."""
         start = time.monotonic()
         yield
         self.waited += time.monotonic() - start
 
     def advance(self) -> None:
-        """After each step."""
+        """Show the progress after a step."""
         self.steps += 1
         if self.active:
             self.bar.update()
 
     def look(self, progress: Progress, report: Report, lr: float) -> None:
-        """Write what is known after a step, whose counters are new."""
+        """Write the scalars of a step whose counters were read."""
         if not self.active:
             return
         if skipped := report.skipped - progress.skipped:
@@ -146,7 +145,7 @@ class Reporter:
             log.info("step %d%s  %s  ETA %.0f min", progress.step, of, line, remaining / 60)
 
     def checkpoint(self, step: int) -> None:
-        """After each checkpoint: held-out loss, reconstruction picture, linear probe."""
+        """Write held-out loss, reconstruction picture and linear probe after a checkpoint."""
         if not self.active:
             return
         start = time.monotonic()
@@ -156,5 +155,5 @@ class Reporter:
         self.writer.flush()
         text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         log.info("checkpoint at step %d  %s", step, text)
-        spent = time.monotonic() - start  # is not the time of a step
+        spent = time.monotonic() - start  # excluded from the time per step
         self.began, self.reported = self.began + spent, self.reported + spent

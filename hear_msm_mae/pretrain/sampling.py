@@ -1,9 +1,8 @@
 """Crops and masks of every training step, as a pure function of (seed, step, sample).
 
-Nothing here keeps a state: sample g of step s is the same in whichever process, on whichever
-device and in whichever resumed run it is computed. So the position of the sampler is the step
-number. All choices are integers from one hash of 64-bit integers, which gives the same bits on
-every device.
+There is no state: a sample of a step is the same in every process, on every device, and in a
+resumed run. All choices come from one hash of 64-bit integers, which is bit-identical on all
+devices.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from .settings import Settings
 
 # Independent streams of random numbers under one seed.
 TRAIN, TRAIN_MASK, HELD_OUT, HELD_OUT_MASK, SPLIT = range(5)
-# What the random numbers of a crop are for.
+# Index of each random number of a crop.
 CLIP, START, MIX_CLIP, MIX_START, MIX_LEVEL, GAIN, TILT = range(7)
-MIX_DB = (-20.0, 0.0)  # level of the second crop relative to the first, before its own level
+MIX_DB = (-20.0, 0.0)  # level of the second crop relative to the first
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed integer
 
@@ -34,12 +33,12 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed intege
 # Random numbers
 # ---------------------------------------------------------------------------------------------
 def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) -> Tensor:
-    """Random 64-bit integers by their address; the same on every device.
+    """Random 64-bit integers as a hash of the arguments; the same on every device.
 
     Args:
-        seed, stream, step: what they belong to.
-        samples: (b,) int64, numbers of the samples.
-        count: how many for each sample.
+        seed, stream, step: seed, stream of random numbers, and step.
+        samples: (b,) int64 numbers of the samples.
+        count: number of integers for each sample.
 
     Returns:
         (b, count) int64, all 64 bits random.
@@ -47,7 +46,7 @@ def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) 
     >>> random_bits(0, 0, 0, torch.arange(2), 1).flatten().tolist()
     [7780345916685949976, 5167107053587251381]
     """
-    key = torch.tensor(_GOLDEN)  # not zero, which is scrambled to itself
+    key = torch.tensor(_GOLDEN)  # not zero, because the hash of zero is zero
     for word in (seed, stream, step):
         key = _scrambled(key * _GOLDEN + word)
     rows = _scrambled(samples * _GOLDEN + int(key))  # (b,)
@@ -57,7 +56,7 @@ def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) 
 
 def _scrambled(x: Tensor) -> Tensor:
     """A bijection of 64-bit integers: the finaliser of splitmix64 (Steele et al. 2014)."""
-    # Products wrap around like unsigned ones; shifts need the sign bits taken off.
+    # Products wrap around as unsigned ones do. After a shift the copied sign bits are removed.
     x = (x ^ ((x >> 30) & (2**34 - 1))) * (0xBF58476D1CE4E5B9 - 2**64)
     x = (x ^ ((x >> 27) & (2**37 - 1))) * (0x94D049BB133111EB - 2**64)
     return x ^ ((x >> 31) & (2**33 - 1))
@@ -69,7 +68,7 @@ def below(bits: Tensor, bound: Tensor) -> Tensor:
 
 
 def between(bits: Tensor, low: float, high: float) -> Tensor:
-    """Uniform float32 numbers; no rounding differs between devices."""
+    """Uniform float32 numbers, equal on all devices."""
     return ((bits >> 40) & (2**24 - 1)).float() * ((high - low) * 2.0**-24) + low
 
 
@@ -77,7 +76,7 @@ def between(bits: Tensor, low: float, high: float) -> Tensor:
 # Crops
 # ---------------------------------------------------------------------------------------------
 class Batch(NamedTuple):
-    """A part of a step's global batch: b crops with m masks each."""
+    """A part of the global batch of a step: b crops with m masks each."""
 
     frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor augmented
     second: Tensor | None  # (k, t, f) what is mixed into some of the crops
@@ -86,29 +85,28 @@ class Batch(NamedTuple):
     order: Tensor  # (b m, l) int64, permutations of the patches; the first ones stay visible
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """A batch of what the function gives for each tensor."""
+        """Apply a function to each tensor."""
         return Batch(*(x if x is None else function(x) for x in self))  # type: ignore[arg-type]
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device; in the background when the tensors are page-locked."""
+        """Copy to a device, asynchronously if the tensors are page-locked."""
         return self.map(lambda x: x.to(device, non_blocking=True))
 
 
 class Sampler:
     """Draws crops from the clips of a bank, and masks.
 
-    A clip's chance is its duration times the weight of its source, and the start is uniform in
-    the clip, so that every stretch of audio is about equally likely. Clips shorter than the crop
-    lie at a random place in silence.
+    The probability of a clip is proportional to its duration and the weight of its source. The
+    start is uniform in the clip. Clips shorter than the crop lie at a random position in silence.
 
     Args:
-        bank: clips and their sources; the draws are made on its device.
+        bank: clips and their sources; crops are drawn on its device.
         settings: crop length, weights, hold-out, augmentation, seed.
-        held_out: draw from the held-out clips instead of the others, without augmentation, so that
-            runs with other settings can be compared.
+        held_out: draw from the held-out clips, without augmentation, so that runs with different
+            settings can be compared.
 
     Raises:
-        ValueError: no clips are left to draw from, or a weighted source does not exist.
+        ValueError: there are no clips to draw from, or a weighted source does not exist.
     """
 
     def __init__(self, bank: Bank, settings: Settings, held_out: bool = False) -> None:
@@ -143,7 +141,7 @@ class Sampler:
         Args:
             step: number of the step.
             samples: numbers of the samples, a multiple of `masks`.
-            pin: in page-locked memory, for copies to a GPU.
+            pin: return page-locked memory, for asynchronous copies to a GPU.
         """
         s, device = self.settings, self.bank.device
         stream, masks = (HELD_OUT, HELD_OUT_MASK) if self.held_out else (TRAIN, TRAIN_MASK)
@@ -166,14 +164,14 @@ class Sampler:
         return batch.map(torch.Tensor.pin_memory) if pin else batch
 
     def place(self, clip_bits: Tensor, start_bits: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips and first frames of crops; negative when silence comes before the clip."""
+        """Clips and first frames of crops; a negative frame means silence before the clip."""
         point = (clip_bits >> 11) & (2**53 - 1)
         clips = torch.searchsorted(self.thresholds, point, right=True)
         spare = self.bank.lengths[clips] - self.settings.model.unit_frames
         return clips, below(start_bits, spare.abs() + 1) * spare.sign()
 
     def _mixed(self, crops: range) -> Tensor | None:
-        """Places of the crops that are mixed, on the device; kept, as copying would wait for it."""
+        """Indices of the mixed crops on the device; cached, because a copy would wait for it."""
         if crops not in self._places:
             places = mixed_places(crops, self.mix)
             found = torch.tensor(places, device=self.bank.device) if places else None
@@ -185,12 +183,12 @@ class Sampler:
         return self.bank.crops(*place, self.settings.model.unit_frames, pin)
 
     def arguments(self, batch: Batch) -> tuple[Tensor, Mask]:
-        """Those of the masked autoencoder."""
+        """Arguments of the masked autoencoder."""
         mask = split_order(batch.order, self.settings.mask_ratio)
         return self.spectrogram(batch), mask
 
     def spectrogram(self, batch: Batch) -> Tensor:
-        """What the model sees: crops (b, f, t) float32, augmented and normalised."""
+        """Input of the model: crops (b, f, t) float32, augmented and normalised."""
         x = batch.frames.to(torch.float32, copy=True)  # all else is done in place
         level, gain, tilt = batch.levels[:, :, None, None].unbind(1)  # (b, 1, 1) each
         if self.gain or self.tilt or batch.second is not None:
@@ -204,7 +202,7 @@ class Sampler:
 
 
 def mixed_places(crops: range, share: float) -> list[int]:
-    """Which of some crops a second one is added to: a share of all crops, evenly spread.
+    """Indices of the crops to which a second one is added: an evenly spread share.
 
     >>> mixed_places(range(8, 16), 0.25)
     [3, 7]
@@ -213,17 +211,17 @@ def mixed_places(crops: range, share: float) -> list[int]:
 
 
 def to_power(log_mel: Tensor) -> Tensor:
-    """Mel power of log-mel values, in their place."""
+    """Mel power of log-mel values, in place."""
     return log_mel.exp_().sub_(LOG_EPS).clamp_min_(0)
 
 
 def to_log_mel(power: Tensor) -> Tensor:
-    """Log-mel values of mel power, in its place; the inverse of `to_power`."""
+    """Log-mel values of mel power, in place; the inverse of `to_power`."""
     return power.add_(LOG_EPS).log_()
 
 
 def to_factor(decibels: Tensor) -> Tensor:
-    """Factor of the power that so many dB are."""
+    """Power ratio of a level in dB."""
     return (decibels * (math.log(10) / 10)).exp()
 
 
@@ -234,7 +232,7 @@ def split_order(order: Tensor, mask_ratio: float) -> Mask:
 
 
 def clip_weights(bank: Bank, source_weights: Mapping[str, float]) -> Tensor:
-    """(c,) float64 chance of each clip, not normalised: frames times the weight of the source.
+    """(c,) float64 weight of each clip: its frames times the weight of its source.
 
     Raises:
         ValueError: a weight is given for a source that the corpus does not have.
@@ -249,7 +247,7 @@ def clip_weights(bank: Bank, source_weights: Mapping[str, float]) -> Tensor:
 
 
 def held_out_clips(clips: int, share: float, seed: int) -> Tensor:
-    """(c,) which clips are never trained on: a share of them; at least one, but never all."""
+    """(c,) booleans: the share of clips that is held out; at least one clip, but never all."""
     count = min(max(round(clips * share), 1 if share > 0 else 0), max(clips - 1, 0))
     held = torch.zeros(clips, dtype=torch.bool)
     held[random_bits(seed, SPLIT, 0, torch.arange(clips), 1)[:, 0].argsort()[:count]] = True
@@ -279,10 +277,10 @@ def shares(settings: Settings, rank: int = 0, world_size: int = 1) -> list[range
 def feed(
     sampler: Sampler, parts: list[range], steps: Iterable[int], device: torch.device
 ) -> Generator[list[Batch], None, None]:
-    """The batches of some steps on a device, one list of parts a step.
+    """The batches of consecutive steps on a device, a list of parts for each step.
 
-    Where the bank is not on the device, a thread gathers the next step's crops in page-locked
-    memory while the device computes, and nobody waits for their copies.
+    If the bank is on the host, a thread gathers the crops of the next step in page-locked memory
+    while the device computes, and they are copied asynchronously.
     """
     if sampler.bank.device == device:
         for step in steps:

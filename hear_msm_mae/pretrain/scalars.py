@@ -1,4 +1,4 @@
-"""The curves of a run: TensorBoard files, written and read without TensorFlow."""
+"""Write and read the TensorBoard files of a run, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = "tensorboard"  # in the folder of a run
 
 
 def writer(run_dir: str | Path, first: int) -> SummaryWriter:
-    """A writer that forgets what a killed run wrote from step `first` on."""
+    """A writer; values of a killed run from step `first` on are dropped."""
     _without_tensorflow()
     from torch.utils.tensorboard import SummaryWriter
 
@@ -22,7 +22,7 @@ def writer(run_dir: str | Path, first: int) -> SummaryWriter:
 
 
 def read(run_dir: str | Path) -> dict[str, dict[int, float]]:
-    """The values of a run's scalars by name and step; empty where there is no run."""
+    """Values of a run's scalars by name and step; empty if there is no run."""
     _without_tensorflow()
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
@@ -37,6 +37,6 @@ def read(run_dir: str | Path) -> dict[str, dict[int, float]]:
 def _without_tensorflow() -> None:
     """Keep TensorBoard from importing TensorFlow, which takes up to a minute.
 
-    It looks for a module of this name, and then uses the parts that it brings along itself.
+    If a module of this name exists, TensorBoard uses its own replacement.
     """
     sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))

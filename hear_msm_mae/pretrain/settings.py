@@ -29,8 +29,8 @@ SIZES = {
 SECONDS_PER_EPOCH_CROP = 10.0  # an AudioSet clip: the paper takes one crop of each per epoch
 REFERENCE_BATCH = 128  # the learning rate is base_lr * batch / 128
 
-# Settings that watch or place a run and may change when it is resumed. Everything else decides
-# what is computed. The corpus is compared by content, not by path.
+# Settings of hardware and reports, which may change when a run is resumed. All others change the
+# results. The corpus is compared by content, not by path.
 CHANGEABLE = frozenset(
     {
         *("corpus", "run_dir", "init_from", "devices", "nodes", "accelerator", "bank"),
@@ -45,10 +45,10 @@ MODEL_KEYS = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in L
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a pretraining run; made by `load_recipe` or `from_dict`.
+    """Settings of a pretraining run; made by `load_recipe` or `from_dict`.
 
     Raises:
-        ValueError: values that do not fit together; the message names the settings.
+        ValueError: settings contradict each other; the message names them.
     """
 
     # -- places --------------------------------------------------------------------------------
@@ -57,64 +57,65 @@ class Settings:
     run_dir: str = "run"
     """Folder for checkpoints, curves and pictures; an existing run there is resumed."""
     init_from: str | None = None
-    """Weights (.safetensors) to start from instead of random ones. With objective=latents the
-    encoder is taken from them and the decoder begins anew."""
+    """Weights (.safetensors) to start from instead of random ones. With objective=latents only the
+    encoder is taken from them."""
 
     # -- model ---------------------------------------------------------------------------------
     size: Literal["tiny", "small", "base", "large"] = "base"
-    """Encoder: tiny (192 x 12), small (384 x 12), base (768 x 12) or large (1024 x 24); `width`,
-    `depth` and `heads` change it."""
+    """Size of the encoder, width x depth: tiny (192 x 12), small (384 x 12), base (768 x 12) or
+    large (1024 x 24). `width`, `depth` and `heads` change it."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The model, from the settings of the same names as its fields."""
+    """The model, from the settings with the names of its fields."""
     norm_mean: float | None = None
-    """Mean that is subtracted from the log-mel values, instead of that of the corpus."""
+    """Mean that is subtracted from the log-mel values; null: that of the corpus."""
     norm_std: PositiveFloat | None = None
-    """What they are divided by, instead of the standard deviation of the corpus."""
+    """Standard deviation that divides the log-mel values; null: that of the corpus."""
 
     # -- objective -----------------------------------------------------------------------------
     objective: Literal["pixels", "latents"] = "pixels"
-    """What is predicted for the masked patches: their values, or what a teacher gives for them."""
+    """Targets of the masked patches: their values (pixels), or a teacher's embeddings (latents)."""
     teacher: str | None = None
-    """For latents: weights whose frozen encoder sees the whole spectrogram. Targets are the mean
-    over its blocks, each normalised per instance, then normalised per token."""
+    """Latents: weights of the teacher, whose frozen encoder sees the whole spectrogram. Targets are
+    the mean over its blocks, each normalised per instance, then normalised per token."""
     pixel_weight: NonNegativeFloat = 0.0
-    """For latents: weight of the loss on the patch values beside."""
+    """Latents: weight of an additional loss on the patch values."""
     pooled_weight: NonNegativeFloat = 0.0
-    """For latents: weight of the loss on the mean over all patches of the teacher's targets, which
-    is predicted from the mean of the visible patches' embeddings."""
+    """Latents: weight of an additional loss on the mean of the targets over all patches, which is
+    predicted from the mean embedding of the visible patches."""
     mask_ratio: OpenUnitInterval = 0.75
-    """Share of the patches that is hidden, uniformly at random."""
+    """Share of the patches that is masked, uniformly at random."""
     masks: PositiveInt = 1
-    """Masks for each crop; `batch` counts every one as a sample. The teacher sees a crop once."""
+    """Masks for each crop; `batch` counts each mask as a sample. The teacher sees a crop once."""
 
     # -- data ----------------------------------------------------------------------------------
     source_weights: dict[str, NonNegativeFloat] = field(default_factory=dict)
-    """Factor per source folder on its share of the crops; 1 where not named, 0 leaves out."""
+    """Weight of each source folder in the choice of crops; the default is 1, and 0 excludes it."""
     gain_db: NonNegativeFloat = 0.0
-    """Random gain of each crop, uniform in +- this many dB; 0 is off."""
+    """Random gain of each crop, uniform in +- this many dB; 0 turns it off."""
     tilt_db: NonNegativeFloat = 0.0
     """Random slope of each crop's spectrum: uniform in +- this many dB at the highest mel bin and
-    the opposite at the lowest; 0 is off."""
+    the opposite at the lowest; 0 turns it off."""
     mix: ClosedUnitInterval = 0.0
     """Share of the crops to which a second, randomly quieter crop is added (in power)."""
     holdout: ClosedUnitInterval = 0.01
-    """Share of the clips that is never trained on and serves for the held-out loss."""
+    """Share of the clips that is held out of training for the held-out loss."""
     bank: Literal["auto", "device", "host"] = "auto"
-    """Where the corpus lies: in the GPU's memory, memory-mapped on the host, or what fits."""
+    """Location of the corpus: the GPU's memory (device), memory-mapped on the host, or device if it
+    fits (auto)."""
 
     # -- optimisation --------------------------------------------------------------------------
     steps: PositiveInt | None = None
-    """Length of the run in optimiser steps; give one of steps, samples, epochs, minutes."""
+    """Length of the run in optimiser steps; set one of steps, samples, epochs, minutes."""
     samples: PositiveInt | None = None
     """Length of the run in samples (crops times `masks`)."""
     epochs: PositiveFloat | None = None
     """Length of the run in epochs of one crop per 10 s of audio (an AudioSet clip)."""
     minutes: PositiveFloat | None = None
-    """Length of the run on the clock, which the learning rate follows; one process only."""
+    """Length of the run in minutes, which the learning rate follows; only with one process."""
     batch: PositiveInt = 128
     """Samples per optimiser step, over all processes and accumulation steps."""
     accumulation: PositiveInt = 1
-    """Parts that each process computes its share of the batch in (saves memory)."""
+    """Parts in which each process computes its share of the batch; more parts need less memory."""
     base_lr: NonNegativeFloat = 1.5e-4
     """Peak learning rate per 128 samples: lr = base_lr * batch / 128."""
     warmup: ClosedUnitInterval = 0.1
@@ -122,28 +123,27 @@ class Settings:
     beta1: ClosedUnitInterval = 0.9
     """AdamW: decay of the mean of the gradients."""
     beta2: ClosedUnitInterval = 0.95
-    """AdamW: decay of the mean of their squares."""
+    """AdamW: decay of the mean of the squared gradients."""
     weight_decay: NonNegativeFloat = 0.05
     """AdamW: weight decay of matrices; biases, norms and tokens have none."""
     clip_norm: NonNegativeFloat = 1.0
-    """Largest norm of the gradient, longer ones are scaled down; 0 is off."""
+    """Maximum norm of the gradient; 0 turns clipping off."""
     max_bad_steps: PositiveInt = 20
-    """Steps with NaN/Inf loss or gradient in a row after which the run stops."""
+    """The run stops after so many consecutive steps with NaN/Inf loss or gradient."""
     seed: NonNegativeInt = 0
     """Seed of the initial weights, the hold-out, and the crops and masks."""
     data_seed: NonNegativeInt | None = None
-    """Seed of the training crops and masks instead of `seed`. A run with `init_from` needs one
-    that the runs before did not use, or it sees their crops again. The hold-out stays, as long as
-    the corpus does."""
+    """Seed of the training crops and masks; null: `seed`. A run with `init_from` needs a new one,
+    otherwise it sees the crops of the earlier run again. The held-out clips do not depend on it."""
 
     # -- hardware ------------------------------------------------------------------------------
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16 (autocast, weights stay float32), fp32, or auto: what is the faster where the run
-    begins, and stays when it is resumed."""
+    """bf16 (autocast with float32 weights), fp32, or auto (the faster one). A resumed run keeps its
+    precision."""
     compile: bool | None = None
-    """Whether the blocks are compiled (needs a C++ compiler); null: on a GPU."""
+    """Whether the blocks are compiled, which needs a C++ compiler; null: only on a GPU."""
     cuda_graph: bool | None = None
-    """Whether a step is recorded and replayed as one CUDA graph; null: on a single GPU."""
+    """Whether a step is replayed as one CUDA graph; null: only on a single GPU."""
     accelerator: str = "auto"
     """Lightning Fabric accelerator: auto, cpu, cuda or mps."""
     devices: PositiveInt | Literal["auto"] = "auto"
@@ -153,17 +153,17 @@ class Settings:
 
     # -- watching ------------------------------------------------------------------------------
     checkpoint_minutes: NonNegativeFloat = 10.0
-    """Minutes between checkpoints; 0 is off."""
+    """Minutes between checkpoints; 0 turns them off."""
     checkpoint_steps: NonNegativeInt = 0
-    """Steps between checkpoints; 0 is off."""
+    """Steps between checkpoints; 0 turns them off."""
     keep_last: PositiveInt = 3
-    """Checkpoints kept."""
+    """Number of checkpoints that are kept."""
     log_steps: PositiveInt = 10
-    """Steps between TensorBoard points. Only then loss, norm and skipped steps are looked at."""
+    """Steps between TensorBoard points. Loss, norm and bad steps are checked only then."""
     pictures: NonNegativeInt = 4
-    """Clips in the reconstruction picture drawn at each checkpoint; 0 is off."""
+    """Clips in the reconstruction picture of each checkpoint; 0 turns it off."""
     holdout_crops: NonNegativeInt = 256
-    """Crops of held-out clips on which the loss is computed at each checkpoint; 0 is off."""
+    """Held-out crops on which the loss is computed at each checkpoint; 0 turns it off."""
     probe: str | None = None
     """Folder of labelled audio, one sub-folder per label, for a linear probe at checkpoints."""
 
@@ -171,7 +171,7 @@ class Settings:
         _check(self)
 
     def model_config(self, mean: float, std: float) -> ModelConfig:
-        """The model's configuration with the statistics of a corpus, or those of the settings."""
+        """The model's configuration, with the statistics of the settings or of the corpus."""
         return dataclasses.replace(
             self.model,
             norm_mean=float(mean if self.norm_mean is None else self.norm_mean),
@@ -179,7 +179,7 @@ class Settings:
         )
 
     def total_steps(self, hours: float) -> int | None:
-        """Optimiser steps of the run on a corpus of so many hours; None: `minutes` decides."""
+        """Optimiser steps of the run on a corpus of `hours`; None if `minutes` is set."""
         if self.minutes is not None:
             return None
         if self.steps is not None:
@@ -193,15 +193,15 @@ class Settings:
         """Learning rate of a step: linear warm-up, then half a cosine to 0.
 
         Args:
-            position: steps before it, or the time.
-            length: of the run, in the same unit.
-            step: length of a step in the warm-up, so that the first one counts.
+            position: number of earlier steps, or time since the start.
+            length: length of the run, in the same unit.
+            step: length of a step, in the same unit.
         """
         peak = self.base_lr * self.batch / REFERENCE_BATCH
         return peak * warmed_cosine(position, length, self.warmup * length, step)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, those of the model among the others, as `from_dict` reads them."""
+        """All settings by name, including those of the model, for `from_dict`."""
         values = dataclasses.asdict(self)
         sizes = values.pop("model")
         return values | {key: sizes[key] for key in MODEL_KEYS}
@@ -220,7 +220,7 @@ def warmed_cosine(position: float, length: float, warmup: float, step: float = 1
 
 
 def _check(s: Settings) -> None:
-    """Raise ValueError for settings that do not fit together, or by themselves."""
+    """Raise ValueError if a setting is wrong or contradicts another."""
     for name, value in vars(s).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}")
@@ -230,7 +230,7 @@ def _check(s: Settings) -> None:
     lengths = {name: getattr(s, name) for name in ("steps", "samples", "epochs", "minutes")}
     if sum(value is not None for value in lengths.values()) != 1:
         raise ValueError(
-            f"give exactly one of {', '.join(lengths)} (set the others to null), got "
+            f"set exactly one of {', '.join(lengths)} (and the others to null), got "
             + ", ".join(f"{name}={value}" for name, value in lengths.items())
         )
     if s.batch % (s.accumulation * s.masks):
@@ -240,7 +240,7 @@ def _check(s: Settings) -> None:
         )
     if (s.objective == "latents") != (s.teacher is not None):
         raise ValueError(
-            f"objective={s.objective} and teacher={s.teacher}: latents need a teacher, pixels none"
+            f"objective={s.objective} and teacher={s.teacher}: set teacher for latents only"
         )
     m = s.model
     if m.rows * m.columns < 2:

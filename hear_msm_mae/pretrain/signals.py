@@ -12,10 +12,10 @@ SECOND_CTRL_C_SECONDS = 1.0
 
 
 class Signals:
-    """Inside of the context, remembers the first signal instead of ending the process.
+    """Remembers the first signal in the block, which then does not end the process.
 
     Attributes:
-        number: of the signal, None before one came.
+        number: number of the signal; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Signals:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        with contextlib.suppress(ValueError):  # not in the main thread: nothing to catch
+        with contextlib.suppress(ValueError):  # only the main thread gets signals
             for number in (int(signal.SIGTERM), int(signal.SIGINT)):
                 self._old[number] = signal.signal(number, self._remember)
         return self
@@ -36,6 +36,6 @@ class Signals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number, self._came = number, time.monotonic()
-        # Schedulers signal the group, and torchrun once more: only a user's Ctrl-C counts.
+        # Schedulers and torchrun may send a signal twice. Only a second Ctrl-C ends the process.
         elif number == signal.SIGINT and time.monotonic() - self._came > SECOND_CTRL_C_SECONDS:
             raise KeyboardInterrupt

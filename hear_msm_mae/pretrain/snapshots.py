@@ -1,4 +1,4 @@
-"""Training checkpoints: everything that is needed to continue as if nothing had happened."""
+"""Training checkpoints, from which a run continues exactly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands; counts of the whole run, also across resumes."""
+    """Progress of a run, counted from its start, also after it was resumed."""
 
     step: int = 0
     """Steps done; also the position of the sampler and of the schedule."""
@@ -51,11 +51,11 @@ class Snapshot:
     settings: Settings
     norm: tuple[float, float]  # mean and std of the corpus
     fingerprint: str  # of the corpus
-    teacher: str  # sha256 of its file, empty without one
+    teacher: str  # SHA-256 of the teacher's file; empty without a teacher
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
-    """Where a run keeps its checkpoints."""
+    """The folder of a run's checkpoints."""
     return Path(run_dir) / "checkpoints"
 
 
@@ -68,10 +68,10 @@ def checkpoints(run_dir: str | Path) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(run_dir: str | Path) -> Iterator[None]:
-    """Keep other processes from training in the folder.
+    """Lock the folder against other training processes.
 
     Raises:
-        ValueError: one does.
+        ValueError: another process trains in it.
     """
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def locked(run_dir: str | Path) -> Iterator[None]:
 def save(run_dir: str | Path, snapshot: Snapshot, keep_last: int) -> Path:
     """Write a checkpoint atomically and delete all but the newest `keep_last`.
 
-    Newer ones could not be read, as the run went on from before them; they become `*.damaged`.
+    Checkpoints of later steps were unreadable when the run was resumed; they become `*.damaged`.
     """
     content = {
         **vars(snapshot),
@@ -105,11 +105,11 @@ def save(run_dir: str | Path, snapshot: Snapshot, keep_last: int) -> Path:
 
 
 def write(run_dir: str | Path, step: int, content: dict[str, Any], keep_last: int) -> Path:
-    """`save` of a run of any kind; `content["format"]` names the kind."""
+    """Like `save`, for any kind of run; `content["format"]` names the kind."""
     path = checkpoint_folder(run_dir) / f"step-{step:09d}.pt"
     with replacing(path) as temporary:
         torch.save(content, temporary)
-        with temporary.open("rb+") as file:  # on the disk before the name points to it
+        with temporary.open("rb+") as file:  # syncs before the renaming
             os.fsync(file.fileno())
     there = checkpoints(run_dir)
     for newer in there[: there.index(path)]:
@@ -125,8 +125,8 @@ def load(path: str | Path) -> Snapshot:
     """Read a checkpoint of `save`.
 
     Raises:
-        ValueError: the file is damaged (checked by CRC), not a training checkpoint, or one of an
-            earlier release.
+        ValueError: the file is damaged (checked by CRC), is not a training checkpoint, or was
+            written by an earlier release.
     """
     with _damage_named(path):
         content = read(path, FORMAT)
@@ -136,10 +136,11 @@ def load(path: str | Path) -> Snapshot:
 
 
 def read(path: str | Path, kind: str) -> dict[str, Any]:
-    """What `write` has written, without its format.
+    """Read a file of `write`, without its format.
 
     Args:
-        kind: the format that is wanted.
+        path: the file.
+        kind: the expected format.
 
     Raises:
         ValueError: see `load`.
@@ -168,16 +169,16 @@ def _damage_named(path: str | Path) -> Iterator[None]:
 
 
 def load_latest(run_dir: str | Path) -> Snapshot | None:
-    """The newest readable checkpoint of a run; None when the run has not written any.
+    """The newest readable checkpoint of a run; None if there are no checkpoints.
 
     Raises:
-        ValueError: there are checkpoints but none can be read.
+        ValueError: there are checkpoints, but none can be read.
     """
     return latest(run_dir, load)
 
 
 def latest(run_dir: str | Path, load: Callable[[Path], T]) -> T | None:
-    """`load_latest` of a run of any kind, by the function that reads its checkpoints."""
+    """Like `load_latest`, for any kind of run; a function reads its checkpoints."""
     paths = checkpoints(run_dir)
     reason = ""
     for path in paths:
@@ -195,10 +196,10 @@ def latest(run_dir: str | Path, load: Callable[[Path], T]) -> T | None:
 
 
 def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, teacher: str) -> None:
-    """Refuse to resume a run with settings, a corpus or a teacher that would make it another one.
+    """Raise ValueError if settings, corpus or teacher differ from those of the run.
 
     Raises:
-        ValueError: names each setting with its old and new value.
+        ValueError: the message has the old and new value of each setting.
     """
     old, new = snapshot.settings.to_dict(), settings.to_dict()
     changed = differences(old, new, CHANGEABLE)
@@ -217,7 +218,7 @@ def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, tea
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], may: Container[str] = ()) -> list[str]:
-    """Settings that differ though they may not, with both values."""
+    """Differing settings that must be equal, with both values."""
     return [
         f"{name} was {old[name]!r} and is now {new[name]!r}"
         for name in old
@@ -227,10 +228,10 @@ def differences(old: dict[str, Any], new: dict[str, Any], may: Container[str] = 
 
 @contextlib.contextmanager
 def device_failures_named(run_dir: str | Path) -> Iterator[None]:
-    """Say what to do when a GPU fails or its memory is full; no checkpoint is touched then.
+    """Turn failures of a GPU, or of its memory, into OSError.
 
     Raises:
-        OSError: names the failure, the newest checkpoint and what to do.
+        OSError: the message names the failure, the newest checkpoint and what to do.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""One optimiser step that never waits for the device, on a GPU replayed as one CUDA graph."""
+"""An optimiser step that does not wait for the device; on a GPU it is replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EAGER_STEPS = 3  # before a CUDA graph is recorded: kernels are compiled and mem
 
 
 class Stepping(Protocol):
-    """The settings that decide a step; those of a run have them."""
+    """The settings of a step, which are a part of `Settings`."""
 
     @property
     def accumulation(self) -> int:
@@ -45,7 +45,7 @@ class Stepping(Protocol):
 
 
 class Report(NamedTuple):
-    """What the device counted, as of the last step."""
+    """Loss, norm and counters of bad steps, as of the last step."""
 
     loss: float  # of the global batch
     norm: float  # of the gradient, before it is scaled down
@@ -57,17 +57,17 @@ class Report(NamedTuple):
 class Stepper:
     """Computes losses and gradients and updates the weights.
 
-    A step whose loss or gradient is not finite changes nothing but the counters. They stay on the
-    device, so that nothing waits for it until `report` is called.
+    A step whose loss or gradient is not finite changes only the counters. The counters stay on the
+    device, so that only `report` waits for it.
 
     Args:
-        settings: of the run.
-        fabric: exchanges gradients between processes.
-        model: on the device of the fabric; its `forward` gives the loss.
-        groups: parameters for AdamW, such as `parameter_groups` makes. `lr_scale` of a group is a
+        settings: settings of the run.
+        fabric: Lightning Fabric, which exchanges gradients between processes.
+        model: model on the device of the fabric; its `forward` returns the loss.
+        groups: parameter groups for AdamW, see `parameter_groups`. `lr_scale` of a group is a
             factor of its learning rate.
-        arguments: makes those of the model out of a batch, a NamedTuple of tensors with `map`.
-        skipped, bad_in_a_row: what the counters begin with.
+        arguments: function that makes the model's arguments from a batch.
+        skipped, bad_in_a_row: initial values of the counters.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Stepper:
         return Report(loss, norm, *map(int, counts))
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over the state of an optimiser, also of one on other hardware."""
+        """Load the state of an optimiser, also from other hardware."""
         fresh = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)
         for group, new in zip(self.optimizer.param_groups, fresh, strict=True):
@@ -157,7 +157,7 @@ class Stepper:
 
     def _compute(self, parts: Sequence[Any]) -> None:
         s, fabric = self.settings, self.fabric
-        # Not behind the update: gradients have to be allocated while a graph is recorded.
+        # Gradients are cleared first, because they must be allocated while a graph is recorded.
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for i, part in enumerate(parts):
@@ -172,12 +172,12 @@ class Stepper:
         if fabric.world_size > 1:
             torch.distributed.all_reduce(loss)  # Fabric's waits for the device
             loss = loss / fabric.world_size
-        # Gradients are already averaged over the processes, so all find the same norm.
+        # Gradients are averaged over the processes, so all processes compute the same norm.
         limit = s.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         bad = ~(loss.isfinite() & norm.isfinite())
         if self.optimizer.defaults["fused"]:
-            # The kernel leaves weights and moments alone where this is 1, as for a GradScaler.
+            # If this is 1, the kernel changes neither weights nor moments, as with a GradScaler.
             self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not bad:
@@ -189,7 +189,7 @@ class Stepper:
 
 
 def autocast(settings: Stepping, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The context in which a model computes in the precision of the settings."""
+    """Context manager that sets the precision of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
 
@@ -199,7 +199,7 @@ def make_optimizer(
     device: torch.device,
     capturable: bool = False,
 ) -> torch.optim.AdamW:
-    """AdamW, in one fused kernel where there is one; the learning rate is set at every step."""
+    """AdamW, fused if possible; the learning rate is set at every step."""
     # A tensor for each group: they may have different learning rates.
     rates = [torch.zeros((), device=device) if capturable else 0.0 for _ in groups]
     return torch.optim.AdamW(

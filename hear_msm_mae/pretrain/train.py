@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had a loss or gradient that is not finite."""
+    """Loss or gradient was not finite in too many consecutive steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a call of `pretrain` ended."""
+    """The result of a call of `pretrain`."""
 
     step: int
     """Steps done."""
@@ -63,16 +63,18 @@ class Outcome:
 
 
 def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None) -> Outcome:
-    """Train, or continue the run in `settings.run_dir`.
+    """Start a run, or continue the run in `settings.run_dir`.
 
     Args:
-        settings: see settings.py.
-        resume: whether an existing run is continued; otherwise it is refused.
-        corpus: an open corpus instead of the one in the folder `settings.corpus`.
+        settings: the settings.
+        resume: continue an existing run; with False it is an error.
+        corpus: an open corpus that replaces the folder `settings.corpus`.
+
+    Returns:
+        The number of steps, and whether the run is complete.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: refused before anything was written; the
-            message names the setting.
+        FileNotFoundError, FileExistsError, ValueError: a setting is wrong; nothing was written.
         TrainingDiverged: the loss stayed NaN/Inf; the last checkpoint is intact.
         OSError: a checkpoint cannot be written, or the GPU failed; the last one is intact.
     """
@@ -150,7 +152,7 @@ class _Run:
         counts = (self.progress.skipped, self.progress.bad_in_a_row)
         groups = parameter_groups(model, settings.weight_decay)
         self.step = Stepper(settings, fabric, model, groups, sampler.arguments, *counts)
-        # Also those that found none take part, or they would wait for each other for ever.
+        # Processes without a checkpoint take part too, otherwise the others would wait forever.
         found = _gather(fabric, (resumed.progress.step if resumed else None, settings.precision))
         if len(set(found)) > 1:
             raise ValueError(
@@ -160,14 +162,14 @@ class _Run:
             )
         if resumed is not None:
             self.step.load_state(resumed.optimizer)
-        # Processes agree on checkpoints and signals; on GPUs they would wait for each other.
+        # Agreement on checkpoints and signals would make processes on GPUs wait for each other.
         self.agree_steps = settings.log_steps if cuda and fabric.world_size > 1 else 1
         self.signals = Signals()
         self.started = time.monotonic() - self.progress.seconds
 
     @property
     def done(self) -> bool:
-        """Whether the run has its whole length."""
+        """Whether the run has reached its length."""
         if self.settings.minutes is not None:
             return self.progress.seconds >= 60 * self.settings.minutes
         return self.progress.step >= (self.total or 0)
@@ -180,7 +182,7 @@ class _Run:
         return s.lr_at(self.progress.step, self.total or 1)
 
     def train(self, parts: list[range]) -> Outcome:
-        """Steps until the end of the run, or a signal."""
+        """Train until the end of the run or a signal."""
         s, progress = self.settings, self.progress
         steps = itertools.count(progress.step)
         last_checkpoint = time.monotonic()
@@ -212,12 +214,12 @@ class _Run:
                     last_checkpoint = time.monotonic()
                     if not stop:
                         reporter.checkpoint(progress.step)
-        # The signal may have reached another process.
+        # Another process may have received the signal.
         number = (self.signals.number or int(signal.SIGTERM)) if stop else None
         return Outcome(progress.step, self.total, number)
 
     def _look(self, reporter: Reporter, lr: float) -> None:
-        """Ask the device for the counters of the steps so far, and report them."""
+        """Read the counters from the device, and report them."""
         progress = self.progress
         report = self.step.report()
         reporter.look(progress, report, lr)
@@ -231,7 +233,7 @@ class _Run:
             )
 
     def _agree(self, due: bool) -> tuple[bool, bool]:
-        """Whether a checkpoint is due, by the first process, and whether any one got a signal."""
+        """Whether the first process says a checkpoint is due, and whether any got a signal."""
         stop = self.signals.number is not None
         if self.fabric.world_size == 1:
             return due, stop

@@ -1,7 +1,7 @@
-"""Fine-tuning: a classifier and its encoder learn from labelled recordings together.
+"""Fine-tuning: train the encoder and a classifier together on labelled recordings.
 
-`settings` are those of a run, `sides` divides the recordings, `crops` draws batches from the
-log-mel spectrograms, `network` is the encoder with a classifier on top, `train` is the loop, on the
-steps and checkpoints of pretraining; `finetune` puts it together and compares with a probe. It
-stands above `answers`, from which it has labels, splits, scores and the page, and above `pretrain`.
+`settings` has the settings of a run, `sides` splits the recordings, `crops` draws batches from the
+log-mel spectrograms, `network` is the encoder with a classifier, `train` is the loop. `finetune`
+calls these and compares the result with a probe. Labels, splits, scores and the page come from
+`answers`, steps and checkpoints from `pretrain`.
 """

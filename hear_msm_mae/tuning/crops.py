@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..answers.features import log_mel_of
 from ..config import MS_PER_FRAME
-from ..embed.pieces import make_plan
+from ..embed.cutting import make_plan
 from ..embed.sources import Recording
 from ..files import available_cpus, replacing
 from ..log_mel import SILENCE
@@ -27,22 +27,22 @@ _ORDER, _CROPS = range(2)
 
 
 class Batch(NamedTuple):
-    """Crops of a step, and what they are mixed with."""
+    """Crops of a step, and their partners for mixup."""
 
-    frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor mixed; silence at the end
+    frames: Tensor  # (b, t, f) float16 log-mel, not normalised or mixed; silence at the end
     lengths: Tensor  # (b,) int64, frames of each crop
-    partners: Tensor  # (b,) int64, the place of the crop that is mixed into each
-    shares: Tensor  # (b,) float32, of the crop itself
+    partners: Tensor  # (b,) int64, index of the crop that is mixed into each crop
+    shares: Tensor  # (b,) float32, share of the crop itself
     targets: Tensor  # (b, c) float32, 1 for each label of the crop
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """A batch of what the function gives for each tensor."""
+        """Apply a function to each tensor."""
         return Batch(*map(function, self))
 
 
 @dataclasses.dataclass
 class Frames:
-    """Log-mel frames of all recordings, one behind the other, in a file that is mapped.
+    """Log-mel frames of all recordings, one after the other, in a memory-mapped file.
 
     Attributes:
         values: (n, f) float16, not normalised.
@@ -57,10 +57,10 @@ class Frames:
 def write_frames(
     path: Path, recordings: Sequence[Recording], model: HearModel, workers: int | None = None
 ) -> Frames:
-    """Decode recordings and keep their spectrograms, 58 MB an hour at 80 mel bands.
+    """Decode recordings and store their spectrograms, 58 MB per hour at 80 mel bands.
 
     Raises:
-        OSError, ValueError: a recording cannot be read any more.
+        OSError, ValueError: a recording can no longer be read.
     """
     plan, n_mels = make_plan(model, timestamps=False), model.config.n_mels
 
@@ -75,7 +75,7 @@ def write_frames(
         temporary.open("wb") as file,
         ThreadPoolExecutor(workers) as pool,
     ):
-        for first in range(0, len(recordings), 4 * workers):  # else all could wait in memory
+        for first in range(0, len(recordings), 4 * workers):  # limits the memory
             for found in pool.map(spectrogram, recordings[first : first + 4 * workers]):
                 file.write(np.ascontiguousarray(found).data)
                 lengths.append(len(found))
@@ -85,16 +85,16 @@ def write_frames(
 
 
 class Crops:
-    """Draws the batch of each step; nothing is kept between steps.
+    """Draws the batch of each step, without a state between steps.
 
-    In each epoch every recording comes once, as a whole if it is no longer than a crop. It is
-    neither repeated nor surrounded by more silence than the model puts around it: embeddings of
-    such crops are others.
+    Each epoch has one crop of every recording, or the whole recording if it is shorter. Short
+    recordings are neither repeated nor padded beyond whole patches, because that would change
+    their embeddings.
 
     Args:
-        frames: of n recordings.
-        targets: (n, c) which recording has which label.
-        settings: length of the crops, batch, mixup and seed.
+        frames: log-mel frames of n recordings.
+        targets: (n, c) booleans: whether a recording has a label.
+        settings: length of the crops, batch size, mixup and seed.
     """
 
     def __init__(self, frames: Frames, targets: NDArray[np.bool_], settings: Tuning) -> None:

@@ -1,7 +1,4 @@
-"""`finetune`: encoder and classifier learn from labelled recordings.
-
-They are compared with a probe on the same recordings.
-"""
+"""`finetune`: train encoder and classifier on labelled recordings, and compare with a probe."""
 
 from __future__ import annotations
 
@@ -50,12 +47,12 @@ _PACKAGES = ("sklearn", "pyarrow.parquet", "lightning.fabric", "yaml", "jsonargp
 
 @dataclasses.dataclass
 class FinetuneResult(ProbeResult):
-    """What `finetune` found; `scores` has the fine-tuned classifier first, then the probe.
+    """The result of `finetune`; `scores` has the fine-tuned classifier first, then the probe.
 
     Attributes:
-        curve: the score of the validation recordings by epoch.
-        best_epoch: whose weights were kept; 0: the encoder as it was, with the probe.
-        gain: score of the fine-tuned classifier less that of the probe, from -1 to 1.
+        curve: score of the validation recordings by epoch.
+        best_epoch: epoch whose weights were kept; 0 means the original encoder with the probe.
+        gain: score of the fine-tuned classifier minus that of the probe.
     """
 
     best_epoch: int = 0
@@ -72,7 +69,7 @@ class FinetuneResult(ProbeResult):
 
 
 class _Placing(NamedTuple):
-    """Where to train, for `launch`."""
+    """Devices for `launch`."""
 
     accelerator: str
     devices: Any
@@ -91,27 +88,29 @@ def finetune(
 ) -> FinetuneResult:
     """Train the encoder together with a classifier on labelled recordings.
 
-    The classifier begins as a linear probe. The recordings are divided over whole groups: the test
-    is the first fold of `probe` (or `test` in the column `split`), a fifth of the others (or
-    `valid`) says when to stop. Scores are those of the test, beside those of a probe that learnt
-    from the recordings to learn from and to stop by. A call that was interrupted is continued by
-    the same call, with the same bits in the end.
+    The classifier starts as a linear probe. The recordings are split by groups: the test set is the
+    first fold of `probe` (or `test` in the column `split`), and a fifth of the others (or `valid`)
+    is the validation set for early stopping. The result has the test scores of the model and of a
+    probe that was trained on training and validation set. The same call continues an interrupted
+    run, with bit-identical results.
 
     Args:
         labels: see `hear_msm_mae.answers.labels.read_labels`.
-        out: folder for the model (`load_model(out)` takes it), `head.safetensors` and `labels.json`
-            (`predict(out, ...)` takes them), `finetune.html`, the embeddings before, and
-            checkpoints.
+        out: folder for the model (for `load_model(out)`), the classifier (for `predict(out, ...)`),
+            `finetune.html`, the embeddings of the probe, and checkpoints.
         model: from `load_model`, or weights for it.
-        device: where to train, such as "cpu" or "cuda".
-        workers: threads that read.
-        overwrite: start from scratch, whatever the folder holds.
-        options: of the training, such as `epochs` and `blocks`; see `Tuning`.
+        device: device that trains, such as "cpu" or "cuda".
+        workers: number of threads that decode.
+        overwrite: delete earlier results in the folder.
+        options: settings of the training, such as `epochs` and `blocks`; see `Tuning`.
+
+    Returns:
+        Scores of both, and the classifier.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_labels`; recordings that cannot be divided, a label
-            with too few of them; a folder that holds something else.
-        KeyboardInterrupt: Ctrl-C; a checkpoint was written.
+        FileNotFoundError, ValueError: see `read_labels`; the recordings cannot be split, a label
+            has too few recordings, or the folder has other files.
+        KeyboardInterrupt: Ctrl-C was pressed, and a checkpoint was written.
     """
     settings = tuning_of(options)
     for package in _PACKAGES:
@@ -148,7 +147,7 @@ def _tuned(
     metric_name, metric = next(iter(metrics_of(several).items()))
     with few_threads(len(y)):
         compared = crossed(labelled, found, [sides.division])
-        # Not the classifier that is compared: that one has learnt from `valid` too.
+        # This is not the probe that is compared, which was also trained on `valid`.
         [probe] = fit.fit(x[sides.train], y[sides.train], several, compared.strengths)
     fabric = launch(_Placing(*_place(model.device)))
     if fabric.world_size > 1:
@@ -177,7 +176,7 @@ def _tuned(
             stop(interrupted)
     (out / FRAMES).unlink(missing_ok=True)
     save_folder(out, _checkpoint(model))
-    saved = load_model(out, device=model.device)  # what is scored is what others will load
+    saved = load_model(out, device=model.device)  # scores are those of the files that users load
     rest = np.concatenate([sides.valid, sides.test])
     logits = np.zeros(y.shape)
     logits[rest] = network.linear().logits(_embedded(labelled.select(rest), saved, workers))
@@ -211,7 +210,7 @@ def _embedded(labelled: Labelled, model: HearModel, workers: int | None) -> NDAr
 def _gain(
     name: str, metric: Metric, tuned: Array, probe: Array, labelled: Labelled, test: Indices
 ) -> Score:
-    """Difference of the scores; both are drawn with the same groups for the interval."""
+    """Difference of the scores, with a paired bootstrap over groups."""
     count = tuned.shape[1]
 
     def difference(both: Array, y: Targets, weight: Array) -> float:
@@ -223,10 +222,10 @@ def _gain(
 
 
 def _copied(model: Model, device: str) -> tuple[HearModel, str]:
-    """A model that may be changed, and what its weights are called.
+    """A copy of the model that can be trained, and the name of its weights.
 
     Raises:
-        ValueError: its options are none that trained weights could keep.
+        ValueError: trained weights cannot keep one of its options.
     """
     found, name = loaded(model, device)
     options = found.options
@@ -246,7 +245,7 @@ def _copied(model: Model, device: str) -> tuple[HearModel, str]:
 
 
 def _checkpoint(model: HearModel) -> Checkpoint:
-    """The encoder without its decoder, which does not fit it any more; its options as defaults."""
+    """The trained encoder with its options as defaults; the old decoder no longer fits it."""
     options = model.options
     config = dataclasses.replace(
         model.checkpoint().config,
@@ -269,7 +268,7 @@ def _fingerprint(*arrays: NDArray[Any]) -> str:
 
 
 def _require_place(out: Path, overwrite: bool) -> None:
-    """Refuse a folder with results that would be replaced."""
+    """Raise ValueError if the folder has results that would be replaced."""
     there = [name for name in (FILE, WEIGHTS_FILE) if (out / name).exists()]
     if there and not overwrite and not snapshots.checkpoints(out):
         raise ValueError(
@@ -282,7 +281,7 @@ def tuning_of(options: dict[str, Any]) -> Tuning:
     """Settings by name.
 
     Raises:
-        ValueError: there is no such setting, or see `Tuning`.
+        ValueError: a name is unknown, or see `Tuning`.
     """
     if unknown := sorted(set(options) - set(NAMES)):
         raise ValueError(f"unknown option(s) {unknown}; valid options: {list(NAMES)}")

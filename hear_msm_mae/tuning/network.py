@@ -1,4 +1,4 @@
-"""The encoder with a linear classifier on its scene embeddings, to be trained together."""
+"""The encoder with a linear classifier on its scene embeddings; both are trained."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..pretrain.sampling import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
-_FLAT = 1e-12  # variance over time below which its root is taken as constant
+_FLAT = 1e-12  # below this variance over time, its root has no gradient
 
 
 class Network(nn.Module):
-    """Gives the loss of crops; begins as a linear probe (Kumar et al. 2022, LP-FT).
+    """Computes the loss of crops; starts as a linear probe (Kumar et al. 2022, LP-FT).
 
     Args:
-        model: whose encoder learns; it is changed in place.
+        model: the model whose encoder is trained in place.
         linear: the probe.
-        embeddings: (n, d) of the recordings that it learnt from. The classifier sees them without
-            their mean and of unit variance over sqrt(d), so that all weights learn alike and a step
-            moves it no more than the encoder.
+        embeddings: (n, d) embeddings that the probe was trained on. They determine mean and scale
+            by which the classifier standardises its input, so that all weights learn at the same
+            rate and a step moves the classifier no more than the encoder.
         several: whether a recording may have several labels.
     """
 
@@ -69,7 +69,7 @@ class Network(nn.Module):
             return F.cross_entropy(logits, targets)
 
     def scenes(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
-        """Scene embeddings of crops as the model makes them: (b, f, t), (b,) -> (b, d)."""
+        """Scene embeddings of crops, equal to those of the model: (b, f, t), (b,) -> (b, d)."""
         unit, patch = self.model.config.unit_frames, self.model.config.patch_frames
         alike: dict[int, list[tuple[int, int]]] = {}  # crop and first frame of units of one length
         sizes = lengths.tolist()
@@ -100,7 +100,7 @@ class Network(nn.Module):
             return torch.cat([mean, variance.clamp_min(_FLAT).sqrt()], dim=1)
 
     def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of `forward`: pairs mixed in power, normalised, with whole patches of silence."""
+        """Arguments of `forward`: crops mixed in power, normalised, padded to whole patches."""
         share = batch.shares[:, None]
         x = batch.frames.float()
         patch = self.model.config.patch_frames
@@ -109,7 +109,7 @@ class Network(nn.Module):
         mixed = share[..., None] * power + (1 - share[..., None]) * power[batch.partners]
         frontend = self.model.frontend
         x = (to_log_mel(mixed) - frontend.norm_mean) / frontend.norm_std
-        # What the partner has behind the end of a crop is not part of it.
+        # The partner is cut off at the end of the crop.
         silence = (SILENCE - frontend.norm_mean) / frontend.norm_std
         outside = torch.arange(x.shape[1], device=x.device) >= batch.lengths[:, None]
         x = torch.where(outside[..., None], silence, x)
@@ -117,7 +117,7 @@ class Network(nn.Module):
         return x.transpose(1, 2), batch.lengths, targets
 
     def linear(self) -> Linear:
-        """The classifier as it is now, on embeddings as they come from the model."""
+        """The current classifier for embeddings of the model, without standardisation."""
         weight, bias, mean, scale = (
             x.detach().double().cpu().numpy()
             for x in (self.head.weight, self.head.bias, self.mean, self.scale)
@@ -126,16 +126,16 @@ class Network(nn.Module):
         return Linear(weight, bias - weight @ mean)
 
     # -----------------------------------------------------------------------------------------
-    # What learns
+    # Trained parameters
     # -----------------------------------------------------------------------------------------
     @property
     def top(self) -> int:
-        """The block that embeddings are read from."""
+        """The block whose output is the embedding."""
         return max(self.model.options.layers)
 
     @staticmethod
     def require_blocks(model: HearModel, blocks: int | None) -> None:
-        """Raise ValueError where so many blocks cannot learn."""
+        """Raise ValueError if there are fewer blocks to train."""
         most = max(model.options.layers) + 1
         if blocks is not None and blocks > most:
             raise ValueError(
@@ -144,7 +144,7 @@ class Network(nn.Module):
             )
 
     def freeze(self, blocks: int | None) -> None:
-        """Let the classifier and so many blocks learn; None: all that embeddings depend on."""
+        """Train the classifier and the last blocks; None trains all that embeddings depend on."""
         first = 0 if blocks is None else self.top + 1 - blocks
         for name, parameter in self.named_parameters():
             if match := _BLOCK.match(name):
@@ -156,18 +156,18 @@ class Network(nn.Module):
             parameter.requires_grad_(learns)
 
     def lr_scale(self, name: str, decay: float) -> float:
-        """Factor of the learning rate of a parameter: `decay` for each block below the head."""
+        """Factor of a parameter's learning rate: `decay` to the power of its depth."""
         if match := _BLOCK.match(name):
             return float(decay ** (self.top + 1 - int(match[1])))
         below = name.startswith(("model.encoder.patch_embed.", "model.encoder.cls_token"))
         return float(decay ** (self.top + 2)) if below else 1.0
 
     def learnt(self) -> dict[str, Tensor]:
-        """Parameters that learn, by name."""
+        """Trained parameters by name."""
         return {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
 
     def restore(self, learnt: dict[str, Tensor]) -> None:
-        """Take over what `learnt` gave."""
+        """Set the parameters that `learnt` has returned."""
         mine = self.learnt()
         for name, value in learnt.items():
             mine[name].copy_(value)

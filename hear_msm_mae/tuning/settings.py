@@ -9,48 +9,48 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """Everything that decides a run beside the weights and the recordings.
+    """Settings of a fine-tuning run.
 
     Raises:
-        ValueError: a value that makes no sense; the message names it.
+        ValueError: a value is impossible; the message names it.
     """
 
     blocks: int | None = None
-    """How many blocks learn, counted down from the one that embeddings are read from; None: all of
-    them, and what stands before them."""
+    """Number of blocks that are trained, down from the one whose output is the embedding. None
+    trains all of them and the patch embedding."""
     epochs: int = 30
-    """Passes over the recordings, at most."""
+    """Maximum number of epochs."""
     patience: int = 8
-    """Epochs without improvement on the validation recordings, after which the run ends."""
+    """The run ends after so many epochs without improvement on the validation recordings."""
     lr: float = 3e-4
-    """Peak learning rate, that of the classifier."""
+    """Peak learning rate of the classifier."""
     layer_decay: float = 0.75
-    """Factor of the learning rate from each block to the one below it (Clark et al. 2020)."""
+    """Learning rate of a block relative to the block above it (Clark et al. 2020)."""
     mixup: float = 0.2
-    """Recordings are mixed in pairs, with their labels, by shares from Beta(mixup, mixup) (Zhang et
-    al. 2018); 0 is off."""
+    """Parameter of the Beta distribution for mixup of crops and labels (Zhang et al. 2018); 0 turns
+    it off."""
     batch: int = 32
-    """Crops per step; fewer where there are fewer recordings."""
+    """Crops per step; fewer if there are fewer recordings."""
     seconds: float = 5.0
-    """Length of the crops; shorter recordings are taken as a whole."""
+    """Length of the crops; shorter recordings are used as a whole."""
     warmup: float = 0.1
     """Share of the epochs in which the learning rate rises from 0; then half a cosine to 0."""
     weight_decay: float = 0.05
     """AdamW: weight decay of matrices."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient, longer ones are scaled down; 0 is off."""
+    """Maximum norm of the gradient; 0 turns clipping off."""
     precision: str = "auto"
     """bf16 (autocast, weights stay float32), fp32, or auto: the faster one."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints; 0: after each step."""
+    """Minutes between checkpoints; 0 writes one after each step."""
     seed: int = 0
-    """Of the division of the recordings, the crops and the mixing."""
+    """Random seed of the splits, the crops and mixup."""
 
-    # What a step asks for beside.
+    # Fixed settings that a step needs.
     accumulation = 1
     beta1 = 0.9
     beta2 = 0.999
-    cuda_graph = False  # units of a batch have other lengths at each step
+    cuda_graph = False  # lengths of units differ from step to step
 
     def __post_init__(self) -> None:
         low = {"blocks": 1, "epochs": 1, "patience": 1, "batch": 1, "seed": 0}

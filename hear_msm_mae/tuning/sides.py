@@ -1,4 +1,4 @@
-"""Which recordings are learnt from, which say when to stop, and which are tested."""
+"""Split recordings into training, validation and test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..answers.probe import Division, divided
 
 
 class Sides(NamedTuple):
-    """Places of the recordings to learn from, to stop by, and to test."""
+    """Indices of the training, validation and test recordings."""
 
     train: Indices
     valid: Indices
@@ -21,13 +21,13 @@ class Sides(NamedTuple):
 
     @property
     def division(self) -> Division:
-        """The same for a probe, which learns from the validation recordings too in the end."""
+        """The split for a probe, which is finally trained on the validation recordings too."""
         learn = np.concatenate([self.train, self.valid])
         return Division(learn, self.test, [(self.train, self.valid)])
 
 
 def sides_of(labelled: Labelled, seed: int) -> Sides:
-    """Divide recordings over whole groups.
+    """Split recordings so that no group is divided.
 
     Raises:
         ValueError: there are too few groups, of all recordings or of a label.

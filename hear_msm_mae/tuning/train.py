@@ -1,4 +1,4 @@
-"""The loop of fine-tuning, on the steps and checkpoints of pretraining; exactly resumable."""
+"""The training loop of fine-tuning, with the steps and checkpoints of pretraining."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .settings import CHANGEABLE, Tuning
 log = logging.getLogger(__name__)
 
 FORMAT = "hear_msm_mae fine-tuning checkpoint 1"
-KEPT = 2  # checkpoints, so that a damaged one costs little
+KEPT = 2  # number of checkpoints; several, in case one is damaged
 
 
 class Look(NamedTuple):
-    """What the validation recordings say after an epoch."""
+    """Scores of the validation recordings after an epoch."""
 
     loss: float  # of calibrated probabilities
     score: float
 
 
 class Best(NamedTuple):
-    """The best epoch so far (0: before the first step), and what had been learnt then."""
+    """The best epoch so far (0 is before the first step), and its parameters."""
 
     epoch: int
     learnt: dict[str, Tensor]
@@ -47,19 +47,19 @@ class Interrupted(NamedTuple):
 
 
 class Run:
-    """A run in a folder, from its newest checkpoint on.
+    """A run in a folder, which continues from its newest checkpoint.
 
     Args:
-        settings: with the precision decided.
-        fabric: of one process.
-        network: on its device, with the parameters frozen that do not learn.
-        crops: opens what it learns from.
-        validate: looks at the network as it is.
-        folder: of the checkpoints.
+        settings: the settings, with precision bf16 or fp32.
+        fabric: Lightning Fabric with one process.
+        network: the network on its device; untrained parameters are frozen.
+        crops: function that opens the training crops.
+        validate: function that scores the network on the validation recordings.
+        folder: folder of the checkpoints.
         data: fingerprint of weights, recordings and labels.
 
     Raises:
-        ValueError: the folder holds checkpoints of another run, or none can be read.
+        ValueError: the folder has checkpoints of another run, or none of them can be read.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to learn, or nothing was gained for some time."""
+        """Whether the last epoch is reached, or patience is exhausted."""
         epoch = len(self.history) - 1
         s = self.settings
         return epoch == s.epochs or epoch - self.best.epoch >= s.patience
 
     def train(self) -> Interrupted | None:
-        """Learn until the end, or until a signal; then the network is that of the best epoch."""
+        """Train until the end or a signal, and then load the parameters of the best epoch."""
         if self.done:
             self.network.restore(self.best.learnt)
             return None
@@ -121,7 +121,7 @@ class Run:
         return None
 
     def _look(self) -> None:
-        """Validate what was learnt in the epochs so far."""
+        """Validate the network after an epoch."""
         report, epoch = self.update.report(), len(self.history)
         if report.skipped:
             raise ValueError(
@@ -162,16 +162,12 @@ class Run:
 
 
 def resumed(folder: Path) -> dict[str, Any] | None:
-    """What the newest checkpoint of a folder holds."""
+    """The content of the newest checkpoint of a folder."""
     return snapshots.latest(folder, lambda path: snapshots.read(path, FORMAT))
 
 
 def check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str) -> None:
-    """Refuse to continue another run.
-
-    Raises:
-        ValueError: names each setting with its old and new value.
-    """
+    """Raise ValueError if settings differ; the message has their old and new values."""
     changed = snapshots.differences(state["settings"], settings.to_dict(), CHANGEABLE)
     if state["data"] != data:
         changed.append("weights, recordings or labels are others")
@@ -183,7 +179,7 @@ def check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str)
 
 
 def stop(interrupted: Interrupted) -> None:
-    """End as the signal would have ended the process."""
+    """End the process in the way of the signal."""
     if interrupted.number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + interrupted.number)

@@ -1,5 +1,5 @@
-"""Pictures and sound of what a model sees: reconstructions, attention maps, reports on folders.
+"""Reconstructions, attention maps, and reports about folders, as pictures and sound.
 
-Like `pretrain` this is driven by the command line, and it is the one other place that knows the
-masked autoencoder, because reconstructions need its decoder. The HEAR functions import neither.
+Only this package and `pretrain` use the decoder of the masked autoencoder. The HEAR functions
+import neither of them.
 """

@@ -1,4 +1,4 @@
-"""What a model does with one clip: spectrogram, masking, reconstruction, attention."""
+"""Spectrogram, masking, reconstruction and attention of one clip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERIES = ("patches", "cls")
 
 
 class Reconstruction(NamedTuple):
-    """A clip with hidden patches, and what the decoder makes of it."""
+    """The masked patches of a clip, and the reconstruction."""
 
     hidden: Tensor
     """(rows, columns) bool: which patches the encoder did not see."""
@@ -28,9 +28,9 @@ class Reconstruction(NamedTuple):
 
 
 def spectrogram(model: HearModel, waveform: Tensor) -> Tensor:
-    """Normalised log-mel spectrogram as the encoder gets it: (n,) -> (f, t).
+    """Normalised log-mel spectrogram: (n,) -> (f, t).
 
-    t is a multiple of the patch width: `num_frames(n)` frames of the clip, then silence.
+    The `num_frames(n)` frames of the clip are padded with silence to a multiple of the patch width.
     """
     width = model.config.patch_frames
     frames = -(-model.config.num_frames(len(waveform)) // width) * width
@@ -39,10 +39,10 @@ def spectrogram(model: HearModel, waveform: Tensor) -> Tensor:
 
 
 def masked_autoencoder(model: HearModel) -> MaskedAutoencoder:
-    """The pretraining model around a loaded encoder, which is shared and not copied.
+    """The pretraining model of a loaded model; it shares the encoder.
 
     Raises:
-        ValueError: the weights came without a decoder.
+        ValueError: the weights have no decoder.
     """
     checkpoint = model.checkpoint()
     if not checkpoint.has_decoder:
@@ -61,7 +61,7 @@ def masked_autoencoder(model: HearModel) -> MaskedAutoencoder:
 
 
 def random_patches(config: ModelConfig, columns: int, mask_ratio: float, seed: int = 0) -> Tensor:
-    """Which patches of a clip to hide: (rows, columns) bool.
+    """Random mask of the patches of a clip: (rows, columns) bool.
 
     Every unit of the clip is masked like a training crop, so that each has visible patches.
 
@@ -83,18 +83,17 @@ def random_patches(config: ModelConfig, columns: int, mask_ratio: float, seed: i
 def reconstruct(
     autoencoder: MaskedAutoencoder, clip: Tensor, mask_ratio: float, seed: int = 0
 ) -> Reconstruction:
-    """Hide random patches of a clip and predict them from the others.
+    """Mask random patches of a clip and predict them from the others.
 
-    The decoder only knows whole units. The last unit of a longer clip therefore reaches back over
-    what the unit before has done; a clip shorter than a unit is filled up with silence.
+    The decoder needs whole units. Therefore the last unit of a longer clip overlaps the one before,
+    and a clip shorter than a unit is padded with silence.
 
     Args:
-        autoencoder: from `masked_autoencoder`. With `norm_pixels` in its configuration the
-            predictions are scaled back with the statistics of the patches they replace: they show
-            shape, the level is given.
+        autoencoder: from `masked_autoencoder`. With `norm_pixels` in its configuration, predictions
+            are rescaled with the statistics of the patches that they replace.
         clip: (f, t) from `spectrogram`.
-        mask_ratio: share of the patches to hide.
-        seed: decides which ones.
+        mask_ratio: share of the patches that is masked.
+        seed: random seed of the mask.
     """
     config = autoencoder.config
     clip = clip.to(autoencoder.decoder.positions.device)
@@ -118,22 +117,22 @@ def reconstruct(
 def attention_map(
     model: HearModel, clip: Tensor, block: int = -1, queries: str = "patches"
 ) -> Tensor:
-    """How much attention each patch gets, relative to an even spread (1).
+    """Attention that each patch of a clip gets; 1 is the value of uniform attention.
 
-    Units are those that embeddings are made of; attention does not reach across them.
+    The clip is cut into the same units as for embeddings.
 
     Args:
-        model: any loaded model.
+        model: from `load_model`.
         clip: (f, t) from `spectrogram`.
         block: index of the encoder's block, negative from the end.
-        queries: who attends: "patches" is the mean over all patches of the unit, which is what
-            scene embeddings are made of; "cls" the CLS token.
+        queries: tokens that attend: "patches" for the mean over all patches of the unit, or "cls"
+            for the CLS token.
 
     Returns:
         (heads, rows, columns) float32.
 
     Raises:
-        ValueError: no such block, or a model without CLS token.
+        ValueError: the block does not exist, or the model has no CLS token.
     """
     config = model.config
     if not -config.depth <= block < config.depth:
@@ -159,7 +158,7 @@ def attention_map(
 
 
 def hide(clip: Tensor, hidden: Tensor, config: ModelConfig) -> Tensor:
-    """The clip with NaN in its hidden patches, for pictures: (f, t), (rows, columns) -> (f, t)."""
+    """The clip with NaN in its masked patches, for pictures: (f, t), (rows, columns) -> (f, t)."""
     wide = hidden.repeat_interleave(config.patch_mels, 0)
     wide = wide.repeat_interleave(config.patch_frames, 1)
     return clip.masked_fill(wide.to(clip.device), float("nan"))

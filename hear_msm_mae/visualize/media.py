@@ -1,4 +1,4 @@
-"""Sound and pictures as data URIs, small enough for a page with hundreds of clips."""
+"""Sound and pictures as data URIs that are small enough for a page with hundreds of clips."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..plots import INSTALL
 # Chosen by ear and size: 10 s take about 36 kB of sound, 20 kB per picture.
 MP3_COMPRESSION = 0.8  # libsndfile's scale from 0 to 1; about 30 kbit/s at 16 kHz
 PICTURE_QUALITY = 80  # WebP, 0 to 100
-MOST_COLUMNS = 4000  # of a picture: more than screens show; WebP ends at 16383
+MOST_COLUMNS = 4000  # more columns than a screen shows; WebP allows 16383
 
 
 def sound_uri(waveform: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> str:
@@ -29,8 +29,8 @@ def sound_uri(waveform: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> 
 def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> str:
     """A spectrogram (f, t) as a picture of t x f pixels, low frequencies at the bottom.
 
-    Longer ones are made `narrow` first; `low` and `high` are the values of the darkest and the
-    brightest colour.
+    Long spectrograms are shortened by `narrow`. `low` and `high` are the values of the darkest and
+    the brightest colour.
 
     Raises:
         ImportError: matplotlib or pillow is not installed.
@@ -49,7 +49,7 @@ def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> st
 
 
 def narrow(spectrogram: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same stretch of time in at most `MOST_COLUMNS` columns, which are means of the old ones.
+    """Average neighbouring columns, so that there are at most `MOST_COLUMNS`.
 
     Shape:
         - spectrogram: (f, t)
@@ -58,7 +58,7 @@ def narrow(spectrogram: NDArray[np.float32]) -> NDArray[np.float32]:
     columns = spectrogram.shape[1]
     if columns <= MOST_COLUMNS:
         return spectrogram
-    # Runs of whole columns whose lengths differ by one at most, so that time stays linear.
+    # The numbers of averaged columns differ by at most one, so that time stays linear.
     edges = np.arange(MOST_COLUMNS + 1) * columns // MOST_COLUMNS
     sums = np.add.reduceat(spectrogram, edges[:-1], axis=1)
     return (sums / np.diff(edges)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where clips lie to one another: nearest neighbours, and a map in two dimensions."""
+"""Nearest neighbours of clips, and a map of them in two dimensions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from ..plots import INSTALL
 
 LAYOUTS = ("auto", "tsne", "pca")
-FEW_CLIPS = 12  # below, t-SNE has nothing to work with
+FEW_CLIPS = 12  # t-SNE needs at least so many clips
 PERPLEXITY = 30.0
 PCA_SIZE = 50  # what t-SNE starts from
 
 
 def directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embeddings (n, d) without their common part, at length 1.
+    """Embeddings (n, d) minus their mean, normalised to length 1.
 
-    Embeddings of one model share a large part; the differences show without it. Of one or two
-    clips nothing would be left, so they keep it.
+    Embeddings of one model have a large common part, which would hide their differences. The mean
+    of one or two embeddings is not subtracted, because nothing would be left.
     """
     if len(embeddings) > 2:
         embeddings = embeddings - embeddings.mean(0)
@@ -29,8 +29,8 @@ def nearest(unit: NDArray[np.float32], count: int) -> list[list[tuple[int, float
     """The most similar others of each clip, best first: (index, cosine similarity).
 
     Args:
-        unit: (n, d) of length 1.
-        count: how many, at most n - 1.
+        unit: (n, d) embeddings of length 1.
+        count: number of neighbours, at most n - 1.
     """
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
@@ -44,18 +44,18 @@ def place(unit: NDArray[np.float32], layout: str = "auto", seed: int = 0) -> NDA
     """Coordinates (n, 2) in [0, 1] by t-SNE or principal components.
 
     Args:
-        unit: (n, d) of length 1.
-        layout: "tsne", "pca", or "auto": t-SNE from 12 clips on.
-        seed: of t-SNE.
+        unit: (n, d) embeddings of length 1.
+        layout: "tsne", "pca", or "auto" for t-SNE with at least 12 clips, else PCA.
+        seed: random seed of t-SNE.
 
     Raises:
-        ValueError: an unknown layout.
+        ValueError: the layout is unknown.
         ImportError: scikit-learn is not installed.
     """
     points = np.zeros((len(unit), 2), np.float32)
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {list(LAYOUTS)}, got {layout!r}")
-    if float(np.ptp(unit, axis=0).max()) > 1e-6:  # of identical clips t-SNE crashes
+    if float(np.ptp(unit, axis=0).max()) > 1e-6:  # t-SNE crashes on identical clips
         found = _tsne(unit, seed) if _uses_tsne(len(unit), layout) else _pca(unit, 2)
         points[:, : found.shape[1]] = found
     low, high = points.min(0), points.max(0)
@@ -64,7 +64,7 @@ def place(unit: NDArray[np.float32], layout: str = "auto", seed: int = 0) -> NDA
 
 
 def layout_name(clips: int, layout: str) -> str:
-    """How `place` draws that many clips, for people."""
+    """Name of the method that `place` uses, for people."""
     return "t-SNE" if _uses_tsne(clips, layout) else "PCA"
 
 

@@ -16,9 +16,9 @@ SCRIPTS = ("pictures.js", "map.js", "report.js")  # parts of one script, in this
 def render(title: str, data: dict[str, Any]) -> str:
     """The page as text.
 
-    Names of files may hold anything, so they reach the page as JSON that cannot end its element,
-    and the script writes them as text, never as HTML. The page's own policy lets nothing but
-    this script run and nothing be loaded from anywhere.
+    Names of files are untrusted, so they are stored as JSON that cannot end its element, and the
+    script writes them as text, not as HTML. The content security policy of the page allows only
+    this script and no requests.
     """
     template, style = _asset("report.html"), _asset("report.css")
     script = "\n".join(map(_asset, SCRIPTS))

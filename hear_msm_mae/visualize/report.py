@@ -25,8 +25,8 @@ from .neighbours import LAYOUTS, directions, layout_name, nearest, place
 from .page import render
 
 NEIGHBOURS = 6
-MOST_FOLDERS = 24  # that can be told apart by colour and shape
-ATTENTION_RANGE = (0.05, 0.98)  # quantiles drawn as nothing and at full strength
+MOST_FOLDERS = 24  # number of groups with different colours and shapes
+ATTENTION_RANGE = (0.05, 0.98)  # quantiles that are drawn transparent and opaque
 ATTENTION_STEPS = 99
 
 Progress = Callable[[Sequence[Path]], Iterable[Path]]
@@ -34,10 +34,10 @@ Progress = Callable[[Sequence[Path]], Iterable[Path]]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the page shows.
+    """Settings of a page.
 
     Raises:
-        ValueError: an impossible value; the message names it.
+        ValueError: a value is impossible; the message names it.
     """
 
     mask_ratios: tuple[float, ...] = (0.5, 0.75, 0.9)
@@ -66,7 +66,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of the files."""
+    """Numbers of files, and the files that could not be read."""
 
     found: int
     chosen: int
@@ -88,13 +88,13 @@ def write_report(
         output: file to write, `.html`.
         sources: audio files and folders of them.
         model: from `load_model`.
-        settings: what to show.
-        progress: called with the files, gives them one by one (a progress bar).
+        settings: settings of the page.
+        progress: function that wraps the list of files, such as a progress bar.
 
     Raises:
         FileNotFoundError: a source does not exist.
-        ValueError: no audio files, none that can be read, or weights without a decoder while
-            there are mask ratios.
+        ValueError: there are no audio files, none of them can be read, or the weights have no
+            decoder for reconstructions.
         ImportError: matplotlib, pillow or scikit-learn is not installed.
     """
     files = find_audio(sources)
@@ -136,10 +136,10 @@ def write_report(
 def names_and_folders(
     files: Sequence[Path], sources: Sequence[str | Path]
 ) -> list[tuple[str, str]]:
-    """(name inside the folder, folder) of each file for people.
+    """(name inside the folder, folder) of each file, for people.
 
-    Folders are named from the source on that they were found in. Where there are too many to be
-    told apart by colour, the upper ones count.
+    Folders are named relative to their source. If there are more folders than colours, their parent
+    folders are used.
     """
     parts: list[tuple[str, ...]] = []  # folders, then the file
     for path in files:
@@ -159,7 +159,7 @@ def names_and_folders(
 
 
 def _evenly(files: list[Path], most: int) -> list[Path]:
-    """At most so many of the files, at even distances, so that every folder has its share."""
+    """At most `most` of the files, evenly spaced, so that all folders are represented."""
     if len(files) <= most:
         return files
     return [files[i * len(files) // most] for i in range(most)]
@@ -172,13 +172,13 @@ def _own_name(path: Path) -> str:
 def _look(
     waveform: Tensor, model: HearModel, autoencoder: MaskedAutoencoder | None, settings: Settings
 ) -> dict[str, Any]:
-    """What the page shows of one clip."""
+    """The data of one clip for the page."""
     clip = spectrogram(model, waveform)
     frames = model.config.num_frames(len(waveform))
     shown = narrow(clip[:, :frames].cpu().numpy())
     low, high = float(np.quantile(shown, 0.01)), float(shown.max())
     attention = attention_map(model, clip).mean(0)  # (rows, columns)
-    # By NumPy, here and elsewhere: torch's quantile refuses more than 2**24 values.
+    # NumPy is used because torch's quantile refuses more than 2**24 values.
     least, most = np.quantile(attention.numpy(), ATTENTION_RANGE).tolist()
     steps = ((attention - least) / max(most - least, 1e-6)).clamp(0, 1) * ATTENTION_STEPS
     hidden, outputs = [], []
@@ -210,7 +210,7 @@ def _add_map(
 
 
 def _about(model: HearModel, settings: Settings, outcome: Outcome) -> dict[str, Any]:
-    """What the page says about itself."""
+    """Model, axes and numbers of files for the script of the page."""
     config = model.config
     ticks = mel_positions(config.n_mels, config.sample_rate).items()
     return {

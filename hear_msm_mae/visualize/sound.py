@@ -1,4 +1,4 @@
-"""Log-mel spectrogram -> waveform: the mel bands inverted, phases by Griffin and Lim (1984)."""
+"""Convert log-mel spectrograms to waveforms, with phases by Griffin and Lim (1984)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PHASE_ITERATIONS = 64
 def to_waveform(log_mel: Tensor, seed: int = 0, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """A waveform whose log-mel spectrogram is close to the given one.
 
-    Phases are made up, and what the mel bands blur or leave out (below 50 Hz) is lost: this is
-    for listening, not for measuring.
+    Phases are estimated, and details within a mel band and below 50 Hz are lost. The result is for
+    listening, not for measurements.
 
     Args:
         log_mel: (f, t) natural log of power as in `LogMel.log_mel`, not normalised.
-        seed: of the phases that the search begins with.
-        sample_rate: of the waveform, in Hz.
+        seed: random seed of the initial phases.
+        sample_rate: sample rate of the waveform in Hz.
 
     Returns:
         (hop (t - 1),) float32, hop = 10 ms in samples, not clipped to [-1, 1]; all zero for a
@@ -59,9 +59,9 @@ def linear_power(
 ) -> Tensor:
     """Power spectrogram with the given mel bands: (f, t) -> (1 + window // 2, t), non-negative.
 
-    Least squares under that condition by multiplicative updates (Lee and Seung 2001).
-    torchaudio's InverseMelScale is not used: the lowest of these narrow bands are nearly the same,
-    and its unconstrained solution is then off by a factor of e on average.
+    Non-negative least squares by multiplicative updates (Lee and Seung 2001). The unconstrained
+    solution of torchaudio's InverseMelScale is wrong by a factor of e on average, because the
+    lowest bands are nearly equal.
     """
     bands = mel_filter_bank(mel.shape[0], sample_rate).float().T  # (f, bins)
     gram, wanted = bands.T @ bands, bands.T @ mel

@@ -15,7 +15,7 @@ from visual_commands import Reader
 from hear_msm_mae import get_scene_embeddings, load_model, probe
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.embed import pieces
+from hear_msm_mae.embed import cutting
 
 
 def test_separable_recordings_are_labelled(probed, labelled, tiny_model):
@@ -59,7 +59,7 @@ def test_a_second_run_embeds_nothing(run, probed, labelled, tiny_file, tmp_path,
     def never(*_: object) -> None:
         raise AssertionError("audio was read")
 
-    monkeypatch.setattr(pieces, "stream_audio", never)
+    monkeypatch.setattr(cutting, "stream_audio", never)
     result = run("probe", labelled, "--out", out, "-w", tiny_file)
     assert result.status == 0, result.err
     assert "linear probe: accuracy 1.000 (" in result.out

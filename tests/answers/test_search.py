@@ -239,11 +239,12 @@ def test_python_makes_the_same_index(index, sounds, tiny_file, tmp_path):
 def test_bad_input(run, sounds, index, tiny_file, tmp_path):
     query = sounds / "0.wav"
     assert_one_line_error(run("search", tmp_path / "no.parquet", query), "no such file or folder")
-    assert_one_line_error(run("search", index), "or --duplicates, not both")
-    assert_one_line_error(run("search", index, query, "--duplicates"), "not both")
+    assert_one_line_error(run("search", index), "queries or --duplicates")
+    assert_one_line_error(run("search", index, query, "--duplicates"), "queries or --duplicates")
     assert_one_line_error(run("search", index, query, "-n", 0), "count must be at least 1")
     assert_one_line_error(run("search", index, query, "-o", "a.txt"), "must end in one of")
-    assert_one_line_error(run("search", index, query, "--threshold", 1), "is for --duplicates")
+    refused = run("search", index, query, "--threshold", 1)
+    assert_one_line_error(refused, "--threshold needs --duplicates")
     assert_one_line_error(run("search", query, query), "cannot be used as embeddings.*index")
     assert_one_line_error(run("search", index, query, "--start", 9), "no audio from 9")
     assert_one_line_error(run("search", index, query, "-w", tmp_path / "x"), "with --weights")

@@ -222,7 +222,7 @@ def test_a_file_of_somebody_else_is_replaced_on_demand_only(run, recordings, tin
         (["{audio}", "-o", "{out}", "--mode", "fast"], r"mode must be one of.*'default', 'paper'"),
         (["{audio}", "-o", "{out}", "--hop-ms", "50"], r"timestamp_hop_ms.*10, 20, 40, 80, 160"),
         (["{audio}", "-o", "{out}", "--device", "toaster"], r"device 'toaster' is not usable"),
-        (["{audio}", "-o", "{out}", "--ray-address", "head:6379"], r"--ray-address.*--ray; give"),
+        (["{audio}", "-o", "{out}", "--ray-address", "head:6379"], r"--ray-address.*without --ray"),
         (["{audio}", "-o", "{out}", "--weights", "no.safetensors"], r"no\.safetensors.*not exist"),
         (["{audio}", "-o", "{out}", "--weights", "{audio}"], r"a\.wav.*not a .*weights file"),
         (["{audio}", "-o", "{out}", "--weights", "{empty}"], r"empty.*folder"),

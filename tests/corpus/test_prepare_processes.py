@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from hear_msm_mae.corpus import prepare as module
+from hear_msm_mae.corpus import job
 from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.corpus.index import read_summary
 from hear_msm_mae.corpus.prepare import prepare
@@ -31,14 +31,14 @@ def prepare_slowly(source, dest, limit, delay):
     """
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    module._COMMIT_SECONDS, module._COMMIT_SHARE = 0.0, 1.0
-    take = module._Job._take
+    job._COMMIT_SECONDS, job._COMMIT_SHARE = 0.0, 1.0
+    take = job.Job._take
 
     def slowly(self, task, result):
         time.sleep(delay)
         take(self, task, result)
 
-    module._Job._take = slowly
+    job.Job._take = slowly
     try:
         prepare([source], dest, workers=1, progress=False)
     except OSError as error:

@@ -15,7 +15,7 @@ from embed_rows import small_pieces
 import hear_msm_mae
 from hear_msm_mae import embed_files, get_scene_embeddings, get_timestamp_embeddings, load_model
 from hear_msm_mae.audio import read_audio
-from hear_msm_mae.embed import pieces
+from hear_msm_mae.embed import cutting
 from hear_msm_mae.embed.sources import Failure, Recording
 
 # Odd lengths in seconds: less than a window, a frame, a unit; one unit and a bit; several.
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_blocks(monkeypatch) -> None:
     """Blocks far smaller than a file, so that their seams are inside the files."""
-    monkeypatch.setattr(pieces, "BLOCK_SECONDS", 0.37)
+    monkeypatch.setattr(cutting, "BLOCK_SECONDS", 0.37)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -26,7 +26,7 @@ from embed_rows import (
 
 from hear_msm_mae import model as engine
 from hear_msm_mae import timeline
-from hear_msm_mae.embed import store
+from hear_msm_mae.embed import journal, store
 from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.embed.formats.npz import Npz
 from hear_msm_mae.embed.store import Store
@@ -252,7 +252,7 @@ def test_an_output_that_is_not_whole_is_found_out(recordings, tiny_model, tmp_pa
     output = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
         patch.setattr(Npz, "write", lambda self, path, content: path.write_bytes(b"PK"))
-        with pytest.raises(OSError, match="cannot be read again"):
+        with pytest.raises(OSError, match="cannot be read back"):
             embed(output, recordings, tiny_model)
     output.unlink()
     assert embed(output, recordings, tiny_model).earlier == 10
@@ -265,19 +265,19 @@ def test_room_for_a_part_and_more_a_moment_later(
 ):
     """What a full disk took of a stretch of rows is not left among the others."""
     output, left = tmp_path / "out.npz", [3]
-    original = Store._append
+    original = journal._append
 
-    def full(self, file, end, parts):
-        if file == name:
+    def full(path, end, parts):
+        if path.name == name:
             left[0] -= 1
             if not left[0]:
                 whole = b"".join(map(bytes, parts))
-                original(self, file, end, [whole[: len(whole) // 2]])
+                original(path, end, [whole[: len(whole) // 2]])
                 raise OSError(28, "No space left on device")
-        original(self, file, end, parts)
+        original(path, end, parts)
 
     small_pieces(monkeypatch)
-    monkeypatch.setattr(Store, "_append", full)
+    monkeypatch.setattr(journal, "_append", full)
     with pytest.raises(OSError, match="No space left on device"):
         embed(output, recordings, tiny_model, timestamps=True)
     expected = expected_table(recordings, tiny_model, timestamps=True)

@@ -15,7 +15,7 @@ from embed_rows import (
 )
 
 from hear_msm_mae import load_model
-from hear_msm_mae.embed import pieces
+from hear_msm_mae.embed import cutting
 from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.embed.store import Store
 
@@ -28,7 +28,7 @@ def test_going_on_in_the_middle_of_files(
     recordings, tiny_model, tmp_path, suffix, options, monkeypatch
 ):
     """Pieces end inside files; each run does one, so every seam there is occurs."""
-    monkeypatch.setattr(pieces, "BLOCK_SECONDS", 0.7)
+    monkeypatch.setattr(cutting, "BLOCK_SECONDS", 0.7)
     expected = expected_table(recordings, tiny_model, **options)
     small_pieces(monkeypatch)
     output = tmp_path / f"out{suffix}"

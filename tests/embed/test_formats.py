@@ -587,7 +587,7 @@ def test_names_that_a_file_system_cannot_have(tmp_path):
     problems = format_of(output).check_names(output, items)
     assert list(problems) == [3, 4, 5]
     assert problems[5] == f"../up.npy would lie outside of {output}"
-    assert "longer than the 255 bytes that the file system takes" in problems[3]
+    assert "longer than the 255 bytes that the file system allows" in problems[3]
     table = make([(1,)] * 3, names=names[:3])
     assert_same(format_of(output).read(written(output, table)), table)
     assert format_of("out.npz").check_names(Path("out.npz"), items) == {}

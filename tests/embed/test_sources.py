@@ -275,7 +275,7 @@ def test_columns_are_understood(text):
 )
 def test_near_misses_are_refused_by_name(header, near):
     column = header.split(",")[1 if "onset" in header else -1]
-    message = re.escape(f"column {column!r} is nearly {near!r}; rename it")
+    message = re.escape(f"column {column!r} looks like {near!r}; rename it")
     with pytest.raises(ValueError, match=message):
         listed(f"{header}\nin/a.wav{',1' * header.count(',')}\n")
 
@@ -301,7 +301,7 @@ def test_other_columns_are_kept(header):
         ("path,start,end\na.wav,2,1\n", r"row 1: expected 0 <= start < end, got 2.0 and 1.0"),
         ("path,start\na.wav,-1\n", "row 1: expected 0 <= start"),
         ("path,end\na.wav,inf\n", "row 1: end must be finite"),
-        ("path,start\n,1\n", "row 1: no path"),
+        ("path,start\n,1\n", "row 1: the path is missing"),
         (
             "path,end,duration\na.wav,3,1\n",
             "row 1: end 3.0 and duration 1.0 from 0.0 on contradict",

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 from embed_rows import Stopped, assert_same, embed, expected_table, small_pieces, stop_after, table
 
-from hear_msm_mae.embed.pieces import Place, Result
+from hear_msm_mae.embed.cutting import Place
+from hear_msm_mae.embed.pieces import Result
 from hear_msm_mae.embed.settings import settings_of
 from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.embed.store import Store

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from hear_msm_mae.config import ModelConfig, num_frames, parse_name
+from hear_msm_mae.config import ModelConfig, parse_name
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_derived_sizes():
 
 @pytest.mark.parametrize(("samples", "frames"), [(1, 1), (159, 1), (160, 2), (16000, 101)])
 def test_number_of_frames(samples, frames):
-    assert num_frames(samples) == frames
+    assert ModelConfig().num_frames(samples) == frames
 
 
 def test_json_round_trip():

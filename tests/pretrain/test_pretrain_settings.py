@@ -114,8 +114,8 @@ def test_recipe_that_is_no_mapping(tmp_path, text):
         ("masks=5", r"batch .* must be a multiple of accumulation \(1\) times masks \(5\)"),
         ("steps=0", r'"steps": .*does not conform to restriction v>0 .* Given value: 0'),
         ("seed=-1", r'"seed": .* -1 does not conform to restriction v>=0'),
-        ("objective=latents", r"latents need a teacher, pixels none"),
-        ("teacher=x.safetensors", r"latents need a teacher, pixels none"),
+        ("objective=latents", r"set teacher for latents only"),
+        ("teacher=x.safetensors", r"set teacher for latents only"),
     ],
 )
 def test_refused(override, message):

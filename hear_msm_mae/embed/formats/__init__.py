@@ -1,4 +1,4 @@
-"""Formats of the output, and what they are chosen by."""
+"""Formats of the output; the ending of the output selects one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _FORMATS: dict[str, type[Format]] = {
 
 
 def format_of(output: str | Path) -> Format:
-    """The format that an output's ending asks for; a folder of NPY files without one.
+    """The format of an output by its ending. A name without an ending is a folder of NPY files.
 
     Raises:
-        ValueError: an unknown ending; the message lists the known ones. A URL.
+        ValueError: the ending is unknown, or the output is a URL.
     """
     text = os.fspath(output)
     if is_remote(text):
         raise ValueError(
-            f"--output must be a local file or folder, which can be copied, got {printable(text)!r}"
+            f"--output must be a local file or folder, got {printable(text)!r}; write it here and "
+            "copy it"
         )
     suffix = Path(text).suffix.lower()
     if text.endswith(("/", os.sep)) or not suffix or os.path.isdir(text):
@@ -44,6 +45,6 @@ def format_of(output: str | Path) -> Format:
     if suffix not in _FORMATS:
         raise ValueError(
             f"--output must end in one of {', '.join(_FORMATS)}, or be a folder for .npy files "
-            f"(no ending, or a slash behind it), got {printable(text)!r}"
+            f"(no ending, or a slash at the end), got {printable(text)!r}"
         )
     return _FORMATS[suffix]()

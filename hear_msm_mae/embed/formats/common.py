@@ -1,4 +1,4 @@
-"""What the formats of the output share."""
+"""Base class of the output formats, and functions that they share."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..sources import Recording
 from ..table import Block, Done, Reader, Table, cut, joined
 
 TEMPORARY = ".hear-msm-mae-"
-FORMULA = ("=", "+", "-", "@")  # how cells begin that spreadsheets compute
+FORMULA = ("=", "+", "-", "@")  # spreadsheets compute cells that begin like this
 # Control characters, and those that change the direction or the lines of the text around them.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Format:
-    """A kind of output. Reading and writing take memory for a block of rows, not for all.
+    """An output format. Reading and writing hold one block of rows in memory.
 
     Attributes:
-        readable: whether `read` can continue what `write` has written.
+        readable: whether `read` can read what `write` has written.
     """
 
     readable = True
@@ -38,14 +38,18 @@ class Format:
         """Raise ValueError that names the extra when a package is missing."""
 
     def read(self, path: Path) -> Table:
-        """What is there; ValueError when this command did not write it, or it is damaged."""
+        """Read an output.
+
+        Raises:
+            ValueError: this package did not write it, or it is damaged.
+        """
         raise NotImplementedError
 
     def write(self, path: Path, table: Table) -> None:
-        """Replace what is there; OSError, and the old state, when that fails.
+        """Write or replace an output. If that fails, the old output stays and OSError is raised.
 
-        Only one process may write to an output at a time: temporary files of killed ones are
-        removed.
+        Only one process may write to an output at a time, because temporary files of killed
+        processes are removed.
         """
         raise NotImplementedError
 
@@ -56,10 +60,13 @@ class Format:
     def check_names(
         self, path: Path, items: Sequence[Recording | Done], earlier: Iterable[Done] = ()
     ) -> dict[int, str]:
-        """Items that can have no place in the output, by index, and why.
+        """Find recordings whose name the output cannot hold.
+
+        Returns:
+            The reason for each, by its index in `items`.
 
         Raises:
-            ValueError: two recordings would have the same place.
+            ValueError: two recordings would have the same name in the output.
         """
         return {}
 
@@ -68,7 +75,7 @@ class Format:
 # Files
 # ---------------------------------------------------------------------------------------------
 def remove_stale(output: Path) -> None:
-    """Remove the temporary files that killed runs have left of an output."""
+    """Remove temporary files of an output that killed runs have left."""
     for file in output.parent.glob(f"{_temporary(output)}*"):
         with suppress(OSError):
             file.unlink()
@@ -78,11 +85,13 @@ def remove_stale(output: Path) -> None:
 def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
     """A temporary path that replaces `path` when the block succeeds.
 
-    Nothing is left, and the old file stays, when the block fails. What a killed run leaves, the
-    next one removes; so there must not be two at a time.
+    If the block fails, the temporary file is removed and the old file stays. The next run removes
+    temporary files of a killed run, so only one process may write at a time.
 
     Args:
-        within: put it into this folder, for outputs of many files; then the caller removes.
+        path: the file to replace.
+        within: folder of the temporary file, for outputs of many files. The caller then removes
+            temporary files of killed runs.
     """
     output = path if within is None else within / "file"
     if within is None:
@@ -97,23 +106,23 @@ def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
 
 
 def _temporary(output: Path) -> str:
-    """How the names of its temporary files begin; short, however long its name is."""
+    """Prefix of the temporary files of an output; a hash keeps it short for long names."""
     digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()
     return f"{TEMPORARY}{digest[:12]}-"
 
 
 @contextmanager
 def understood(kind: str = "file") -> Iterator[None]:
-    """Turn all errors into a ValueError: of a damaged or hostile file, libraries raise any."""
+    """Turn every error into ValueError: libraries raise any error for a damaged file."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"it is not a {kind} of this command ({error})") from error
+        raise ValueError(f"it is not a {kind} of this command, or damaged ({error})") from error
 
 
 @contextmanager
 def told(*errors: type[Exception]) -> Iterator[None]:
-    """Turn errors of a library that writes, of a full disk for example, into OSError."""
+    """Turn errors of a library that writes, e.g. because of a full disk, into OSError."""
     try:
         yield
     except errors as error:
@@ -121,7 +130,7 @@ def told(*errors: type[Exception]) -> Iterator[None]:
 
 
 def require_shape(found: Any, expected: Any) -> None:
-    """Raise ValueError where rows were lost or added by somebody else."""
+    """Raise ValueError if rows are missing or were added by another program."""
     if found != expected:
         raise ValueError(f"its rows are not those that were written: {found}, not {expected}")
 
@@ -132,7 +141,7 @@ ArrayReader = Callable[[int, int], NDArray[Any]]  # (first row, number of rows) 
 def array_reader(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> ArrayReader:
-    """Reads rows of an array that lies in a file in C order.
+    """A reader of rows of an array that lies in a file in C order.
 
     Raises:
         ValueError: the file is too short.
@@ -150,11 +159,11 @@ def array_reader(
 
 
 def block_reader(ends: Sequence[int], read: Callable[[int], Block]) -> Reader:
-    """Reads rows of a file that is read block by block; keeps the last block.
+    """A reader of rows of a file that is stored in blocks; it keeps the last block.
 
     Args:
-        ends: the row behind the last one of each block.
-        read: reads a block by its number.
+        ends: for each block the index of its last row, plus one.
+        read: function that reads a block by its number.
     """
     last: tuple[int, Block] | None = None
 
@@ -178,7 +187,7 @@ def block_reader(ends: Sequence[int], read: Callable[[int], Block]) -> Reader:
 # Columns and text
 # ---------------------------------------------------------------------------------------------
 def clip_columns(table: Table) -> dict[str, list[Any]]:
-    """Values for each clip: path, start, end, channel if there is one, columns of lists."""
+    """Columns with a value for each clip: path, start, end, channel (if any), columns of lists."""
     owners = [clip.recording for clip in table.clips]
     paths = table.paths()
     columns: dict[str, list[Any]] = {
@@ -194,7 +203,7 @@ def clip_columns(table: Table) -> dict[str, list[Any]]:
 
 
 def arrays(table: Table) -> dict[str, NDArray[Any]]:
-    """The same for files of arrays; and `recordings`, the JSON that `table.from_json` reads."""
+    """Arrays with a value for each clip, and `recordings`, which `table.from_json` reads."""
     columns = clip_columns(table)
     paths, start, end = (columns.pop(name) for name in ("path", "start", "end"))
     found = {
@@ -214,10 +223,10 @@ def arrays(table: Table) -> dict[str, NDArray[Any]]:
 
 
 def csv_text(text: str) -> str:
-    r"""Text as it is safe in a CSV file, for spreadsheets and terminals.
+    r"""Make text safe for CSV files, spreadsheets and terminals.
 
-    Characters that control a terminal or the direction of text are escaped, and a quote stands
-    before what a spreadsheet would take for a formula.
+    Characters that control a terminal or the direction of text are escaped. Text that a
+    spreadsheet would compute gets a quote in front.
 
     >>> csv_text("=1+1"), csv_text("a\x1b[2J")
     ("'=1+1", 'a\\x1b[2J')
@@ -232,5 +241,5 @@ def csv_text(text: str) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for a CSV file: nothing for None, text as `csv_text` makes it."""
+    """A value for a CSV file: None becomes an empty cell, text is made safe by `csv_text`."""
     return csv_text(value) if isinstance(value, str) else "" if value is None else value

@@ -15,13 +15,13 @@ class Csv(Format):
     """One .csv file, a row per embedding.
 
     The columns are those of `Parquet`, with the values of the embedding in `e0`, `e1`, ...
-    Text is written so that no spreadsheet takes it for a formula.
+    Text is escaped so that no spreadsheet computes it as a formula.
     """
 
     readable = False
 
     def read(self, path: Path) -> Table:
-        """It cannot be continued: a row does not say which recording it is of."""
+        """Refuse: rows of a CSV file do not identify their recording."""
         raise ValueError("a CSV file cannot be continued")
 
     def write(self, path: Path, table: Table) -> None:
@@ -29,7 +29,7 @@ class Csv(Format):
         clips = clip_columns(table)
         names = [csv_text(name) for name in clips]
         times = ["timestamp_ms"] if table.timestamps else []
-        # Enough digits to read the same values again.
+        # With so many digits the same values can be read back.
         line = f",%.{5 if table.dtype == np.float16 else 9}g" * table.width + "\n"
         cells = [list(map(csv_cell, values)) for values in clips.values()]
         with (

@@ -16,8 +16,8 @@ from .parquet import arrow_batches
 class DuckDb(Format):
     """One .duckdb file with two tables.
 
-    `embeddings` has the columns of `Parquet`, with the embedding as FLOAT[d]; `hear_msm_mae` the
-    settings (name, value) and, as JSON, what is done.
+    `embeddings` has the columns of `Parquet`, with the embedding as FLOAT[d]. `hear_msm_mae` has
+    the settings (name, value), and the list of complete recordings as JSON.
     """
 
     def needs(self) -> None:
@@ -30,7 +30,7 @@ class DuckDb(Format):
         import duckdb
 
         def fetch(query: str) -> dict[str, Any]:
-            # A view in a file of somebody else may name any other file.
+            # A view in a hostile file could read any other file.
             safe: Any = {"enable_external_access": "false"}
             with duckdb.connect(str(path), read_only=True, config=safe) as file:
                 return file.sql(query).fetchnumpy()
@@ -58,7 +58,7 @@ class DuckDb(Format):
         import duckdb
 
         settings = [(name, str(value)) for name, value in table.settings.items()]
-        # By default DuckDB takes most of the memory of the machine.
+        # Without a limit DuckDB uses most of the machine's memory.
         few: Any = {"memory_limit": "512MB", "threads": 1}
         with told(duckdb.Error), replaced(path) as temporary:
             try:
@@ -72,7 +72,7 @@ class DuckDb(Format):
                         file.register("batch", batch)
                         begin = "insert into embeddings" if number else "create table embeddings as"
                         file.execute(f"{begin} select * from batch")
-                    # Closing the file does it too, but is silent about a full disk.
+                    # Closing the file would write as well, but would not report a full disk.
                     file.execute("checkpoint")
             finally:
                 temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)

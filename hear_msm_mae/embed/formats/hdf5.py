@@ -76,10 +76,9 @@ class Hdf5(Format):
 
 @contextmanager
 def _room(path: Path, columns: dict[str, NDArray[Any]], table: Table) -> Iterator[None]:
-    """Raise OSError where the file will not fit.
+    """Reserve the space of the file; raise OSError if it does not fit.
 
-    It must be known before: HDF5 cannot close a file on a full disk, and then the process crashes
-    when it ends.
+    HDF5 cannot close a file on a full disk, and the process would crash at its end.
     """
     size = 2**16 + table.total_rows * (table.width * table.dtype.itemsize + 16 * table.timestamps)
     for array in columns.values():
@@ -92,7 +91,7 @@ def _room(path: Path, columns: dict[str, NDArray[Any]], table: Table) -> Iterato
 
 
 def _dataset(file: Any, name: str) -> Any:
-    """A dataset that lies in the file itself: no link, and no storage elsewhere."""
+    """A dataset that is stored in the file itself, not behind a link or in another file."""
     import h5py
 
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):

@@ -37,13 +37,13 @@ _INDEX = ("npy", "first_row", "rows", "first_timestamp_ms", "hop_ms")
 class NpyFolder(Format):
     """A folder with one `.npy` file per recording, in the tree of the input: a.wav -> a.wav.npy.
 
-    (d,) for a scene embedding, else (r, d): all stretches of a recording lie in one file.
-    `index.csv` says which rows are which clip and, for timestamps, where in the file they lie; it
-    is for people and never read. `settings.json` holds the settings and what is done.
+    A file holds (d,) for one scene embedding, else (r, d) with all clips of the recording.
+    `index.csv` lists the rows and times of each clip for people; the package never reads it.
+    `settings.json` holds the settings and the list of complete recordings.
     """
 
     def read(self, path: Path) -> Table:
-        """See `Format`. Recordings whose file is missing or of another size are left out."""
+        """See `Format`. A recording whose file is missing or has another size is left out."""
         table, files, sizes, times = _ledger(path)
         runs: list[tuple[Reader, int, int]] = [(Runs([]), 0, clip.rows) for clip in table.clips]
         lost: set[str] = set()
@@ -62,8 +62,8 @@ class NpyFolder(Format):
     def write(self, path: Path, table: Table) -> None:
         """See `Format`.
 
-        Files that hold the same already stay as they are, and those of recordings that the table
-        lacks.
+        Files with the same content are not written again. Files of recordings that are not in the
+        table stay.
         """
         for reason in self.check_names(path, table.recordings).values():
             raise ValueError(reason)
@@ -73,14 +73,14 @@ class NpyFolder(Format):
                 raise ValueError(
                     f"{printable(path)} holds other files; choose another output folder"
                 )
-            # A run that is killed among the .npy files must know the folder for its own.
+            # The ledger marks the folder, so that a run that is killed now can continue in it.
             _conclude(path, table.select([]), {}, [])
         remove_stale(path / "file")
         old, _, old_sizes, old_times = _ledger(path)
         how = [(json.dumps(x.settings), x.width, x.dtype, x.timestamps) for x in (old, table)]
         before = _clips(old)
         if how[0] != how[1]:
-            # A run that is killed among the .npy files must not take new rows for old ones.
+            # Old and new rows must not be mixed if the run is killed now.
             before = {}
             _conclude(path, table.select([]), {}, [])
         files = _files(path, _clips(table))
@@ -98,7 +98,7 @@ class NpyFolder(Format):
         _conclude(path, table, sizes, times)
 
     def clear(self, path: Path) -> None:
-        """See `Format`. Files of others stay where they are."""
+        """See `Format`. Files that this package did not write stay."""
         table, files, *_ = _ledger(path)
         for file in files.values():
             file.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ class NpyFolder(Format):
             if (other := owners.setdefault(name, where)) != where:
                 raise ValueError(
                     f"{printable(other)} and {printable(where)} would both become "
-                    f"{printable(name)}.npy; embed their parent, or each into a folder of its own"
+                    f"{printable(name)}.npy; embed the folder that holds both, or use two outputs"
                 )
             parts = PurePosixPath(f"{name}.npy").parts
             if _leaves(name):
@@ -127,7 +127,7 @@ class NpyFolder(Format):
             elif max(len(os.fsencode(part)) for part in parts) > longest:
                 problems[i] = (
                     f"the name {printable(name)}.npy is longer than the {longest} bytes that the "
-                    "file system takes; rename it or choose a single file as output"
+                    "file system allows; rename it or choose a single file as output"
                 )
         return problems
 
@@ -136,8 +136,8 @@ class NpyFolder(Format):
 # Files of the folder
 # ---------------------------------------------------------------------------------------------
 def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """The .npy file of each name; ValueError where one would lie outside of the folder."""
-    inside = {root: True}  # for each folder, links followed
+    """The .npy file of each name; ValueError if one would lie outside of the folder."""
+    inside = {root: True}  # for each folder, with links resolved
     files = {}
     for name in names:
         file = root / f"{name}.npy"
@@ -150,13 +150,13 @@ def _files(root: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def _leaves(name: str) -> bool:
-    """Whether a name leads out of the folder, or nowhere."""
+    """Whether a name is invalid or leads out of the folder."""
     pure = PurePosixPath(name)
     return not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in name
 
 
 def _size(file: Path) -> int | None:
-    """Bytes of a regular file."""
+    """Size of a regular file in bytes, else None."""
     try:
         status = file.lstat()
     except OSError:
@@ -165,7 +165,7 @@ def _size(file: Path) -> int | None:
 
 
 def _longest_name(path: Path) -> int:
-    """Bytes that a name may have in the folder, which may not exist yet."""
+    """Longest file name in bytes that the folder's file system allows."""
     there = next((x for x in (path, *path.absolute().parents) if x.is_dir()), Path())
     try:
         return os.pathconf(there, "PC_NAME_MAX")
@@ -176,7 +176,11 @@ def _longest_name(path: Path) -> int:
 def _write_file(
     file: Path, root: Path, table: Table, clips: list[int], times: list[list[float]]
 ) -> int:
-    """Write the rows of the clips and set their first timestamps and hops; size of the file."""
+    """Write the rows of the clips, and set their first timestamps and hops.
+
+    Returns:
+        The size of the file in bytes.
+    """
     part = table.select(list(dict.fromkeys(table.clips[i].recording for i in clips)))
     whole = part.recordings[0].key[1:3] == [0.0, None] and table.settings.get("segment") is None
     flat = len(clips) == 1 and whole and not table.timestamps
@@ -195,7 +199,7 @@ def _write_file(
 
 
 def _clip_reader(read: ArrayReader, first: int, at: Sequence[float]) -> Reader:
-    """A reader of one clip."""
+    """A reader of one clip; `at` is its first timestamp and hop in ms, or empty."""
 
     def rows_of(start: int, count: int) -> Block:
         times = at[0] + at[1] * np.arange(start, start + count, dtype=np.float64) if at else None
@@ -205,10 +209,10 @@ def _clip_reader(read: ArrayReader, first: int, at: Sequence[float]) -> Reader:
 
 
 # ---------------------------------------------------------------------------------------------
-# What is done
+# Ledger and index
 # ---------------------------------------------------------------------------------------------
 def _ledger(path: Path) -> tuple[Table, dict[str, Path], dict[str, int], list[list[float]]]:
-    """Table without rows, files and their sizes by name, first timestamp and hop of each clip."""
+    """The table without rows; files and sizes by name; first timestamp and hop of each clip."""
     with understood("folder"):
         table, parts = from_json((path / _LEDGER).read_bytes())
         sizes = {str(name): int(size) for name, size in parts["sizes"].items()}
@@ -220,7 +224,7 @@ def _ledger(path: Path) -> tuple[Table, dict[str, Path], dict[str, int], list[li
 
 
 def _clips(table: Table) -> dict[str, list[int]]:
-    """Clips of each file, in their order."""
+    """Indices of the clips of each file, in order."""
     found: dict[str, list[int]] = {}
     for i, clip in enumerate(table.clips):
         found.setdefault(table.recordings[clip.recording].name, []).append(i)
@@ -228,7 +232,7 @@ def _clips(table: Table) -> dict[str, list[int]]:
 
 
 def _identity(table: Table, clips: list[int]) -> str:
-    """What a file holds: two with equal ones, of equal settings, have equal rows."""
+    """Identity of a file's content: with equal settings, equal identities mean equal rows."""
     found = []
     for i in clips:
         clip = table.clips[i]
@@ -240,7 +244,7 @@ def _identity(table: Table, clips: list[int]) -> str:
 def _conclude(
     path: Path, table: Table, sizes: dict[str, int], times: Sequence[Sequence[float]]
 ) -> None:
-    """Write the index, and then what is done."""
+    """Write the index, then the ledger."""
     columns = clip_columns(table)
     next_row: dict[str, int] = {}
     with (

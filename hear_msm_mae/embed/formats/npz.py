@@ -14,11 +14,11 @@ from .common import ArrayReader, Format, array_reader, arrays, replaced, require
 
 
 class Npz(Format):
-    """One .npz file.
+    """One .npz file of arrays.
 
-    Arrays: `paths`, `start`, `seconds` (one per clip), `embeddings` (r, d); for timestamps
-    `timestamps` in ms and `clip`, the index into `paths`, for each row; `channel` where one was
-    chosen; `column_NAME` for columns of lists; `recordings`: what is done, as JSON.
+    For each clip: `paths`, `start` and `seconds`, `channel` if one was chosen, and `column_NAME`
+    for columns of lists. For each row: `embeddings` (r, d) and, with timestamps, `timestamps` in
+    ms and `clip`, the index of its clip. `recordings` lists the complete recordings as JSON.
     """
 
     def read(self, path: Path) -> Table:

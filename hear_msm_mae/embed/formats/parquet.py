@@ -16,7 +16,7 @@ from ..table import Block, Table, from_json
 from .common import Format, block_reader, clip_columns, replaced, require_shape, understood
 
 _KEY = b"hear_msm_mae"
-# Recordings are stored compressed, as readers refuse metadata above 100 MB; so is what they need.
+# The list of recordings is compressed, because readers refuse metadata above 100 MB by default.
 _MAX_JSON = 2**30
 _LIMITS = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
 
@@ -24,11 +24,9 @@ _LIMITS = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit":
 class Parquet(Format):
     """One .parquet file, a row per embedding.
 
-    Columns: `path`, `start` and `end` of the clip in seconds, `timestamp_ms` (timestamps only),
-    `channel` (where one was chosen), columns of lists, and `embedding`, a fixed-size list of
-    float32 or float16.
-
-    The metadata of the schema hold each setting under "hear_msm_mae.NAME", as text.
+    The columns are `path`, `start` and `end` of the clip in seconds, `timestamp_ms` (timestamps
+    only), `channel` (if one was chosen), columns of lists, and `embedding`, a fixed-size list of
+    float32 or float16. The schema's metadata holds each setting under "hear_msm_mae.NAME", as text.
     """
 
     def needs(self) -> None:
@@ -46,13 +44,13 @@ class Parquet(Format):
 
 
 def read_parquet(open_: Callable[[], Any]) -> Table:
-    """What a file holds that `write_parquet` has written.
+    """Read a file that `write_parquet` has written.
 
     Args:
-        open_: opens the file for binary reading, as often as it is called.
+        open_: function that opens the file for binary reading; it is called several times.
 
     Raises:
-        ValueError: it is another file.
+        ValueError: `write_parquet` did not write the file, or it is damaged.
     """
     import pyarrow.parquet as pq
 
@@ -85,7 +83,7 @@ def write_parquet(file: Any, table: Table) -> None:
 
     batches = arrow_batches(table)
     first = next(batches)
-    # Dictionaries are for names; floating-point noise only costs time there.
+    # Dictionary encoding shortens text. For embeddings it would only cost time.
     text = [field.name for field in first.schema if field.type == "string"]
     with pq.ParquetWriter(file, first.schema, use_dictionary=text) as writer:
         for batch in itertools.chain([first], batches):
@@ -93,12 +91,11 @@ def write_parquet(file: Any, table: Table) -> None:
 
 
 def arrow_batches(table: Table, plain: bool = False) -> Iterator[Any]:
-    """Arrow tables of about `BLOCK_BYTES` of embeddings with the columns of `Parquet`.
-
-    There is at least one, which may be empty.
+    """Arrow tables with the columns of `Parquet`, of about `BLOCK_BYTES` of embeddings each.
 
     Args:
-        plain: without metadata, and without half precision.
+        table: its rows are read block by block. Without rows there is one empty Arrow table.
+        plain: leave out the metadata, and write float32.
     """
     import pyarrow as pa
 
