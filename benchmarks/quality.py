@@ -161,7 +161,10 @@ def run(options: argparse.Namespace) -> tuple[Scores, list[TaskData]]:
         started = time.monotonic()
         results = [evaluate(m, tasks, options.seeds, grid, folds, options.cache) for m in members]
         scores[column] = {
-            data.name: {p: [x for result in results for x in result[data.name][p]] for p in PROTOCOLS}
+            data.name: {
+                protocol: [x for result in results for x in result[data.name][protocol]]
+                for protocol in PROTOCOLS
+            }
             for _, data in tasks
         }
         log.info("%s: %.0f s", column, time.monotonic() - started)

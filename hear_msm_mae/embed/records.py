@@ -81,7 +81,7 @@ def embed_files(
     >>> import hear_msm_mae
     >>> model = hear_msm_mae.load_model()
     >>> [record.embedding.shape for record in embed_files("examples/*reader*", model, segment=3)]
-    [(1920,), (1920,), (1920,), (1920,), (1920,)]
+    [(3840,), (3840,), (3840,), (3840,), (3840,)]
     """
     model = unwrap(model)
     if dtype not in DTYPES:

@@ -158,7 +158,7 @@ def test_tasks_that_chose_nothing_are_marked_and_averaged_alone(cache):
     names = ("letters", "sex", "animals")
     tasks = [TASKS[name].data(TASKS[name].recipe.pool(cache)) for name in names]
     numbers = {"letters": 10.0, "sex": 60.0, "animals": 80.0}
-    scores = {"a": {n: dict.fromkeys(PROTOCOLS, [x, x]) for n, x in numbers.items()}}
+    scores = {"a": {n: {p: [x, x] for p in PROTOCOLS} for n, x in numbers.items()}}
     rows = [line.split("|") for line in report.markdown(scores, tasks).splitlines()[2:]]
     assert [row[1].strip() for row in rows[:3]] == ["letters", "sex*", "animals*"]
     assert [(row[1].strip(), row[3].strip()) for row in rows[3:5]] == [

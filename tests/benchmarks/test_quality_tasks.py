@@ -127,7 +127,8 @@ def test_keys_and_events(cache):
 def test_animals_and_voices_of_a_game(cache):
     animals = TASKS["animals"].data(TASKS["animals"].recipe.pool(cache))
     assert animals.classes == ("goat", "horse")
-    assert Counter(animals.labels.tolist()) == {0: 4, 1: 8}  # a file that is there twice counts once
+    # A file that is there twice counts once.
+    assert Counter(animals.labels.tolist()) == {0: 4, 1: 8}
     sex = TASKS["sex"].data(TASKS["sex"].recipe.pool(cache))
     assert sex.classes == ("female", "male")
     assert Counter(sex.groups.tolist()) == dict.fromkeys(
@@ -172,7 +173,9 @@ def test_notes_chords_and_drums(cache, monkeypatch):
     assert "lmms-zap01" not in instruments
 
 
-@pytest.mark.parametrize("name", ["letters", "speaker", "reactions", "keys", "events", "kinds", "sex"])
+@pytest.mark.parametrize(
+    "name", ["letters", "speaker", "reactions", "keys", "events", "kinds", "sex"]
+)
 def test_no_group_is_divided(cache, name):
     data = TASKS[name].data(TASKS[name].recipe.pool(cache))
     for part in splits(data, seed=3):
