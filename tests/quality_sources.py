@@ -56,6 +56,17 @@ def make_cache(cache: Path) -> Path:
             row = (code > 0x0E) + (code > 0x1C)
             name = f"{code:02x}-{action}.wav"
             write(cache, "bucklespring", name, tone(300 * (row + 1) + code, 0.3))
+    for language in ("greek", "latin", "napatan", "persian"):
+        for i, sex in enumerate(("female", "male")):
+            for take in (1, 2):
+                name = f"voice/{language}/civ/civ_{sex}_go_out_{take}.wav"
+                write(cache, "0ad", name, tone(200 * (i + 1) + take))
+            write(cache, "0ad", f"voice/{language}/civ/ready_{sex}.wav", tone(90))
+    for i, name in enumerate(("goat", "horse_idle", "horse_select")):
+        for take in range(4):
+            write(cache, "0ad", f"actor/fauna/animal/{name}_{take}.wav", tone(300 * i + 90 + take))
+    write(cache, "0ad", "actor/fauna/animal/lion_1.wav", tone(90))  # fewer than 4
+    write(cache, "0ad", "actor/fauna/death/horse_9.wav", tone(391))  # the same as horse_idle_1
     for name in ("drums/kick01", "drums/snare_x", "drums/hihat1", "drums/zap01", "beats/beat1",
                  "bassloops/b1", "stringsnpads/s1", "effects/e1"):  # fmt: skip
         write(cache, "lmms", f"{name}.wav", tone(440, 2.0))

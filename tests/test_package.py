@@ -82,7 +82,7 @@ def test_bundled_weights_are_trained():
     biases = [t for name, t in checkpoint.tensors.items() if name.endswith("mlp.fc1.bias")]
     assert all(bias.float().abs().mean() > 1e-4 for bias in biases)
     assert (checkpoint.config.norm_mean, checkpoint.config.norm_std) != (-7.1, 4.2)
-    assert bundled_weights().stat().st_size <= 50e6
+    assert bundled_weights().stat().st_size <= 60e6
 
 
 def test_version_is_the_same_everywhere():

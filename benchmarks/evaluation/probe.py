@@ -1,9 +1,12 @@
-"""Linear probe: multinomial logistic regression on frozen embeddings, group-wise splits.
+"""Three ways to find labels from frozen embeddings, with group-wise splits.
 
-For each seed, the groups of a task are dealt into folds; each fold is the test data once. In its
-training data, regularisation is chosen by cross-validation, again over whole groups; then one
-probe is fitted on all training clips and asked about the test clips, once. The score of a seed
-is the share of all clips whose label was found.
+For each seed, the groups of a task are dealt into folds; each fold is the test data once. The score
+of a seed is the share of all clips whose label was found.
+
+linear: multinomial logistic regression; its regularisation is chosen by cross-validation in the
+training data, again over whole groups, and the test clips are asked about once.
+knn: the five most similar training clips vote, each with its cosine similarity.
+few: the linear probe on eight training clips per label, drawn anew for each fold and seed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from .tasks import TaskData
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Indices = NDArray[np.int64]
 
 TEST_FOLDS = 4
@@ -26,6 +29,9 @@ VALIDATION_FOLDS = 3
 GRID = (0.03, 0.3, 3.0, 30.0, 300.0, 3000.0)
 QUICK_GRID = (1.0, 30.0, 1000.0)
 MAX_ITERATIONS = 300
+NEIGHBOURS = 5
+FEW_CLIPS = 8  # per label
+FEW_STRENGTH = 30.0  # so few clips cannot choose one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +103,47 @@ def score(
     """
     hits, count, chosen = 0, 0, []
     for part in parts:
-        x = reduced(embeddings.astype(np.float64), part.train)
+        x = reduced(embeddings.astype(np.float64), part.train).astype(np.float32)
         best = choose(x, labels, part.validation, grid)
         [prediction] = fit_predict(x, labels, part.train, part.test, [best])
         hits += int((prediction == labels[part.test]).sum())
         count += len(part.test)
         chosen.append(best)
     return 100 * hits / count, chosen
+
+
+def score_neighbours(
+    embeddings: NDArray[np.float32], labels: Indices, parts: Sequence[Split]
+) -> float:
+    """Accuracy in percent of the vote of the nearest training clips; arguments as for `score`."""
+    hits = 0
+    for part in parts:
+        x = reduced(embeddings.astype(np.float64), part.train)
+        x /= np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+        similarity = x[part.test] @ x[part.train].T  # (test, train)
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
+        votes = np.zeros((len(part.test), labels.max() + 1))
+        rows = np.arange(len(part.test))[:, None]
+        weights = np.take_along_axis(similarity, nearest, axis=1) + 1  # a vote is never negative
+        np.add.at(votes, (rows, labels[part.train][nearest]), weights)
+        hits += int((votes.argmax(axis=1) == labels[part.test]).sum())
+    return 100 * hits / sum(len(part.test) for part in parts)
+
+
+def score_few(
+    embeddings: NDArray[np.float32], labels: Indices, parts: Sequence[Split], seed: int
+) -> float:
+    """Accuracy in percent of a linear probe that saw eight clips per label (or all, if fewer)."""
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for part in parts:
+        mixed = rng.permutation(part.train)
+        chosen = [mixed[labels[mixed] == label][:FEW_CLIPS] for label in np.unique(labels)]
+        train = np.concatenate(chosen)
+        x = reduced(embeddings.astype(np.float64), train)
+        [prediction] = fit_predict(x, labels, train, part.test, [FEW_STRENGTH])
+        hits += int((prediction == labels[part.test]).sum())
+    return 100 * hits / sum(len(part.test) for part in parts)
 
 
 def choose(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -24,7 +25,8 @@ from .contestants import Contestant, Embed
 
 INSTALL = (
     "pip install 'hear_msm_mae[quality]' && "
-    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4"
+    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 "
+    "openwakeword==0.5.1"
 )
 
 
@@ -108,6 +110,70 @@ def resemblyzer() -> Contestant:
         return embed
 
     return Contestant("resemblyzer", f"resemblyzer-{version('resemblyzer')}", prepare)
+
+
+def openwakeword() -> Contestant:
+    """The speech embedding of Google that openWakeWord carries: 96 values every 80 ms, their mean.
+
+    It sees 760 ms at once; shorter clips are filled up with silence.
+    """
+    folder = Path(needed("openwakeword").__file__).parent / "resources" / "models"
+    onnx = needed("onnxruntime")
+    columns, step = 76, 8  # of the 32-band spectrogram, 10 ms each
+
+    def prepare() -> Embed:
+        options = onnx.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        front_end, encoder = (
+            onnx.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
+            for name in ("melspectrogram.onnx", "embedding_model.onnx")
+        )
+
+        def embed(audio: Tensor) -> Tensor:
+            least = columns * 160 + 640  # samples that give so many columns
+            audio = torch.nn.functional.pad(audio, (0, max(0, least - audio.shape[1])))
+            parts = []
+            for clip in audio.numpy() * np.float32(32767):  # it expects the range of 16 bits
+                [mel] = front_end.run(None, {"input": clip[None]})
+                windows = np.lib.stride_tricks.sliding_window_view(
+                    mel.squeeze() / 10 + 2, columns, axis=0
+                )[::step].transpose(0, 2, 1)  # (windows, 76, 32)
+                [vectors] = encoder.run(None, {"input_1": windows[..., None]})
+                parts.append(vectors.reshape(len(windows), -1).mean(axis=0))
+            return torch.from_numpy(np.stack(parts))
+
+        return embed
+
+    return Contestant("openwakeword", f"openwakeword-{version('openwakeword')}", prepare)
+
+
+def egemaps() -> Contestant:
+    """openSMILE's eGeMAPSv02: 88 statistics of voice features."""
+    return _opensmile("eGeMAPSv02")
+
+
+def compare() -> Contestant:
+    """openSMILE's ComParE 2016: 6373 statistics of 65 features and their differences."""
+    return _opensmile("ComParE_2016")
+
+
+def _opensmile(name: str) -> Contestant:
+    module = needed("opensmile")
+
+    def prepare() -> Embed:
+        smile = module.Smile(
+            feature_set=module.FeatureSet[name], feature_level=module.FeatureLevel.Functionals
+        )
+
+        def embed(audio: Tensor) -> Tensor:
+            vectors = [
+                smile.process_signal(clip, SAMPLE_RATE).to_numpy()[0] for clip in audio.numpy()
+            ]
+            return torch.from_numpy(np.nan_to_num(np.stack(vectors), posinf=0.0, neginf=0.0))
+
+        return embed
+
+    return Contestant(name, f"opensmile-{version('opensmile')}-{name}", prepare)
 
 
 def _louder(clip: np.ndarray, target: float = -30.0) -> np.ndarray:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,19 +16,22 @@ from hear_msm_mae.files import replacing
 
 from .contestants import Contestant
 from .pools import Pool
-from .probe import score, splits
+from .probe import score, score_few, score_neighbours, splits
 from .tasks import TaskData
 
 log = logging.getLogger(__name__)
-#: Accuracy in percent of each seed, by contestant and task.
-Scores = dict[str, dict[str, list[float]]]
+PROTOCOLS = {"linear": "linear probe", "knn": "5 nearest clips", "few": "8 clips per label"}
+VERSION = 1  # raise it when the same settings have to give other scores
+TaskScores = dict[str, list[float]]
+"""Accuracy in percent of each seed, by protocol."""
+Scores = dict[str, dict[str, TaskScores]]
+"""By contestant and task."""
 
 
 def embeddings(contestant: Contestant, pool: Pool, cache: Path) -> NDArray[np.float32]:
     """(n, d) for the clips of a pool, from the cache if they were computed before."""
     key = f"{contestant.fingerprint}/{pool.name}/{pool.digest}"
-    name = hashlib.sha256(key.encode()).hexdigest()[:24]
-    path = cache.expanduser() / "embeddings" / f"{name}.npy"
+    path = _cached(cache, "embeddings", key, ".npy")
     if path.is_file():
         return np.load(path)
     started = time.monotonic()
@@ -54,21 +57,35 @@ def evaluate(
     grid: Sequence[float],
     folds: int,
     cache: Path,
-) -> dict[str, list[float]]:
-    """Accuracy in percent per seed, by task; a seed's split is the same for all contestants."""
+) -> dict[str, TaskScores]:
+    """Scores by task, from the cache if they were computed before.
+
+    A seed's split is the same for all contestants.
+    """
     scores = {}
     for pool, data in tasks:
+        settings = [contestant.fingerprint, pool.digest, data.name, seeds, *grid, folds, VERSION]
+        path = _cached(cache, "scores", str(settings), ".json")
+        if path.is_file():
+            scores[data.name] = json.loads(path.read_text())
+            continue
         vectors = embeddings(contestant, pool, cache)[data.indices]
         started = time.monotonic()
-        results = [score(vectors, data.labels, splits(data, s, folds), grid) for s in range(seeds)]
-        scores[data.name] = [accuracy for accuracy, _ in results]
-        strengths = Counter(f"{strength:g}" for _, chosen in results for strength in chosen)
-        log.info(
-            "%s: %s %.1f in %.1f s (C %s)",
-            contestant.name,
-            data.name,
-            np.mean(scores[data.name]),
-            time.monotonic() - started,
-            " ".join(f"{strength}:{count}" for strength, count in strengths.most_common()),
-        )
+        found: TaskScores = {protocol: [] for protocol in PROTOCOLS}
+        for seed in range(seeds):
+            parts = splits(data, seed, folds)
+            found["linear"].append(score(vectors, data.labels, parts, grid)[0])
+            found["knn"].append(score_neighbours(vectors, data.labels, parts))
+            found["few"].append(score_few(vectors, data.labels, parts, seed))
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(found))
+        scores[data.name] = found
+        means = " ".join(f"{name} {np.mean(values):.1f}" for name, values in found.items())
+        seconds = time.monotonic() - started
+        log.info("%s: %s %s in %.1f s", contestant.name, data.name, means, seconds)
     return scores
+
+
+def _cached(cache: Path, folder: str, key: str, suffix: str) -> Path:
+    name = hashlib.sha256(key.encode()).hexdigest()[:24]
+    return cache.expanduser() / folder / f"{name}{suffix}"

@@ -41,6 +41,8 @@ SOURCES = {
     "opl3": Source("opl3-soundfont", "usr/share/sounds/sf2"),
     # Tone_*/*.pat, Drum_000/*.pat: patches of recorded instruments (timidity reads them)
     "freepats": Source("freepats", "usr/share/midi/freepats"),
+    # voice/<language>/civ/civ_<sex>_<command>_<take>.ogg, actor, attack, resource: effects
+    "0ad": Source("0ad-data", "usr/share/games/0ad/mods/public/public.zip.unpacked/audio"),
 }
 
 

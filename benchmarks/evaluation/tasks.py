@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from . import music_pools, sound_pools, speech_pools
+from . import game_pools, music_pools, sound_pools, speech_pools
 from .pools import Facts, Pool, Recipe
 
 # Letters whose name is about the same in most languages of klettres that use the Latin script.
@@ -35,6 +35,8 @@ class Task:
     select: Callable[[Facts], tuple[str, str] | None]
     fewest: int = 1
     """Labels with fewer clips are left out."""
+    tuned: bool = True
+    """Whether settings of the weights (training, block, pooling) were chosen with this task."""
 
     def data(self, pool: Pool) -> TaskData:
         """Pick clips, labels and groups from the pool."""
@@ -100,6 +102,17 @@ def _family(facts: Facts) -> tuple[str, str] | None:
     return facts["family"], facts["program"]
 
 
+def _effect(*folders: str) -> Callable[[Facts], tuple[str, str] | None]:
+    """Label of the effects of some folders; the group is what their takes share, or the take."""
+
+    def select(facts: Facts) -> tuple[str, str] | None:
+        if not facts["folder"].startswith(folders):
+            return None
+        return facts["label"], facts.get("group") or facts["take"]
+
+    return select
+
+
 def _kind(facts: Facts) -> tuple[str, str] | None:
     recording = facts["recording"]
     # Of speech it is a voice pack or a language, whose variants may share speakers.
@@ -148,6 +161,26 @@ TASKS = {
         Task(
             "kinds", sound_pools.KINDS, "speech, music or sound",
             "recording, or speakers of a language or voice packs", _kind,
+        ),
+        Task(
+            "animals", game_pools.EFFECTS_POOL, "animal", "take", _effect("actor/fauna"),
+            fewest=4, tuned=False,
+        ),
+        Task(
+            "material", game_pools.EFFECTS_POOL, "what is hit", "what hits it",
+            _effect("attack/impact"), tuned=False,
+        ),
+        Task(
+            "weapon", game_pools.EFFECTS_POOL, "weapon", "take", _effect("attack/weapon"),
+            tuned=False,
+        ),
+        Task(
+            "work", game_pools.EFFECTS_POOL, "tool and matter", "take", _effect("resource"),
+            tuned=False,
+        ),
+        Task(
+            "sex", game_pools.COMMANDS_POOL, "woman or man", "language (and its two speakers)",
+            lambda facts: (facts["sex"], facts["language"]), tuned=False,
         ),
     )
 }  # fmt: skip

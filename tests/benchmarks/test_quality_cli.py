@@ -11,8 +11,10 @@ import torch
 from quality_sources import make_cache, tone
 
 from benchmarks import quality
-from benchmarks.evaluation import contestants, published, report
+from benchmarks.evaluation import contestants, published, report, run
 from benchmarks.evaluation.contestants import mean_and_std
+from benchmarks.evaluation.run import PROTOCOLS
+from benchmarks.evaluation.tasks import TASKS
 from hear_msm_mae import get_scene_embeddings, load_model
 from hear_msm_mae.log_mel import LogMel
 
@@ -31,14 +33,21 @@ def test_table_and_json(cache, tiny_file, tmp_path, capsys):
     assert quality.main(arguments) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0] == ('| task | chance | tiny | tiny{"layer": 0} | untrained | logmel | mfcc |')
-    assert [row.split("|")[1].strip() for row in table[2:]] == ["events", "letters", "**average**"]
+    assert [row.split("|")[1].strip() for row in table[2:]] == [
+        "events", "letters", "**average of 2**, linear probe",
+        "**average of 2**, 5 nearest clips", "**average of 2**, 8 clips per label",
+    ]  # fmt: skip
     scores = json.loads(out.read_text())
     assert scores["tasks"]["events"]["groups"] == 6
     for name, contestant in scores["contestants"].items():
         both = contestant["tasks"]
         seeds = 2 * quality.UNTRAINED_SEEDS if name == "untrained" else 2
-        assert [len(both[t]) for t in ("letters", "events")] == [seeds, seeds]
-        assert contestant["average"] == pytest.approx(np.mean([*both["letters"], *both["events"]]))
+        for task in ("letters", "events"):
+            assert {p: len(values) for p, values in both[task].items()} == {
+                "linear": seeds, "knn": seeds, "few": seeds
+            }  # fmt: skip
+        linear = [*both["letters"]["linear"], *both["events"]["linear"]]
+        assert contestant["average"] == pytest.approx(np.mean(linear))
     # Tones whose pitch is the label: every front end must tell them apart.
     assert scores["contestants"]["logmel"]["average"] > 90
 
@@ -63,13 +72,16 @@ def test_unknown_baseline_is_refused():
         quality.parse_arguments(["--baselines", "crepe"])
 
 
-def test_second_run_embeds_nothing_and_gives_the_same(cache, tiny_file, capsys, monkeypatch):
+def test_second_run_computes_nothing_and_gives_the_same(cache, tiny_file, capsys, monkeypatch):
     arguments = ["--weights", str(tiny_file), "--baselines", "none", "--cache", str(cache), *FEW]
     assert quality.main(arguments) == 0
     first = capsys.readouterr().out
     monkeypatch.setattr(contestants, "load_model", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(run, "score", lambda *_: pytest.fail("probed again"))
     assert quality.main(arguments) == 0
     assert capsys.readouterr().out == first
+    with pytest.raises(BaseException, match="probed again"):  # other divisions are not the same
+        quality.main([*arguments, "--seeds", "3"])
 
 
 def test_write_replaces_its_section_only(cache, tiny_file, tmp_path, monkeypatch):
@@ -138,7 +150,21 @@ def test_simple_features():
 def test_spread_and_averages():
     assert report.mean_and_spread([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert report.mean_and_spread([5.0]) == (5.0, 0.0)
-    assert report.averages({"a": [1.0, 2.0], "b": [3.0, 6.0]}) == [2.0, 4.0]
+    scores = {"a": {"linear": [1.0, 2.0]}, "b": {"linear": [3.0, 6.0]}}
+    assert report.averages(scores) == [2.0, 4.0]
+
+
+def test_tasks_that_chose_nothing_are_marked_and_averaged_alone(cache):
+    names = ("letters", "sex", "animals")
+    tasks = [TASKS[name].data(TASKS[name].recipe.pool(cache)) for name in names]
+    numbers = {"letters": 10.0, "sex": 60.0, "animals": 80.0}
+    scores = {"a": {n: {p: [x, x] for p in PROTOCOLS} for n, x in numbers.items()}}
+    rows = [line.split("|") for line in report.markdown(scores, tasks).splitlines()[2:]]
+    assert [row[1].strip() for row in rows[:3]] == ["letters", "sex*", "animals*"]
+    assert [(row[1].strip(), row[3].strip()) for row in rows[3:5]] == [
+        ("**average of 1**, linear probe", "**10.0** ± 0.0"),
+        ("**average* of 2**, linear probe", "**70.0** ± 0.0"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +196,8 @@ def test_missing_published_model_says_how_to_get_it():
 @pytest.mark.parametrize(
     ("make", "package", "size"),
     [("naive", "hearbaseline", 4096), ("crepe", "torchcrepe", 2048),
-     ("resemblyzer", "resemblyzer", 256)],
+     ("resemblyzer", "resemblyzer", 256), ("openwakeword", "openwakeword", 96),
+     ("egemaps", "opensmile", 88), ("compare", "opensmile", 6373)],
 )  # fmt: skip
 @pytest.mark.slow
 def test_published_model(make, package, size):

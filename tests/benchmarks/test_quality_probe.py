@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from benchmarks.evaluation import probe
 from benchmarks.evaluation.probe import (
     GRID,
     Split,
@@ -14,6 +15,8 @@ from benchmarks.evaluation.probe import (
     fit_predict,
     reduced,
     score,
+    score_few,
+    score_neighbours,
     splits,
 )
 from benchmarks.evaluation.tasks import TaskData
@@ -143,3 +146,36 @@ def test_features_that_are_constant_in_training_are_left_out():
     part = Split(np.arange(50), np.arange(50, 60), ((np.arange(25), np.arange(25, 50)),))
     assert np.abs(reduced(x.astype(np.float64), part.train)).max() < 10
     assert score(x, labels, [part]) == score(x[:, :4], labels, [part])
+
+
+def test_neighbours_vote():
+    """Two clips of one label are nearest, three of the other follow: the three win if as near."""
+    angles = np.array([0.0, 0.01, 0.02, 2.0, 2.01, 1.0, 0.03, 2.02, 1.01, 1.02, 2.03])
+    labels = np.array([0, 0, 0, 1, 1, 2, 0, 1, 2, 2, 1])
+    x = np.stack([np.cos(3 * angles), np.sin(3 * angles)], axis=1).astype(np.float32)
+    part = Split(np.array([0, 1, 3, 4, 5, 6, 7, 8, 9]), np.array([2, 10]), ())
+    assert score_neighbours(x, labels, [part]) == 100.0
+    assert score_neighbours(x * 1e4 + 7, labels, [part]) == 100.0  # of standardised values
+    rng = np.random.default_rng(0)
+    noise, random = rng.standard_normal((600, 30)).astype(np.float32), rng.integers(0, 4, 600)
+    accuracy = score_neighbours(noise, random, splits(task(random, np.arange(600) % 20), 0))
+    assert accuracy == pytest.approx(25, abs=4 * 100 * np.sqrt(0.25 * 0.75 / 600))
+
+
+def test_few_sees_eight_clips_per_label(monkeypatch):
+    x, labels, groups = problem(n=480, d=8)
+    labels[:5] = 3  # a label with fewer clips: all of them
+    parts = splits(task(labels, groups), 0)
+    seen = []
+
+    def record(x, labels, fit, check, grid):
+        seen.append((set(fit), np.bincount(labels[fit], minlength=4).tolist()))
+        return fit_predict(x, labels, fit, check, grid)
+
+    monkeypatch.setattr(probe, "fit_predict", record)
+    accuracy = score_few(x, labels, parts, seed=0)
+    assert accuracy == score_few(x, labels, parts, seed=0) > 60
+    for part, (clips, counts) in zip(parts * 2, seen, strict=True):
+        assert clips <= set(part.train)
+        assert counts == [8, 8, 8, np.sum(labels[part.train] == 3)]
+    assert seen[0][0] != (score_few(x, labels, parts, seed=1), seen[-4][0])[1]

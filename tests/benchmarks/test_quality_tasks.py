@@ -124,6 +124,18 @@ def test_keys_and_events(cache):
     assert counts["Animal", "b"] == 1
 
 
+def test_animals_and_voices_of_a_game(cache):
+    animals = TASKS["animals"].data(TASKS["animals"].recipe.pool(cache))
+    assert animals.classes == ("goat", "horse")
+    # A file that is there twice counts once.
+    assert Counter(animals.labels.tolist()) == {0: 4, 1: 8}
+    sex = TASKS["sex"].data(TASKS["sex"].recipe.pool(cache))
+    assert sex.classes == ("female", "male")
+    assert Counter(sex.groups.tolist()) == dict.fromkeys(
+        ("greek", "latin", "napatan", "persian"), 4
+    )
+
+
 def test_kinds_have_several_sources(cache):
     pool = sound_pools.KINDS.pool(cache)
     kinds = {(f["kind"], f["source"]) for f in pool.facts}
@@ -161,7 +173,9 @@ def test_notes_chords_and_drums(cache, monkeypatch):
     assert "lmms-zap01" not in instruments
 
 
-@pytest.mark.parametrize("name", ["letters", "speaker", "reactions", "keys", "events", "kinds"])
+@pytest.mark.parametrize(
+    "name", ["letters", "speaker", "reactions", "keys", "events", "kinds", "sex"]
+)
 def test_no_group_is_divided(cache, name):
     data = TASKS[name].data(TASKS[name].recipe.pool(cache))
     for part in splits(data, seed=3):
