@@ -5,9 +5,10 @@
 Reads `sources.csv` beside this file. Recordings come out of Debian packages
 (`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); the
 rendered sources need `fluidsynth`, `fluid-soundfont-gm` and `espeak-ng`. Every
-source ends in DEST/NAME/; it is built beside that and renamed when it is whole,
-and its stamp DEST/.stamps/NAME.json is written last, so an interrupted build is
-simply run again. DEST/manifest.csv lists what was built.
+source ends in DEST/KIND/NAME/, so that training can weight the kinds; it is built
+beside that and renamed when it is whole, and its stamp DEST/.stamps/NAME.json is
+written last, so an interrupted build is simply run again. DEST/manifest.csv lists
+what was built, DEST/.attribution/NAME holds each package's authors and licences.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from weights.corpus import packages
-from weights.corpus.packages import BuildError, Collected, read_csv, role_of
+from weights.corpus import containers, packages
+from weights.corpus.packages import BuildError, Collected, kept_away, read_csv, role_of
 
 log = logging.getLogger("corpus")
 HERE = Path(__file__).resolve().parent
@@ -44,6 +45,8 @@ class Source:
     files: int
     include: str  # globs on the path in the package, joined by spaces; empty for all
     exclude: str
+    extract: str = ""  # a key of containers.EXTRACTORS, for audio in a game's own container
+    attribution: str = ""  # the file in the package that names authors and licences
 
 
 def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
@@ -63,8 +66,8 @@ def read_held_out(path: Path = HERE / "held_out.csv") -> set[str]:
 def refuse_excluded(sources: list[Source]) -> None:
     """Raise BuildError if a source is kept for evaluation or reserved."""
     for source in sources:
-        if role := role_of(source.package):
-            raise BuildError(f"{source.package} is {role}, not for the corpus")
+        if kept_away(source.package) == "*":
+            raise BuildError(f"{source.package} is {role_of(source.package)}, not for the corpus")
 
 
 class Corpus:
@@ -76,13 +79,17 @@ class Corpus:
         self.scratch = folder / ".scratch"
         self.debs = debs or folder / ".cache" / "debs"
 
+    def place(self, source: Source) -> Path:
+        """Where a source's audio is."""
+        return self.folder / source.kind / source.name
+
     def _stamp_path(self, source: Source) -> Path:
         return self.stamps / f"{source.name}.json"
 
     def stamp(self, source: Source) -> dict | None:
         """What was built for a source, or None if it is not complete."""
         path = self._stamp_path(source)
-        if not path.is_file() or not (self.folder / source.name).is_dir():
+        if not path.is_file() or not self.place(source).is_dir():
             return None
         return json.loads(path.read_text(encoding="utf-8"))
 
@@ -98,7 +105,7 @@ class Corpus:
             return
         started = time.monotonic()
         work = self.scratch / source.name
-        for leftover in (work, self.folder / source.name):
+        for leftover in (work, self.place(source)):
             shutil.rmtree(leftover, ignore_errors=True)
         # Else its files would count as duplicates of themselves, where the folder was deleted.
         self._stamp_path(source).unlink(missing_ok=True)
@@ -107,7 +114,8 @@ class Corpus:
         version, collected = self._make(source, work, held_out)
         if not collected.digests:
             raise BuildError(f"{source.name}: no audio file found in {source.package}")
-        (work / "audio").rename(self.folder / source.name)
+        self.place(source).parent.mkdir(exist_ok=True)
+        (work / "audio").rename(self.place(source))
         self._write_stamp(source, version, collected)
         shutil.rmtree(work)
         log.info(
@@ -129,6 +137,10 @@ class Corpus:
             deb = packages.fetch(source.package, self.debs)
             version = packages.version_of(deb)
             packages.unpack(deb, tree)
+            if source.extract:
+                containers.EXTRACTORS[source.extract](tree)
+            containers.play_modules(tree)
+            self._keep_attribution(source, tree)
         if source.version and version != source.version:
             log.warning(
                 "%s: version %s, but sources.csv was made with %s; hours and licences may differ",
@@ -136,10 +148,23 @@ class Corpus:
                 version,
                 source.version,
             )
+        exclude = f"{source.exclude} {kept_away(source.package)}"
         collected = packages.collect(
-            tree, work / "audio", self.seen(), held_out, source.include, source.exclude
+            tree, work / "audio", self.seen(), held_out, source.include, exclude
         )
         return version, collected
+
+    def _keep_attribution(self, source: Source, tree: Path) -> None:
+        """Keep the file that names authors and licences beside the audio, as licences ask."""
+        if not source.attribution:
+            return
+        target = self.folder / ".attribution" / source.name
+        target.parent.mkdir(exist_ok=True)
+        file = tree / source.attribution
+        if not file.is_file():  # a link to the folder of a package that this one depends on
+            log.warning("%s has no file %s", source.package, source.attribution)
+            return
+        shutil.copyfile(file, target)
 
     def _write_stamp(self, source: Source, version: str, collected: Collected) -> None:
         self.stamps.mkdir(exist_ok=True)
@@ -181,7 +206,7 @@ class Corpus:
                 found.append(f"{source.name}: not built")
                 continue
             for relative, digest in stamp["digests"].items():
-                path = self.folder / source.name / relative
+                path = self.place(source) / relative
                 if not path.is_file():
                     found.append(f"{source.name}: {relative} is missing")
                 elif packages.sha256(path) != digest:
