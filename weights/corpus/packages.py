@@ -70,9 +70,14 @@ def require(tool: str, package: str) -> str:
     return path
 
 
-def run(command: list[str], cwd: Path | None = None) -> str:
+def run(command: list[str], cwd: Path | None = None, timeout: float | None = None) -> str:
     """Run a command and return its output; its own error text becomes a BuildError."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{' '.join(command[:3])} ... took over {timeout:.0f} s") from error
     if done.returncode != 0:
         reason = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise BuildError(f"{' '.join(command[:3])} ... failed: {reason}")

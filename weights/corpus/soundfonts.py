@@ -26,6 +26,7 @@ DRUM_FONTS = (
 # FluidSynth does not filter when it plays a sample at a lower rate, so render at
 # the rate of the fonts and let soxr bring it to the rate of the corpus.
 RENDER_RATE = 44_100
+LONGEST_PLAY = 600.0  # FluidSynth plays a note that never ends for ever
 
 
 def fonts(cache: Path) -> list[Path]:
@@ -42,7 +43,7 @@ def play(score: Path, font: Path, rng: Random) -> tuple[Waveform, int]:
         command += ["-o", f"synth.reverb.level={rng.uniform(0, 0.9):.2f}"]
         command += ["-o", f"synth.reverb.room-size={rng.uniform(0.1, 0.9):.2f}"]
         command += ["-T", "wav", "-O", "s16", "-F", str(stereo_file), str(font), str(score)]
-        run(command)
+        run(command, timeout=LONGEST_PLAY)
         if not stereo_file.is_file():
             raise BuildError(f"FluidSynth wrote nothing for {score.name}")
         stereo, rate = soundfile.read(stereo_file, dtype="float32")  # (n, 2)
