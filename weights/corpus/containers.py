@@ -97,7 +97,9 @@ class _Bits:
         self.high, self.count = 0, 0
 
     def _word(self, ahead: int) -> int:
-        return int.from_bytes(self.data[self.position + ahead : self.position + ahead + 2], "little")
+        return int.from_bytes(
+            self.data[self.position + ahead : self.position + ahead + 2], "little"
+        )
 
     def take(self, count: int) -> int:
         """The next `count` bits."""

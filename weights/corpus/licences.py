@@ -40,7 +40,10 @@ _NAMES = (
     (r"^sil\b|^ofl", "OFL"),
 )
 _PROSE = (
-    (r"common-licenses/((?:L|A)?GPL-[\d.]+|GFDL(?:-[\d.]+)?|Artistic|BSD|Apache-2.0|CC0-1.0)", None),
+    (
+        r"common-licenses/((?:L|A)?GPL-[\d.]+|GFDL(?:-[\d.]+)?|Artistic|BSD|Apache-2.0|CC0-1.0)",
+        None,
+    ),
     (r"public domain", "public-domain"),
     (r"Attribution[- ]Share-?Alike[^.]{0,20}?(\d\.\d)", "CC-BY-SA"),
     (r"Attribution (\d\.\d)|CC[- ]BY[- ](\d\.\d)", "CC-BY"),
@@ -56,7 +59,11 @@ def spdx(name: str) -> str:
     if gpl and not gpl[4].strip(" -"):
         version = f"-{gpl[2]}" if gpl[2] else ""
         version += ".0" if gpl[2] and "." not in gpl[2] else ""
-        return gpl[1] + version + ("-or-later" if gpl[3] in ("+", "-or-later") else "-only" * bool(gpl[2]))
+        return (
+            gpl[1]
+            + version
+            + ("-or-later" if gpl[3] in ("+", "-or-later") else "-only" * bool(gpl[2]))
+        )
     creative = re.match(r"^cc-?(by(?:-sa|-nc|-nd)*)-?v?(\d(?:\.\d)?)?(?:-unported)?$", name.lower())
     if creative:
         version = creative[2] or ""
@@ -135,9 +142,12 @@ def read_package(deb: Path) -> tuple[str, list[str], str, str]:
     name, version = name.split()[-1], version.split()[-1]
     attribution = f"usr/share/doc/{name}/copyright"
     text, audio = "", []
-    with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
-    ) as process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
+        ) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+    ):
         for member in tar:
             path = member.name.removeprefix("./")
             if path == attribution and member.isfile():

@@ -74,7 +74,10 @@ def piece(rng: Random, grooves: list[str]) -> str:
     lines = [f"Tempo {rng.randint(60, 190)}", f"Groove {rng.choice(grooves)}"]
     melody = rng.random() < 0.7
     if melody:
-        lines += [f"Solo Voice {rng.choice(SOLO_VOICES)}", f"Solo Volume {rng.choice(('m', 'mf', 'f'))}"]
+        lines += [
+            f"Solo Voice {rng.choice(SOLO_VOICES)}",
+            f"Solo Volume {rng.choice(('m', 'mf', 'f'))}",
+        ]
         lines += [f"Solo Octave {rng.randint(4, 6)}", "Solo Articulate 90"]
     length = rng.choice((2, 4, 4, 8))
     progression = [

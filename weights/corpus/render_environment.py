@@ -27,7 +27,9 @@ def clip(rng: Random, state: None) -> tuple[Waveform, int]:
     draw = np.random.default_rng(rng.getrandbits(64))
     count = round(SAMPLE_RATE * draw.uniform(8, 20))
     scene = np.zeros(count)
-    names = draw.choice(list(SOURCES), size=draw.choice([1, 2, 3], p=[0.6, 0.3, 0.1]), replace=False)
+    names = draw.choice(
+        list(SOURCES), size=draw.choice([1, 2, 3], p=[0.6, 0.3, 0.1]), replace=False
+    )
     for level, name in enumerate(names):
         sound = SOURCES[str(name)](draw, count)
         if draw.random() < 0.5:
@@ -112,7 +114,8 @@ def rain(draw: Generator, count: int) -> Waveform:
     scene = hiss * drift(draw, count, 0.2, 0.5, 1.0) * draw.uniform(0.1, 1.0)
     surface = draw.uniform(400, 4000)
     drops = [
-        ring(draw, 0.03, surface * draw.uniform(0.7, 1.6, 2), draw.uniform(150, 600)) for _ in range(12)
+        ring(draw, 0.03, surface * draw.uniform(0.7, 1.6, 2), draw.uniform(150, 600))
+        for _ in range(12)
     ]
     for onset in events(draw, count, 10 ** draw.uniform(0.7, 2.3)):
         place(scene, onset, drops[draw.integers(12)], draw.exponential(1.0))
@@ -210,8 +213,12 @@ def insects(draw: Generator, count: int) -> Waveform:
         carrier = np.sin(2 * np.pi * centre * time)
         if draw.random() < 0.4:
             carrier = unit(band(draw.standard_normal(count), 0.9 * centre, 1.1 * centre))
-        gate = np.maximum(0, np.sin(2 * np.pi * (pulse * time + draw.random()))) ** draw.uniform(1, 6)
-        chirp = np.sin(2 * np.pi * (draw.uniform(0.3, 4) * time + draw.random())) > draw.uniform(-1, 0.5)
+        gate = np.maximum(0, np.sin(2 * np.pi * (pulse * time + draw.random()))) ** draw.uniform(
+            1, 6
+        )
+        chirp = np.sin(2 * np.pi * (draw.uniform(0.3, 4) * time + draw.random())) > draw.uniform(
+            -1, 0.5
+        )
         smooth = signal.lfilter([0.01], [1, -0.99], chirp.astype(float))
         scene += carrier * gate * smooth * draw.uniform(0.2, 1)
     return scene
@@ -224,7 +231,9 @@ def calls(draw: Generator, count: int) -> Waveform:
     for onset in events(draw, count, draw.uniform(0.2, 1.2)):
         length = round(SAMPLE_RATE * draw.uniform(0.15, 1.6))
         time = np.linspace(0, 1, length)
-        path = base * 2 ** (draw.uniform(-0.5, 0.8) * np.sin(np.pi * time) + 0.02 * draw.standard_normal())
+        path = base * 2 ** (
+            draw.uniform(-0.5, 0.8) * np.sin(np.pi * time) + 0.02 * draw.standard_normal()
+        )
         path *= 1 + rough * 0.1 * unit(band(draw.standard_normal(length), 15, 90, 1))
         voice = signal.sawtooth(phase_of(path)) + rough * draw.standard_normal(length)
         for _ in range(3):
@@ -322,7 +331,8 @@ def clicks(draw: Generator, count: int) -> Waveform:
     """Keys, ratchets and clocks: short clicks, regular or in bursts."""
     scene = 1e-4 * coloured(draw, count, 2)
     kinds = [
-        ring(draw, 0.05, np.sort(10 ** draw.uniform(2.5, 3.8, 4)), draw.uniform(80, 900)) for _ in range(4)
+        ring(draw, 0.05, np.sort(10 ** draw.uniform(2.5, 3.8, 4)), draw.uniform(80, 900))
+        for _ in range(4)
     ]
     if draw.random() < 0.5:
         onsets = np.arange(0, count, SAMPLE_RATE / draw.uniform(0.8, 25))

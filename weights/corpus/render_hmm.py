@@ -41,7 +41,9 @@ State = dict[str, Any]
 def setup(cache: Path) -> State:
     """RHVoice's folders joined, Open JTalk's voices, and texts in every language."""
     require("open_jtalk", "open-jtalk")
-    parts = [unpacked(p, cache) for p in (*PROGRAMS, *sorted({package for _, package, _ in SPEAKERS}))]
+    parts = [
+        unpacked(p, cache) for p in (*PROGRAMS, *sorted({package for _, package, _ in SPEAKERS}))
+    ]
     joined = cache / "tools" / "rhvoice-joined"
     for name in ("voices", "languages"):
         (joined / name).mkdir(parents=True, exist_ok=True)
@@ -99,9 +101,16 @@ def open_jtalk(rng: Random, state: State, voice: Path, text: str) -> tuple[Wavef
 
 def _spoken(command: list[str], spoken: Path, paths: dict[str, str]) -> tuple[Waveform, int]:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **paths}, timeout=120
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **paths},
+        timeout=120,
     )
     if done.returncode or not spoken.is_file():
-        raise BuildError(f"{Path(command[0]).name}: {done.stderr.strip()[-200:] or done.returncode}")
+        raise BuildError(
+            f"{Path(command[0]).name}: {done.stderr.strip()[-200:] or done.returncode}"
+        )
     waveform, rate = soundfile.read(spoken, dtype="float32")
     return waveform, rate
