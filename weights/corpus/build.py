@@ -5,10 +5,11 @@
 
 Reads `sources.csv` beside this file. Recordings come out of Debian packages
 (`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); what
-the rendered kinds need, README.md lists. Every source ends in DEST/KIND/NAME/, so that training can weight the kinds; it is built
-beside that and renamed when it is whole, and its stamp DEST/.stamps/NAME.json is
-written last, so an interrupted build is simply run again. DEST/manifest.csv lists
-what was built, DEST/.attribution/NAME holds each package's authors and licences.
+the rendered kinds need, README.md lists. Every source ends in DEST/KIND/NAME/, so
+that training can weight the kinds; it is built beside that and renamed when it is
+whole, and its stamp DEST/.stamps/NAME.json is written last, so an interrupted build
+is simply run again. DEST/manifest.csv lists what was built, DEST/.attribution/NAME
+holds each package's authors and licences.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m weights.corpus.overlaps CORPUS FOLDER_OF_EVALUATION_AUDIO overlaps.csv
 
-Equal files are found by digest. Copies in another format, rate or loudness are found by sound: files
-whose spectrograms agree and whose waveforms then correlate. `held_out.csv` takes what is found.
+Equal files are found by digest. Copies in another format, rate or loudness are found by sound:
+files whose spectrograms agree and whose waveforms then correlate. `held_out.csv` takes what is
+found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,7 @@ def vector_of(waveform: Array) -> Array | None:
     frames = np.stack([np.resize(waveform[s : s + window], window) for s in starts])
     power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2  # (segments, bins)
     edges = np.geomspace(1, power.shape[1], BANDS + 1).astype(int)
-    bands = np.stack([power[:, a : max(b, a + 1)].mean(1) for a, b in zip(edges, edges[1:])])
+    bands = np.stack([power[:, a : max(b, a + 1)].mean(1) for a, b in pairwise(edges)])
     levels = np.log10(bands + 1e-6 * bands.max() + 1e-12)
     levels -= levels.mean()
     norm = float(np.linalg.norm(levels))

@@ -48,7 +48,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def role_of(package: str) -> str | None:
-    """Why a package or a part of it must stay out of the corpus: "evaluation", "reserved" or None."""
+    """Why a package, or a part of it, must stay out: "evaluation", "reserved" or None."""
     roles = {r["role"] for r in read_csv(EXCLUDED) if fnmatch.fnmatch(package, r["pattern"])}
     return "reserved" if "reserved" in roles else next(iter(roles), None)
 

@@ -23,8 +23,8 @@ NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 QUALITIES = ("", "", "", "m", "m", "7", "7", "m7", "maj7", "dim", "sus4", "6", "9", "m7b5")
 LETTERS = ("c", "c#", "d", "eb", "e", "f", "f#", "g", "ab", "a", "bb", "b")
 SOLO_VOICES = (
-    "Violin", "Flute", "Clarinet", "Trumpet", "AltoSax", "Oboe", "Piano1", "Vibraphone", "Accordion",
-    "JazzGuitar", "MutedTrumpet", "Harmonica", "TenorSax", "Cello", "PanFlute", "Organ1", "VoiceOohs",
+    "Violin", "Flute", "Clarinet", "Trumpet", "AltoSax", "Oboe", "Piano1", "Vibraphone", "Cello",
+    "Accordion", "JazzGuitar", "MutedTrumpet", "Harmonica", "TenorSax", "PanFlute", "Organ1",
 )  # fmt: skip
 State = tuple[Path, list[str], list[Path]]
 

@@ -277,7 +277,9 @@ def hum(draw: Generator, count: int) -> Waveform:
     base = draw.choice([50.0, 60.0])
     harmonics = np.arange(1, draw.integers(3, 60))
     gains = draw.uniform(0, 1, len(harmonics)) / harmonics ** draw.uniform(0.3, 2)
-    sound = sum(g * np.sin(2 * np.pi * base * h * time) for g, h in zip(gains, harmonics))
+    sound = sum(
+        g * np.sin(2 * np.pi * base * h * time) for g, h in zip(gains, harmonics, strict=True)
+    )
     return sound + draw.uniform(0.01, 0.5) * coloured(draw, count, draw.uniform(0, 3))
 
 

@@ -1,8 +1,8 @@
 """HMM voices under open licences: RHVoice (seven speakers, four languages) and Open JTalk (two).
 
 RHVoice is in Debian's non-free component only because its voices are trained networks; apt must
-know `contrib non-free`. Voices with NC or ND terms, and `slt`, who speaks in the evaluation, are not
-used. Needs `apt-get install open-jtalk`. Rate: about 0.05 cpu-seconds a second of audio.
+know `contrib non-free`. Voices with NC or ND terms are not used, nor is `slt`, who speaks in the
+evaluation. Needs `apt-get install open-jtalk`. Rate: about 0.05 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import soundfile
 
 from weights.corpus import archives
 from weights.corpus.packages import BuildError, require, unpacked
-from weights.corpus.rendering import Waveform
 from weights.corpus.render_speech import phrases, text_line, texts_folder
+from weights.corpus.rendering import Waveform
 
-#: Speaker, package with the voice, locale of the texts. Licences: LGPL-2.1-or-later, Leticia CC-BY-SA-4.0.
+#: Speaker, package with the voice, locale of the texts. All are LGPL-2.1-or-later, but Leticia
+#: CC-BY-SA-4.0.
 SPEAKERS = (
     ("alan", "rhvoice-english", "en-us"),
     ("bdl", "rhvoice-english", "en-us"),

@@ -15,8 +15,8 @@ import numpy as np
 
 from weights.corpus import archives
 from weights.corpus.packages import BuildError, require, run, sha256
-from weights.corpus.rendering import Waveform
 from weights.corpus.render_speech import phrases, text_line, texts_folder
+from weights.corpus.rendering import Waveform
 
 RATE = 24_000
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"

