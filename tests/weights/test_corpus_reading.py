@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import struct
+from random import Random
 
 import numpy as np
 import pytest
 import soundfile
 
-from weights.corpus import containers, licences, overlaps, soundfonts
+from weights.corpus import (
+    containers,
+    licences,
+    overlaps,
+    render_environment,
+    render_rooms,
+    rendering,
+    soundfonts,
+)
+from weights.corpus.build import RECORDED, read_sources
 from weights.corpus.packages import BuildError
 
 DEP5 = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -140,3 +151,62 @@ def test_copies_are_found_by_sound(tmp_path):
     lines = table.read_text().splitlines()[1:]
     assert len(lines) == 1
     assert ",copy.ogg,a.wav,sound" in lines[0]
+
+
+def test_a_room_decays_by_60_db_in_its_time():
+    rng = np.random.default_rng(3)
+    response = render_rooms.room_response(rng, 1.0)  # (16000,)
+    power = np.mean(response.reshape(20, -1) ** 2, axis=1)
+    level = 10 * np.log10(power)  # of 20 parts of 50 ms
+    # The low band falls by 60 dB in a second, so by 3 dB a part; the higher ones no slower.
+    assert level[18] - level[4] < -38
+    assert level[18] - level[4] > -14 * 3 * 2.5
+
+
+RENDERERS = [row.extract for row in read_sources() if row.kind not in RECORDED]
+
+
+@pytest.mark.parametrize("name", ["render_environment", "render_tones"])
+def test_rendered_clips_depend_on_their_number_only(name):
+    module = importlib.import_module(f"weights.corpus.{name}")
+    first, again, other = (module.clip(Random(seed), None)[0] for seed in ("1", "1", "2"))
+    np.testing.assert_array_equal(first, again)
+    assert len(first) != len(other) or (first != other).any()
+    assert np.isfinite(first).all()
+    assert len(first) > rendering.SAMPLE_RATE
+
+
+def test_every_rendered_source_has_the_two_functions():
+    for name in RENDERERS:
+        module = importlib.import_module(f"weights.corpus.{name}")
+        assert callable(module.setup)
+        assert callable(module.clip)
+
+
+@pytest.mark.parametrize("source", render_environment.SOURCES.values(), ids=lambda f: f.__name__)
+def test_every_environment_sounds(source):
+    for seed in range(3):
+        sound = source(np.random.default_rng(seed), 4 * rendering.SAMPLE_RATE)
+        assert sound.shape == (4 * rendering.SAMPLE_RATE,)
+        assert np.isfinite(sound).all()
+        assert np.abs(sound).max() > 1e-3
+
+
+def test_a_stopped_rendering_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(rendering, "BATCH", 3)
+    tree = tmp_path / "tree"
+    name = "weights.corpus.render_tones"
+    rendering.render_all(name, tree, tmp_path, hours=0.001, workers=1)
+    files = sorted(tree.rglob("*.flac"))
+    assert len(files) == rendering.BATCH
+    first = files[0].read_bytes()
+    stamps = [file.stat().st_mtime_ns for file in files[1:]]
+    files[0].unlink()  # as if it had been stopped before this one
+    rendering.render_all(name, tree, tmp_path, hours=0.001, workers=1)
+    assert files[0].read_bytes() == first
+    assert [file.stat().st_mtime_ns for file in files[1:]] == stamps
+
+
+def test_silence_is_no_clip(tmp_path):
+    assert rendering.write_clip(tmp_path / "a.flac", np.zeros(20_000), 16_000) == 0
+    assert not list(tmp_path.iterdir())

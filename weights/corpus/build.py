@@ -31,7 +31,7 @@ from weights.corpus.packages import BuildError, Collected, kept_away, read_csv, 
 log = logging.getLogger("corpus")
 HERE = Path(__file__).resolve().parent
 RECORDED = ("speech", "music", "sound")
-KINDS = (*RECORDED, "midi", "voices", "physical", "environment", "tones")
+KINDS = (*RECORDED, "midi", "voices", "physical", "environment", "tones", "rooms")
 MANIFEST_COLUMNS = ("name", "package", "version", "licence", "kind", "files", "hours")
 
 
