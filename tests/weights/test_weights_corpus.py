@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from debs import make_deb, needs_dpkg
 
-from weights.corpus import compose, midi
+from weights.corpus import compose, midi, packages
+from weights.corpus.build import KINDS, RECORDED, read_sources, refuse_excluded
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "weights" / "corpus"
@@ -31,21 +32,47 @@ def rows(name: str) -> list[dict[str, str]]:
 # --- what is in the corpus -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", rows("sources.csv"), ids=lambda row: row["name"])
-def test_no_source_is_kept_for_evaluation_or_reserved(source):
-    matching = [r for r in rows("excluded.csv") if fnmatch(source["package"], r["pattern"])]
-    assert not matching
+def test_no_source_is_kept_for_evaluation_or_reserved():
+    refuse_excluded(read_sources())
+    for source in read_sources():
+        assert packages.kept_away(source.package) != "*"
+
+
+def test_effects_and_voices_of_0ad_stay_out():
+    away = packages.kept_away("0ad-data").split()
+    root = "usr/share/games/0ad/mods/public/public.zip.unpacked/audio"
+    for kept in ("voice/greek/civ/civ_attack.ogg", "attack/impact/a.ogg", "actor/fauna/b.ogg"):
+        assert any(fnmatch(f"{root}/{kept}", pattern) for pattern in away)
+    for taken in ("music/Honor_Bound.ogg", "ambient/weather/rain.ogg"):
+        assert not any(fnmatch(f"{root}/{taken}", pattern) for pattern in away)
 
 
 @pytest.mark.parametrize("source", rows("sources.csv"), ids=lambda row: row["name"])
 def test_source_is_described(source):
-    assert source["kind"] in {"speech", "music", "sound", "rendered"}
-    assert source["version"]
+    assert source["kind"] in KINDS
     assert source["licence"]
     assert float(source["hours"]) > 0
-    assert int(source["files"]) > 0
+    assert "?" not in source["licence"]
     assert "-NC" not in source["licence"]
     assert "-ND" not in source["licence"]
+    if source["kind"] in RECORDED:
+        assert source["version"]
+        assert int(source["files"]) > 0
+        assert source["attribution"].endswith("/copyright")
+    else:
+        assert (CORPUS / f"{source['extract']}.py").is_file()
+
+
+def test_licences_of_recordings_are_those_that_were_read():
+    read = {row["package"]: row for row in rows("licences.csv")}
+    for source in rows("sources.csv"):
+        if source["kind"] in RECORDED:
+            assert read[source["package"]]["fit"] == "yes"
+            assert read[source["package"]]["licence"] == source["licence"]
+
+
+def test_the_default_corpus_has_250_hours():
+    assert sum(float(source["hours"]) for source in rows("sources.csv")) >= 250
 
 
 @pytest.mark.parametrize(
@@ -54,7 +81,8 @@ def test_source_is_described(source):
      "opl3-soundfont", "freepats", "flite", "festvox-kallpc16k", "festvox-us-slt-hts",
      "tuxpaint-data", "tuxpaint-stamps-default", "gcin-voice", "hydrogen-data", "kajongg",
      "hydrogen-drumkits", "asterisk-core-sounds-en-wav", "asterisk-prompt-it-menardi",
-     "timgm6mb-soundfont", "musescore-general-soundfont-small"],
+     "timgm6mb-soundfont", "musescore-general-soundfont-small", "uqm-voice",
+     "gcompris-qt-data", "@audio-samples/piano-velocity7"],
 )  # fmt: skip
 def test_excluded_covers_every_kept_away_package(package):
     assert any(fnmatch(package, row["pattern"]) for row in rows("excluded.csv"))
@@ -96,7 +124,9 @@ def test_build_takes_each_sound_once_and_writes_a_manifest(build, tmp_path):
     built = sorted(p.relative_to(corpus).as_posix() for p in corpus.rglob("*.wav"))
     sounds = "usr/share/sounds"
     assert built == [
-        f"first/{sounds}/a.wav", f"first/{sounds}/deep/b.wav", f"second/{sounds}/c.wav"
+        f"music/second/{sounds}/c.wav",
+        f"sound/first/{sounds}/a.wav",
+        f"sound/first/{sounds}/deep/b.wav",
     ]  # fmt: skip
     with (corpus / "manifest.csv").open(newline="") as stream:
         manifest = {row["name"]: row for row in csv.DictReader(stream)}
@@ -113,8 +143,8 @@ def test_interrupted_build_is_not_complete_and_continues(build, tmp_path):
     leftover = corpus / ".scratch/first/audio/half.wav"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
-    (corpus / "first").mkdir()
-    (corpus / "first/half.wav").write_bytes(b"half")
+    (corpus / "sound/first").mkdir(parents=True)
+    (corpus / "sound/first/half.wav").write_bytes(b"half")
     assert build("--check").returncode == 1
     assert build("--only", "first").returncode == 0
     assert not list(corpus.rglob("half.wav"))
@@ -130,7 +160,7 @@ def test_interrupted_build_is_not_complete_and_continues(build, tmp_path):
 @needs_dpkg
 def test_check_finds_missing_and_changed_files(build, tmp_path):
     assert build().returncode == 0
-    sounds = tmp_path / "corpus/first/usr/share/sounds"
+    sounds = tmp_path / "corpus/sound/first/usr/share/sounds"
     (sounds / "a.wav").unlink()
     (sounds / "deep/b.wav").unlink()
     (sounds / "deep/b.wav").write_bytes(b"other")
@@ -139,7 +169,7 @@ def test_check_finds_missing_and_changed_files(build, tmp_path):
     assert "a.wav is missing" in done.stderr
     assert "b.wav has changed" in done.stderr
     # What one does then: delete the source and build it again.
-    shutil.rmtree(tmp_path / "corpus/first")
+    shutil.rmtree(tmp_path / "corpus/sound/first")
     assert build().returncode == 0
     assert build("--check").returncode == 0
 
@@ -171,8 +201,8 @@ def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(build, tmp_path
     done = build()
     assert done.returncode == 1
     assert "failed: first" in done.stderr
-    assert (tmp_path / "corpus/second").is_dir()
-    assert not (tmp_path / "corpus/first").exists()
+    assert (tmp_path / "corpus/music/second").is_dir()
+    assert not (tmp_path / "corpus/sound/first").exists()
 
 
 # --- rendered music --------------------------------------------------------------------

@@ -1,13 +1,15 @@
-"""Build the pretraining corpus from openly licensed Debian packages.
+"""Build the pretraining corpus: recordings out of Debian packages, and rendered sound.
 
-    python -m weights.corpus.build DEST [--only NAME ...] [--check]
+    python -m weights.corpus.build DEST [--kinds KIND ...] [--only NAME ...]
+        [--hours-scale X] [--workers N] [--check]
 
 Reads `sources.csv` beside this file. Recordings come out of Debian packages
-(`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); the
-rendered sources need `fluidsynth`, `fluid-soundfont-gm` and `espeak-ng`. Every
-source ends in DEST/NAME/; it is built beside that and renamed when it is whole,
-and its stamp DEST/.stamps/NAME.json is written last, so an interrupted build is
-simply run again. DEST/manifest.csv lists what was built.
+(`apt-get download` + `dpkg-deb -x`: nothing is installed, no root needed); what
+the rendered kinds need, README.md lists. Every source ends in DEST/KIND/NAME/, so
+that training can weight the kinds; it is built beside that and renamed when it is
+whole, and its stamp DEST/.stamps/NAME.json is written last, so an interrupted build
+is simply run again. DEST/manifest.csv lists what was built, DEST/.attribution/NAME
+holds each package's authors and licences.
 """
 
 from __future__ import annotations
@@ -16,24 +18,30 @@ import argparse
 import csv
 import json
 import logging
+import os
 import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from weights.corpus import packages
-from weights.corpus.packages import BuildError, Collected, read_csv, role_of
+from weights.corpus import containers, packages, rendering
+from weights.corpus.packages import BuildError, Collected, kept_away, read_csv, role_of
 
 log = logging.getLogger("corpus")
 HERE = Path(__file__).resolve().parent
-KINDS = ("speech", "music", "sound", "rendered")
+RECORDED = ("speech", "music", "sound")
+KINDS = (*RECORDED, "midi", "voices", "physical", "environment", "tones", "rooms")
 MANIFEST_COLUMNS = ("name", "package", "version", "licence", "kind", "files", "hours")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One row of sources.csv; `hours` and `files` are what the build of `version` gave."""
+    """One row of sources.csv.
+
+    `hours` and `files` are what the build of `version` gave; for what is rendered clip by clip,
+    `hours` is what it is rendered up to.
+    """
 
     name: str
     kind: str
@@ -44,6 +52,8 @@ class Source:
     files: int
     include: str  # globs on the path in the package, joined by spaces; empty for all
     exclude: str
+    extract: str = ""  # a key of containers.EXTRACTORS; for rendered sound, the module
+    attribution: str = ""  # the file in the package that names authors and licences
 
 
 def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
@@ -63,18 +73,27 @@ def read_held_out(path: Path = HERE / "held_out.csv") -> set[str]:
 def refuse_excluded(sources: list[Source]) -> None:
     """Raise BuildError if a source is kept for evaluation or reserved."""
     for source in sources:
-        if role := role_of(source.package):
-            raise BuildError(f"{source.package} is {role}, not for the corpus")
+        if kept_away(source.package) == "*":
+            raise BuildError(f"{source.package} is {role_of(source.package)}, not for the corpus")
 
 
 class Corpus:
     """The folder that is built: where a source, its stamp and its downloads are."""
 
-    def __init__(self, folder: Path, debs: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, debs: Path | None = None, hours_scale: float = 1.0, workers: int = 1
+    ) -> None:
         self.folder = folder
         self.stamps = folder / ".stamps"
         self.scratch = folder / ".scratch"
-        self.debs = debs or folder / ".cache" / "debs"
+        self.cache = folder / ".cache"
+        self.debs = debs or self.cache / "debs"
+        self.keeps_debs = debs is not None
+        self.hours_scale, self.workers = hours_scale, workers
+
+    def place(self, source: Source) -> Path:
+        """Where a source's audio is."""
+        return self.folder / source.kind / source.name
 
     def _stamp_path(self, source: Source) -> Path:
         return self.stamps / f"{source.name}.json"
@@ -82,7 +101,7 @@ class Corpus:
     def stamp(self, source: Source) -> dict | None:
         """What was built for a source, or None if it is not complete."""
         path = self._stamp_path(source)
-        if not path.is_file() or not (self.folder / source.name).is_dir():
+        if not path.is_file() or not self.place(source).is_dir():
             return None
         return json.loads(path.read_text(encoding="utf-8"))
 
@@ -98,8 +117,10 @@ class Corpus:
             return
         started = time.monotonic()
         work = self.scratch / source.name
-        for leftover in (work, self.folder / source.name):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(self.place(source), ignore_errors=True)
+        shutil.rmtree(work / "audio", ignore_errors=True)
+        if source.kind in RECORDED:  # what was rendered already is used
+            shutil.rmtree(work, ignore_errors=True)
         # Else its files would count as duplicates of themselves, where the folder was deleted.
         self._stamp_path(source).unlink(missing_ok=True)
         (work / "audio").mkdir(parents=True)
@@ -107,7 +128,8 @@ class Corpus:
         version, collected = self._make(source, work, held_out)
         if not collected.digests:
             raise BuildError(f"{source.name}: no audio file found in {source.package}")
-        (work / "audio").rename(self.folder / source.name)
+        self.place(source).parent.mkdir(exist_ok=True)
+        (work / "audio").rename(self.place(source))
         self._write_stamp(source, version, collected)
         shutil.rmtree(work)
         log.info(
@@ -123,12 +145,21 @@ class Corpus:
 
     def _make(self, source: Source, work: Path, held_out: set[str]) -> tuple[str, Collected]:
         tree = work / "tree"
-        if source.kind == "rendered":
-            version = render(source, tree, self.debs)
+        if source.kind not in RECORDED:
+            version = source.version
+            hours = source.hours * self.hours_scale
+            module = f"weights.corpus.{source.extract}"
+            rendering.render_all(module, tree, self.cache, hours, self.workers)
         else:
             deb = packages.fetch(source.package, self.debs)
             version = packages.version_of(deb)
             packages.unpack(deb, tree)
+            if source.extract:
+                containers.EXTRACTORS[source.extract](tree)
+            containers.play_modules(tree)
+            self._keep_attribution(source, tree)
+            if not self.keeps_debs:
+                deb.unlink()
         if source.version and version != source.version:
             log.warning(
                 "%s: version %s, but sources.csv was made with %s; hours and licences may differ",
@@ -136,10 +167,23 @@ class Corpus:
                 version,
                 source.version,
             )
+        exclude = f"{source.exclude} {kept_away(source.package)}"
         collected = packages.collect(
-            tree, work / "audio", self.seen(), held_out, source.include, source.exclude
+            tree, work / "audio", self.seen(), held_out, source.include, exclude
         )
         return version, collected
+
+    def _keep_attribution(self, source: Source, tree: Path) -> None:
+        """Keep the file that names authors and licences beside the audio, as licences ask."""
+        if not source.attribution:
+            return
+        target = self.folder / ".attribution" / source.name
+        target.parent.mkdir(exist_ok=True)
+        file = tree / source.attribution
+        if not file.is_file():  # a link to the folder of a package that this one depends on
+            log.warning("%s has no file %s", source.package, source.attribution)
+            return
+        shutil.copyfile(file, target)
 
     def _write_stamp(self, source: Source, version: str, collected: Collected) -> None:
         self.stamps.mkdir(exist_ok=True)
@@ -181,7 +225,7 @@ class Corpus:
                 found.append(f"{source.name}: not built")
                 continue
             for relative, digest in stamp["digests"].items():
-                path = self.folder / source.name / relative
+                path = self.place(source) / relative
                 if not path.is_file():
                     found.append(f"{source.name}: {relative} is missing")
                 elif packages.sha256(path) != digest:
@@ -189,24 +233,15 @@ class Corpus:
         return found
 
 
-def render(source: Source, tree: Path, debs: Path) -> str:
-    """Render a synthetic source into `tree` and return the version of its synthesiser."""
-    # Imported here: the recordings can be built without any synthesiser.
-    if source.name == "general-midi":
-        from weights.corpus import render_midi
-
-        return render_midi.render_all(tree)
-    if source.name == "espeak-ng":
-        from weights.corpus import render_speech
-
-        return render_speech.render_all(tree, debs)
-    raise BuildError(f"no renderer is called {source.name!r}")
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dest", type=Path, help="folder of the corpus, made if missing")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="build or check only these")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="build or check only these")
+    parser.add_argument(
+        "--hours-scale", type=float, default=1.0, help="rendered hours, times this (1.0)"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="for rendering")
     parser.add_argument("--check", action="store_true", help="verify every file, build nothing")
     parser.add_argument("--debs", type=Path, help="folder with .deb files (DEST/.cache/debs)")
     parser.add_argument("--sources", type=Path, default=HERE / "sources.csv")
@@ -225,8 +260,10 @@ def main(arguments: list[str] | None = None) -> int:
             log.error("not in %s: %s", options.sources.name, ", ".join(sorted(unknown)))
             return 2
         sources = [source for source in sources if source.name in options.only]
+    if options.kinds:
+        sources = [source for source in sources if source.kind in options.kinds]
     debs = options.debs.resolve() if options.debs else None
-    corpus = Corpus(options.dest.resolve(), debs)
+    corpus = Corpus(options.dest.resolve(), debs, options.hours_scale, options.workers)
     if options.check:
         problems = corpus.problems(sources)
         for problem in problems:

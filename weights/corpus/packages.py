@@ -17,12 +17,11 @@ import soundfile
 
 log = logging.getLogger(__name__)
 
-#: Formats that libsndfile decodes. Packages also hold MIDI and tracker modules
-#: (.mid, .xm, .it): scores rather than recordings, so they are left out.
+#: Formats that libsndfile decodes. Tracker modules are played first (see `containers`).
 AUDIO_SUFFIXES = frozenset(
     {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".wav"}
 )
-ARCHIVE_SUFFIXES = frozenset({".pk3", ".pk4", ".zip"})
+ARCHIVE_SUFFIXES = frozenset({".love", ".pk3", ".pk4", ".zip"})
 SHORTEST_SECONDS = 0.05
 EXCLUDED = Path(__file__).resolve().parent / "excluded.csv"
 
@@ -49,9 +48,18 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def role_of(package: str) -> str | None:
-    """Why a package must stay out of the corpus: "evaluation" or "reserved"; None: it may go in."""
+    """Why a package, or a part of it, must stay out: "evaluation", "reserved" or None."""
     roles = {r["role"] for r in read_csv(EXCLUDED) if fnmatch.fnmatch(package, r["pattern"])}
     return "reserved" if "reserved" in roles else next(iter(roles), None)
+
+
+def kept_away(package: str) -> str:
+    """Globs of a package's files that must stay out of the corpus, joined by spaces.
+
+    "" where all may go in, "*" where none may.
+    """
+    rows = [r for r in read_csv(EXCLUDED) if fnmatch.fnmatch(package, r["pattern"])]
+    return "*" if any(not r["files"] for r in rows) else " ".join(r["files"] for r in rows)
 
 
 def require(tool: str, package: str) -> str:
@@ -62,9 +70,14 @@ def require(tool: str, package: str) -> str:
     return path
 
 
-def run(command: list[str], cwd: Path | None = None) -> str:
+def run(command: list[str], cwd: Path | None = None, timeout: float | None = None) -> str:
     """Run a command and return its output; its own error text becomes a BuildError."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{' '.join(command[:3])} ... took over {timeout:.0f} s") from error
     if done.returncode != 0:
         reason = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise BuildError(f"{' '.join(command[:3])} ... failed: {reason}")
@@ -122,7 +135,7 @@ def version_of(deb: Path) -> str:
 def unpack(deb: Path, folder: Path) -> None:
     """Unpack the files of a .deb into `folder`; needs no root and runs no package script.
 
-    Game archives inside it (.pk3 and .pk4 are zip files) are unpacked beside themselves.
+    Game archives inside it (.love, .pk3 and .pk4 are zip files) are unpacked beside themselves.
     """
     require("dpkg-deb", "dpkg")
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +147,19 @@ def unpack(deb: Path, folder: Path) -> None:
             for member in contents.namelist():
                 if Path(member).suffix.lower() in AUDIO_SUFFIXES:
                     contents.extract(member, archive.with_name(archive.name + ".unpacked"))
+
+
+def unpacked(package: str, cache: Path) -> Path:
+    """Folder of a package's files below `cache`; downloaded and unpacked if it is not there."""
+    folder = cache / "tools" / package
+    if not folder.is_dir():
+        debs = cache / "debs"
+        debs.mkdir(parents=True, exist_ok=True)
+        part = folder.with_name(f"{package}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        unpack(fetch(package, debs), part)
+        part.rename(folder)
+    return folder
 
 
 def wanted(relative: str, include: str, exclude: str) -> bool:
