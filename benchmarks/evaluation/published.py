@@ -93,7 +93,7 @@ def crepe() -> Contestant:
 
 
 def resemblyzer() -> Contestant:
-    """resemblyzer's speaker encoder: 256 values per clip, at the loudness that it expects.
+    """Resemblyzer's speaker encoder: 256 values per clip, at the loudness that it expects.
 
     Without its voice activity detection, which would leave nothing of a clip without voice.
     """
@@ -148,12 +148,12 @@ def openwakeword() -> Contestant:
 
 
 def egemaps() -> Contestant:
-    """openSMILE's eGeMAPSv02: 88 statistics of voice features."""
+    """OpenSMILE's eGeMAPSv02: 88 statistics of voice features."""
     return _opensmile("eGeMAPSv02")
 
 
 def compare() -> Contestant:
-    """openSMILE's ComParE 2016: 6373 statistics of 65 features and their differences."""
+    """OpenSMILE's ComParE 2016: 6373 statistics of 65 features and their differences."""
     return _opensmile("ComParE_2016")
 
 

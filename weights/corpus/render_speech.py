@@ -87,7 +87,7 @@ def text_line(rng: Random, texts: list[str]) -> str:
 
 
 def setup(cache: Path) -> State:
-    """eSpeak's voices and variants, and the texts of every language."""
+    """ESpeak's voices and variants, and the texts of every language."""
     require("espeak-ng", "espeak-ng")
     all_voices, all_variants = voices(), variants()
     if not all_voices or not all_variants:
