@@ -99,7 +99,7 @@ WEIGHTS_RUN ?= runs/weights
 SAMPLES ?= 6400
 weights: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable ".[pretrain]"
-	$(BIN)/python -m weights.corpus.build $(WEIGHTS_RUN)/audio
+	$(BIN)/python -m weights.corpus.build $(WEIGHTS_RUN)/audio --kinds speech music sound
 	$(BIN)/hear-msm-mae prepare $(WEIGHTS_RUN)/audio $(WEIGHTS_RUN)/corpus
 	$(BIN)/hear-msm-mae pretrain small-cpu corpus=$(WEIGHTS_RUN)/corpus \
 		run_dir=$(WEIGHTS_RUN)/samples-$(SAMPLES) samples=$(SAMPLES)

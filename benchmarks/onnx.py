@@ -97,7 +97,7 @@ def probes(paths: dict[str, Path], seeds: int, cache: Path) -> list[Row]:
     for name, path in paths.items():
         contestant = contestants.weights(path, {}, name)
         scores = evaluate(contestant, tasks, seeds, GRID, VALIDATION_FOLDS, cache)
-        found.append({task: float(np.mean(scores[task])) for task in PROBED})
+        found.append({task: float(np.mean(scores[task]["linear"])) for task in PROBED})
     rows = [(f"probe: {task}", [f"{scores[task]:.1f}" for scores in found]) for task in PROBED]
     means = [f"{np.mean(list(scores.values())):.2f}" for scores in found]
     return [*rows, (f"probes, mean of {len(PROBED)}", means)]

@@ -68,6 +68,7 @@ log = logging.getLogger("quality")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", nargs="*", metavar="FILE[{OPTIONS}]", default=None,
                         help='weights files, each may carry options: a.safetensors{"layer": -2}; '

@@ -117,7 +117,7 @@ def openwakeword() -> Contestant:
 
     It sees 760 ms at once; shorter clips are filled up with silence.
     """
-    folder = Path(needed("openwakeword").__file__).parent / "resources" / "models"
+    folder = Path(str(needed("openwakeword").__file__)).parent / "resources" / "models"
     onnx = needed("onnxruntime")
     columns, step = 76, 8  # of the 32-band spectrogram, 10 ms each
 

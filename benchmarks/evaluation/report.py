@@ -84,7 +84,9 @@ def divisions(data: TaskData, seeds: int) -> int:
     return len(found)
 
 
-def as_json(scores: Scores, tasks: Sequence[TaskData], settings: Mapping[str, Any]) -> dict:
+def as_json(
+    scores: Scores, tasks: Sequence[TaskData], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything, for programs: settings, tasks, and per contestant the scores of each seed."""
     return {
         "settings": dict(settings),

@@ -24,6 +24,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from weights.corpus import containers, packages, rendering
 from weights.corpus.packages import BuildError, Collected, kept_away, read_csv, role_of
@@ -60,8 +61,9 @@ def read_sources(path: Path = HERE / "sources.csv") -> list[Source]:
     """The sources in the order they are built (which decides who keeps a duplicate)."""
     sources = []
     for row in read_csv(path):
-        numbers = {"hours": float(row["hours"] or 0), "files": int(row["files"] or 0)}
-        sources.append(Source(**{**row, **numbers}))
+        values: dict[str, Any] = dict(row)
+        values |= {"hours": float(row["hours"] or 0), "files": int(row["files"] or 0)}
+        sources.append(Source(**values))
     return sources
 
 
@@ -98,7 +100,7 @@ class Corpus:
     def _stamp_path(self, source: Source) -> Path:
         return self.stamps / f"{source.name}.json"
 
-    def stamp(self, source: Source) -> dict | None:
+    def stamp(self, source: Source) -> dict[str, Any] | None:
         """What was built for a source, or None if it is not complete."""
         path = self._stamp_path(source)
         if not path.is_file() or not self.place(source).is_dir():
@@ -234,6 +236,7 @@ class Corpus:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dest", type=Path, help="folder of the corpus, made if missing")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="build or check only these")

@@ -198,8 +198,8 @@ def play_bar(
         pulses = rng.choice((1, 1, 2, 4))
         for pulse in range(pulses):
             for pitch in chord:
-                when, length = start + pulse * bar / pulses, 0.95 * bar / pulses
-                score.note(when, length, 2, pitch, rng.randint(45, 85))
+                at, duration = start + pulse * bar / pulses, 0.95 * bar / pulses
+                score.note(at, duration, 2, pitch, rng.randint(45, 85))
     if 3 in parts:
         beats = rng.choice((2, 4, 8))
         for beat in range(beats):

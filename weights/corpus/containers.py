@@ -154,7 +154,7 @@ def _read_value(bits: _Bits, table: tuple[list[tuple[int, int]], int]) -> int:
 
 
 def unpack_rnc(data: bytes) -> bytes:
-    """Decompress Rob Northen Compression, method 1 (the bytes from "RNC\\1" on).
+    r"""Decompress Rob Northen Compression, method 1 (the bytes from "RNC\1" on).
 
     Raises:
         BuildError: the data is not RNC, or does not unpack to the size its header names.

@@ -64,6 +64,7 @@ class Score:
         return header + struct.pack(">4sI", b"MTrk", len(track)) + track
 
     def write(self, path: Path) -> None:
+        """Write the file."""
         path.write_bytes(self.to_bytes())
 
 

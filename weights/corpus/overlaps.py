@@ -91,7 +91,7 @@ def overlaps(corpus: list[Sound], kept: list[Sound]) -> Iterator[tuple[Sound, So
     """Pairs of equal ("digest") or equal-sounding ("sound 0.93") files."""
     by_digest = {sound.digest: sound for sound in kept}
     kept = [sound for sound in kept if sound.vector is not None]
-    vectors = np.stack([sound.vector for sound in kept])  # (kept, values)
+    vectors = np.stack([np.asarray(sound.vector) for sound in kept])  # (kept, values)
     for sound in corpus:
         if sound.digest in by_digest:
             yield sound, by_digest[sound.digest], "digest"

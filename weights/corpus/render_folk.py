@@ -1,5 +1,7 @@
-"""Folk tunes: 4 248 melodies of three old collections in ABC, on any instrument, with or without a
-drone and drums; abcmidi makes scores of them, FluidSynth plays them.
+"""Folk tunes: 4 248 melodies of three old collections in ABC.
+
+Each is played on a random instrument, with or without a drone and drums. abcmidi makes scores of
+them, and FluidSynth plays these.
 
 Rate: about 0.015 cpu-seconds a second of audio.
 """

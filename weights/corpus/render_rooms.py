@@ -1,5 +1,7 @@
-"""Recordings of the corpus in rooms: excerpts through early reflections and a decaying tail, in
-part two at once. What is drawn depends on which recordings are built, so it comes last.
+"""Recordings of the corpus in rooms.
+
+Excerpts, some of them two at once, go through early reflections and a decaying tail. Which excerpts
+are drawn depends on the recordings that are built, so this kind is built last.
 
 Rate: about 0.01 cpu-seconds a second of audio.
 """

@@ -65,7 +65,8 @@ def sweep(draw: Generator, count: int) -> Waveform:
     for _ in range(draw.integers(1, 4)):
         path = 10 ** drift(draw, count, draw.uniform(0.3, 6), 1.9, 3.85)
         if draw.random() < 0.5:
-            path = np.geomspace(*(10 ** draw.uniform(1.9, 3.85, 2)), count)
+            first, last = 10 ** draw.uniform(1.9, 3.85, 2)
+            path = np.geomspace(first, last, count)
         shape = [np.sin, signal.square, signal.sawtooth][draw.integers(3)]
         scene += shape(phase_of(path))
     return scene
@@ -82,7 +83,8 @@ def modulated(draw: Generator, count: int) -> Waveform:
 
 def pulses(draw: Generator, count: int) -> Waveform:
     """Regular or hastening pulses, filtered."""
-    rate = np.geomspace(*(10 ** draw.uniform(0.3, 2.5, 2)), count)
+    first, last = 10 ** draw.uniform(0.3, 2.5, 2)
+    rate = np.geomspace(first, last, count)
     beats = np.diff(np.floor(phase_of(rate) / (2 * np.pi)), prepend=0.0)
     low = 10 ** draw.uniform(2, 3.5)
     return band(beats, low, low * 2 ** draw.uniform(0.2, 2), 1) + 1e-4 * draw.standard_normal(count)
