@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["hear_msm_mae.cli", "hear_msm_mae.api"])
+# Lightning takes longer to import than torch.
+_CONTEXT.set_forkserver_preload(
+    ["hear_msm_mae.cli", "hear_msm_mae.api", "hear_msm_mae.pretrain.train"]
+)
 
 
 class Result(NamedTuple):

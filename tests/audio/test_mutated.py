@@ -1,4 +1,4 @@
-"""Files with bytes flipped, cut off, put in, taken out or set to zero, many of each format.
+"""Files with bytes flipped, cut off, put in, taken out or set to zero, 200 of each format.
 
 Each is read, with a warning where it turns out shorter, or refused by name; none of them ends the
 process or takes long.
@@ -80,9 +80,8 @@ def mutate(raw: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", [*BY_LIBSNDFILE, "mp3-bare", "flac-unknown", *BY_PYAV])
-def test_a_mutated_file_is_read_or_refused_by_name(tmp_path, caplog, kind, count):
+def test_a_mutated_file_is_read_or_refused_by_name(tmp_path, caplog, kind):
     caplog.set_level(logging.WARNING)
     rng = np.random.default_rng(16)
     ending = kind.split("-")[0]
@@ -93,7 +92,7 @@ def test_a_mutated_file_is_read_or_refused_by_name(tmp_path, caplog, kind, count
     assert whole == pytest.approx(1.5 * RATE, abs=0.3 * RATE)
     assert caplog.messages == []
     outcomes = []
-    for number in range(count):
+    for number in range(200):
         path = tmp_path / f"{number}.{ending}"
         mutated = mutate(raw, rng)
         path.write_bytes(mutated)

@@ -34,17 +34,49 @@ ENVIRONMENT = os.environ | {
 }
 
 
+def train(words, environment):
+    """The training program in a fork."""
+    os.environ.update(environment)
+    sys.argv = ["toy_corpus", *words]
+    sys.exit(toy_corpus.main())
+
+
+def words_of(**changes):
+    return [f"{key}={value}" for key, value in changes.items()]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return str(probe.getsockname()[1])
+
+
+def run_two(folder, **changes):
+    """Two forks with the environment that torchrun gives its processes."""
+    common = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+    }
+    words, processes = words_of(**changes), []
+    for rank in "01":
+        out, err = folder / f"out{rank}", folder / f"err{rank}"
+        own = common | {"RANK": rank, "LOCAL_RANK": rank}
+        processes.append(forked.start(train, words, own, cwd=folder, out=out, err=err))
+    for rank, process in enumerate(processes):
+        process.join()
+        assert process.exitcode == 0, (folder / f"err{rank}").read_text()
+
+
 def start(launcher, run_dir, **changes):
     """The training program, in a process group of its own."""
-    if changes.get("devices", 1) != 1:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = {"MASTER_PORT": str(probe.getsockname()[1])}
-    else:
-        port = {}
-    words = [f"{key}={value}" for key, value in {"run_dir": run_dir, **changes}.items()]
+    port = {"MASTER_PORT": free_port()} if changes.get("devices", 1) != 1 else {}
     return subprocess.Popen(
-        [*launcher, PROGRAM, *words],
+        [*launcher, PROGRAM, *words_of(run_dir=run_dir, **changes)],
         env=ENVIRONMENT | port,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,7 +121,7 @@ def test_two_processes_follow_one(tmp_path):
     """
     settings = {"steps": 20, "log_steps": 1, "base_lr": 0.001, "batch": 16}
     pretrain(quick(tmp_path / "one", **settings), corpus=ToyCorpus())
-    run(TORCHRUN, tmp_path / "two", **settings)
+    run_two(tmp_path, run_dir=tmp_path / "two", **settings)
     one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")
     assert list(one["loss"]) == list(range(1, 21))
     for step, loss in one["loss"].items():
@@ -122,23 +154,17 @@ def test_fabric_run_launches_as_torchrun_does(tmp_path):
     assert identical(newest(tmp_path / "fabric"), newest(tmp_path / "torchrun"))
 
 
-def train(words):
-    """The training program in a fork."""
-    sys.argv = ["toy_corpus", *words]
-    sys.exit(toy_corpus.main())
-
-
 @pytest.mark.usefixtures("small_and_alone")
 def test_a_terminated_run_continues_with_the_same_bits(tmp_path):
     """SIGTERM and SIGINT: a checkpoint of the current step, status 128 + n."""
     settings = {"steps": 160, "checkpoint_steps": 1000}
     pretrain(quick(tmp_path / "whole", **settings), corpus=ToyCorpus())
-    words = [f"{key}={value}" for key, value in {"run_dir": tmp_path / "cut", **settings}.items()]
+    words = words_of(run_dir=tmp_path / "cut", **settings)
     stops = []
     out, err = tmp_path / "out", tmp_path / "err"
     for number in (signal.SIGTERM, signal.SIGINT):
         err.unlink(missing_ok=True)
-        process = forked.start(train, words, cwd=tmp_path, out=out, err=err)
+        process = forked.start(train, words, {}, cwd=tmp_path, out=out, err=err)
         # Until the report at the start of the loop.
         while not (err.exists() and "step" in err.read_text()):
             assert process.is_alive()
