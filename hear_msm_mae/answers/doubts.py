@@ -27,11 +27,11 @@ def doubts(
         if of == 1:
             what = "group" if labelled.grouped else "file"
             notes.append(
-                f"all recordings of label {label!r} are of one {what}, so it is never both learnt "
-                "and tested: its score is that of a label nobody has heard"
+                f"all recordings of label {label!r} are of one {what}, so they are never in both "
+                "training and test; its score means nothing"
             )
         elif not all(y[learn, c].any() for learn, _ in outer):
-            notes.append(f"label {label!r} is missing where a classifier learns")
+            notes.append(f"label {label!r} is missing in the training recordings of a fold")
     if not labelled.several:
         loudness = found.log_mel[:, : found.log_mel.shape[1] // 2].mean(1)
         for name, values in (("loudness", loudness), ("length", found.seconds)):
@@ -39,12 +39,12 @@ def doubts(
             if share > FOLLOWS:
                 notes.append(
                     f"labels follow the {name} of the recordings ({100 * share:.0f} % of its "
-                    "variance): the classifier may have learnt that instead of the sound"
+                    f"variance); the classifier may use the {name} instead of the sound"
                 )
     if plain.value >= best.value:
         notes.append(
-            f"statistics of the log-mel spectrogram do as well ({plain.value:.3f}) as the "
-            f"embeddings ({best.value:.3f}): the task may be easier than it looks"
+            f"statistics of the log-mel spectrogram score as high ({plain.value:.3f}) as the "
+            f"embeddings ({best.value:.3f}); the task may be easier than it looks"
         )
     return notes
 

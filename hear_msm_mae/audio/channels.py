@@ -90,7 +90,7 @@ class Mixer:
 def warn_of_cancellation(name: str) -> None:
     """Warn that the channels of a recording cancel each other, and say what to do."""
     _log.warning(
-        "%s: its channels cancel each other (opposite phase), so that their mean is nearly "
-        "silent; choose one of them: --channel left, channel='left'",
+        "%s: its channels cancel each other (opposite phase), so their mean is nearly silent; "
+        "choose one of them with --channel left or channel='left'",
         name,
     )

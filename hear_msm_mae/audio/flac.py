@@ -63,7 +63,7 @@ def _flac_link(data: Bytes, start: int, stop: int, warn: Warn) -> Link:
     if not complete or total > frames:
         warn(f"is cut off: {frames} samples are read" + (f" of {total}" if total else ""))
     elif total:
-        warn(f"says that it holds {total} samples; {frames} are read, to its end")
+        warn(f"has {frames} samples, but its header says {total}; all are read")
     if not frames:
         return as_it_is
     count = (head[21] >> 4 << 36 | frames).to_bytes(5, "big")

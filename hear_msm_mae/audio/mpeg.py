@@ -151,7 +151,7 @@ def _scan(data: Bytes, warn: Warn) -> list[_Run]:
         position, in_step = stop, True
     if runs and lost:
         where = ", ".join(map(str, lost[:3])) + (" ..." if len(lost) > 3 else "")
-        warn(f"holds {lost_bytes} bytes that are no MPEG frames, from byte {where} on; left out")
+        warn(f"has {lost_bytes} bytes that are not MPEG frames, from byte {where} on; skipped")
     return [run for run in runs if run.frames]
 
 
@@ -182,7 +182,7 @@ def _link(data: Bytes, run: _Run, warn: Warn) -> Link:
     pieces: list[Piece] = list(run.ranges)
     if run.tag is not None:
         if abs(run.tagged - run.frames) > 1:
-            warn(f"holds {run.frames} MPEG frames where its header says {run.tagged}")
+            warn(f"has {run.frames} MPEG frames, but its header says {run.tagged}; all are read")
         start, stop = run.ranges[0]
         count = run.frames.to_bytes(4, "big")
         pieces[:1] = [(start, run.tag), count, (run.tag + 4, stop)]

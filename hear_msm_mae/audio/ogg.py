@@ -50,7 +50,7 @@ def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
             raise Unreadable("damaged: its beginning is missing")
         flags, position = head[5], stop
     if not flags & 4:
-        warn(f"is cut off: its last whole page ends at byte {position} and not the stream")
+        warn(f"is cut off: the last complete page, at byte {position}, does not end the stream")
     stops = [*starts[1:], data.size]
     alone = len(starts) == 1
     return tuple(

@@ -70,7 +70,7 @@ class Bank:
             raise ValueError(f"the corpus in {folder} holds no clips; see {SKIPPED_FILE} there")
         if not summary.get("complete", False):
             logger.warning(
-                "the preparation of %s was interrupted; it is used as far as it got. Run "
+                "the preparation of %s was interrupted; the finished part is used. Run "
                 "`hear-msm-mae prepare` again to complete it",
                 folder,
             )

@@ -130,8 +130,8 @@ def prepare(
                     job.run(results)
                 if writer.lost:
                     logger.warning(
-                        "%d files had damaged frames and are not below the given sources; the "
-                        "corpus lacks them now (first: %s)",
+                        "%d files with damaged frames were removed from the corpus, because the "
+                        "sources do not have them (first: %s)",
                         len(writer.lost),
                         "/".join(next(iter(writer.lost))),
                     )

@@ -272,5 +272,5 @@ def _read_skipped(folder: Path) -> Iterable[Skipped]:
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, IndexError, csv.Error) as error:
-        logger.warning("%s is damaged (%s) and begun anew", folder / SKIPPED_FILE, error)
+        logger.warning("%s is damaged (%s) and is written anew", folder / SKIPPED_FILE, error)
         return []

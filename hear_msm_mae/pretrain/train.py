@@ -102,8 +102,8 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
         snapshots.check_same_run(resumed, settings, corpus.fingerprint, teacher)
     elif settings.init_from is not None and settings.data_seed is None:
         log.warning(
-            "this run draws its crops and masks by seed %d; if the run that made init_from did so "
-            "too, it sees the same ones again. data_seed=N draws others",
+            "this run draws its crops and masks with seed %d; if the run of init_from used it too, "
+            "the same crops come again. Set data_seed to a new number",
             settings.seed,
         )
     fabric = launch(settings)

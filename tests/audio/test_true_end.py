@@ -92,7 +92,7 @@ def test_mp3_one_behind_the_other(tmp_path, mp3, warnings):
     joined.write_bytes(mp3 + without_xing(mp3))
     assert seconds(joined) == pytest.approx(40, abs=0.1)
     (warning,) = warnings()
-    assert re.search(r"c\.mp3: holds 15\d\d MPEG frames where its header says 76\d", warning)
+    assert re.search(r"c\.mp3: has 15\d\d MPEG frames, but its header says 76\d", warning)
 
 
 def test_mp3_with_a_tag_in_the_middle(tmp_path, mp3, warnings):
@@ -112,7 +112,7 @@ def test_mp3_with_other_bytes_in_the_middle(tmp_path, mp3, warnings, junk):
     path.write_bytes(mp3[:half] + bytes(junk) + mp3[half:])
     assert seconds(path) == pytest.approx(20, abs=0.1)
     assert "b.mp3: holds" in warnings()[0]
-    assert "bytes that are no MPEG frames" in warnings()[0]
+    assert "bytes that are not MPEG frames" in warnings()[0]
 
 
 def test_mp3_cut_off(tmp_path, mp3, warnings):
@@ -120,7 +120,7 @@ def test_mp3_cut_off(tmp_path, mp3, warnings):
     path.write_bytes(mp3[: len(mp3) // 2])
     assert 7 < seconds(path) < 13
     assert "b.mp3: is cut off in its last frame" in warnings()[0]
-    assert "where its header says 76" in warnings()[1]
+    assert "but its header says 76" in warnings()[1]
 
 
 def test_mp2_is_read_to_its_end(tmp_path):
@@ -199,7 +199,8 @@ def flac(tmp_path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("total", "words"), [(0, None), (100_000, "says that it holds 100000"), (400_000, "is cut off")]
+    ("total", "words"),
+    [(0, None), (100_000, "but its header says 100000"), (400_000, "is cut off")],
 )
 @pytest.mark.parametrize("tail", [b"", b"TAG" + bytes(125)])
 def test_flac_that_says_another_length(tmp_path, flac, warnings, total, words, tail):
