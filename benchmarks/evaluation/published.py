@@ -115,7 +115,8 @@ def resemblyzer() -> Contestant:
 def openwakeword() -> Contestant:
     """The speech embedding of Google that openWakeWord carries: 96 values every 80 ms, their mean.
 
-    It sees 760 ms at once; shorter clips are filled up with silence.
+    It sees 760 ms at once; shorter clips are filled up with silence. Its licence is Apache-2.0
+    (Google), that of the other models in the package is CC-BY-NC-SA-4.0.
     """
     folder = Path(str(needed("openwakeword").__file__)).parent / "resources" / "models"
     onnx = needed("onnxruntime")
@@ -158,6 +159,7 @@ def compare() -> Contestant:
 
 
 def _opensmile(name: str) -> Contestant:
+    """Its licence allows research and evaluations that lead to no product: read it first."""
     module = needed("opensmile")
 
     def prepare() -> Embed:
