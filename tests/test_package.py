@@ -128,3 +128,16 @@ def test_names_are_found_before_they_are_used():
         "print(load_model.__module__, embed_files.__name__)"
     )
     assert in_a_new_process(code) == "hear_msm_mae.api embed_files"
+
+
+def test_public_names_need_no_extra_until_they_are_called():
+    """As in an environment with the core's needs alone."""
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(sys.argv[1:])\n"
+        "from hear_msm_mae import *\n"
+        "try: finetune('labels.csv', 'out')\n"
+        "except ValueError as error: print(error)"
+    )
+    extras = ["av", "duckdb", "h5py", "jsonargparse", "lightning", "matplotlib", "onnx", "pyarrow"]
+    said = in_a_new_process(code, *extras, "sklearn", "tensorboard", "torchaudio", "transformers")
+    assert said.endswith("run: pip install 'hear_msm_mae[answers,pretrain]'")

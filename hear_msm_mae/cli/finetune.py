@@ -57,8 +57,8 @@ def finetune(
     Exit status 3: some files could not be read. The others were used.
     """
     with starting():
-        from ..tuning.finetune import PAGE
         from ..tuning.finetune import finetune as run
+        from ..tuning.results import PAGE
     with continuable():
         result = run(
             labels,

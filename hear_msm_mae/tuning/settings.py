@@ -82,3 +82,14 @@ class Tuning:
 # Settings that may change when a run continues: they do not change what is learnt.
 CHANGEABLE = frozenset({"checkpoint_minutes"})
 NAMES = tuple(field.name for field in dataclasses.fields(Tuning))
+
+
+def tuning_of(options: dict[str, Any]) -> Tuning:
+    """Settings by name.
+
+    Raises:
+        ValueError: a name is unknown, or see `Tuning`.
+    """
+    if unknown := sorted(set(options) - set(NAMES)):
+        raise ValueError(f"unknown option(s) {unknown}; valid options: {list(NAMES)}")
+    return Tuning(**options)

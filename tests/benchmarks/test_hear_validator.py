@@ -19,7 +19,7 @@ ALWAYS_PRINTED = "IMPORTANT: A common bug"
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param("hear-validator hear_msm_mae -d cpu", marks=pytest.mark.slow),
+        "hear-validator hear_msm_mae -d cpu",
         "hear-msm-mae validate",
     ],
 )

@@ -26,8 +26,8 @@ from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.pretrain import snapshots
 from hear_msm_mae.tuning import train
 from hear_msm_mae.tuning.crops import Crops, write_frames
-from hear_msm_mae.tuning.finetune import FinetuneResult
 from hear_msm_mae.tuning.network import Network
+from hear_msm_mae.tuning.results import FinetuneResult
 from hear_msm_mae.tuning.settings import Tuning
 from hear_msm_mae.tuning.sides import sides_of
 
