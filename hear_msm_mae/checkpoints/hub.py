@@ -213,8 +213,9 @@ def _clear_errors(hub: ModuleType, repo_id: str) -> Iterator[None]:
 
 
 def _model_card(checkpoint: Checkpoint, address: str, transformers: bool) -> str:
-    """A README with the front matter that the Hub reads; a start for the owner's own words."""
+    """A README with the front matter that the Hub reads; the owner adds the rest."""
     config = checkpoint.config
+    rate = f"{config.sample_rate / 1000:g} kHz"
     layer = "the last block" if config.layer is None else f"block {config.layer} (from 0)"
     decoder = "included" if checkpoint.has_decoder else "not included"
     doors = card_section(address.removeprefix("hf://")) if transformers else ""
@@ -237,12 +238,12 @@ the Python package `hear_msm_mae` (HEAR 2021 common API).
 import hear_msm_mae
 
 model = hear_msm_mae.load_model({address!r})
-scene = hear_msm_mae.get_scene_embeddings(audio, model)  # audio: (clips, samples), mono, 16 kHz
+scene = hear_msm_mae.get_scene_embeddings(audio, model)  # audio: (clips, samples), mono, {rate}
 ```
 {doors}
 | | |
 |---|---|
-| input | mono, 16 kHz |
+| input | mono, {rate} |
 | unit | {config.n_mels} mel bins x {config.unit_frames} frames of {MS_PER_FRAME} ms |
 | patch | {config.patch_mels} mel bins x {config.patch_frames} frames |
 | encoder | {config.depth} blocks, {config.heads} heads, {config.width} channels |
