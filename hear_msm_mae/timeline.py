@@ -153,7 +153,11 @@ class Timeline:
     def count_pieces(self, samples: int) -> int:
         """Number of pieces of a clip; a longer clip never has fewer."""
         columns = max(track.columns for track in self.tracks(samples))
-        return -(-columns // (self.piece_units * self.config.columns))
+        pieces = -(-columns // (self.piece_units * self.config.columns))
+        # A clip that ends before the context of a piece of whole units does ends in that piece.
+        while pieces > 1 and samples < self._last_sample(pieces - 2):
+            pieces -= 1
+        return pieces
 
     def first_sample(self, number: int) -> int:
         """First sample of a piece in its clip."""
@@ -183,7 +187,7 @@ class Timeline:
         for block in blocks:
             buffer = torch.cat([buffer, block]) if len(buffer) else block
             total = start + len(buffer)
-            while self.count_pieces(total) > number + 1 and total >= self._last_sample(number):
+            while self.count_pieces(total) > number + 1:
                 waveform = buffer[: self._last_sample(number) - start]
                 yield Piece(waveform, self.layout(number), None, statistics)
                 number += 1

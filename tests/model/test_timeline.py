@@ -143,6 +143,16 @@ def test_pieces_hold_each_embedding_once_and_the_samples_under_it(clip):
         assert weight == frames
 
 
+@pytest.mark.parametrize("hop_ms", [None, 10, 40])
+def test_a_clip_that_ends_in_the_context_of_a_piece_is_counted_as_it_is_cut(hop_ms):
+    """Batches of such clips once got the sums of their neighbours."""
+    timeline = Timeline(ModelConfig(), hop_ms=hop_ms)
+    whole = timeline.piece_units * timeline.config.unit_frames  # frames of a piece
+    for samples in range(160 * (whole - 20), 160 * (whole + 25), 80):
+        pieces = list(timeline.cut([torch.zeros(samples)]))
+        assert len(pieces) == timeline.count_pieces(samples), samples
+
+
 @settings(max_examples=100)
 @given(clips(), st.data())
 def test_a_clip_can_be_cut_from_any_piece_on(clip, data):
