@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forked
 import pytest
 import torch
 from fake_hub import TOKEN, fake_hub
@@ -172,8 +171,10 @@ def client(endpoint: str, cache: Path, **more: str) -> dict[str, str]:
     return own | here | quiet | {"no_proxy": "127.0.0.1"} | more
 
 
-def python(code: str, *arguments: object, env: dict[str, str]) -> forked.Result:
-    return forked.run(forked.code, code, arguments, env, cwd=ROOT)
+def python(code: str, *arguments: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter, because the Hub's library reads these when it is imported."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def test_push_load_and_load_offline(hub, tiny_file, tmp_path):
