@@ -8,7 +8,7 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 EXTRAS = answers,docs,embed,formats,hub,onnx,pretrain,ray,sentence-transformers,test,transformers,visual
 # Models that benchmarks.quality compares with; their own pins are of 2021.
-PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4
+PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 openwakeword==0.5.1
 
 .PHONY: demo test test-slow quick lint lower-bounds docs dist bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
 	weights clean
