@@ -180,7 +180,7 @@ def test_files_that_cannot_be_opened_are_told(tmp_path, monkeypatch):
     def failing(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("builtins.open", failing)
+    monkeypatch.setattr(Path, "open", failing)
     errors: list[OSError] = []
     assert find_audio([tmp_path], errors.append) == []
     assert [Path(error.filename).name for error in errors] == ["secret"]
