@@ -113,7 +113,7 @@ def _write(proto: Any, path: str | Path, metadata: dict[str, str], int8: bool) -
     with replacing(path) as temporary:
         if int8:
             # Matrices use 7 bits, because CPUs with AVX2 but without VNNI add pairs of products in
-            # 16 bits, which 8 bits can overflow. The error of embeddings is 0.6 %, not 0.4 %.
+            # 16 bits, which 8 bits can overflow. The error of embeddings grows by a tenth.
             quantize_dynamic(proto, temporary, per_channel=True, reduce_range=True)
         else:
             onnx.save_model(proto, temporary)
