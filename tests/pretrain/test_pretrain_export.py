@@ -70,7 +70,7 @@ def test_start_from_weights(finished, tmp_path, caplog, data_seed):
         tmp_path / "run", init_from=str(path), steps=1, base_lr=0.0, data_seed=data_seed
     )
     pretrain(settings, corpus=ToyCorpus())
-    assert ("data_seed=N draws others" in caplog.text) is (data_seed is None)
+    assert ("Set data_seed to a new number" in caplog.text) is (data_seed is None)
     expected = newest(finished).model
     assert all(torch.equal(v, expected[k]) for k, v in newest(tmp_path / "run").model.items())
 

@@ -54,7 +54,7 @@ def test_commands_of_the_model_card_are_valid():
         settings = load_recipe(recipe, overrides)
         assert Path(settings.init_from or "null").stem in before
         before.add(Path(settings.run_dir).stem.lower())
-    assert len(before) == len(runs) + 1 > 2
+    assert len(before) == len(runs) + 1 > 1
 
 
 def test_overrides():
