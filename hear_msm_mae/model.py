@@ -107,13 +107,13 @@ class HearModel(nn.Module):
     # -----------------------------------------------------------------------------------------
     def forward(self, audio: Tensor | NDArray[Any]) -> Tensor:
         """Scene embeddings: (b, n) -> (b, d) float32."""
+        audio = check_waveforms(audio)
         timeline = self.timeline(timestamps=False)
-        pieces, counts = self._pieces(check_waveforms(audio), timeline)
+        sums: Iterator[Any] = self.encode(self._pieces(audio, timeline))
+        count = timeline.count_pieces(audio.shape[1])
         # Sums are added as they come. Keeping them would fragment the memory.
-        sums = (result for result in self.encode(pieces) if isinstance(result, Sums))
-        clips = (functools.reduce(Sums.__add__, itertools.islice(sums, n)) for n in counts)
-        scenes = [self.pool(clip) for clip in clips]
-        return torch.stack(scenes)
+        clips = (functools.reduce(Sums.__add__, itertools.islice(sums, count)) for _ in audio)
+        return torch.stack([self.pool(clip) for clip in clips])
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Frame embeddings and their centres.
@@ -128,14 +128,11 @@ class HearModel(nn.Module):
         timestamps = torch.from_numpy(timeline.timestamps_ms(audio.shape[1])).float()
         shape = (len(audio), len(timestamps), self.timestamp_embedding_size)
         output = torch.empty(shape, dtype=torch.float32, device=self.device)
-        pieces, counts = self._pieces(audio, timeline)
-        results = iter(self.encode(pieces))
-        for clip, count in enumerate(counts):
-            row = 0
-            for rows in itertools.islice(results, count):
-                assert isinstance(rows, Tensor)
-                output[clip, row : row + len(rows)] = rows
-                row += len(rows)
+        rows, done = output.flatten(0, 1), 0  # (b t, d)
+        found: Iterator[Any] = self.encode(self._pieces(audio, timeline))
+        for embeddings in found:
+            rows[done : done + len(embeddings)] = embeddings
+            done += len(embeddings)
         return output, timestamps.to(self.device).repeat(len(audio), 1)
 
     def pool(self, sums: Sums) -> Tensor:
@@ -149,14 +146,13 @@ class HearModel(nn.Module):
             statistics.add(self.frontend.log_mel_range(waveform[None], layout.first, layout.last))
         return statistics.mean_std()
 
-    def _pieces(self, audio: Tensor, timeline: Timeline) -> tuple[Iterator[Piece], list[int]]:
-        """Pieces of a batch of clips, and the number of pieces of each clip."""
+    def _pieces(self, audio: Tensor, timeline: Timeline) -> Iterator[Piece]:
+        """Pieces of all clips of a batch, in order."""
         statistics = None
         if self.options.normalization == "batch":  # these need a first pass
             scenes = self.timeline(timestamps=False)
             statistics = self.statistics(p for clip in audio for p in scenes.cut([clip]))
-        pieces = (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
-        return pieces, [timeline.count_pieces(audio.shape[1])] * len(audio)
+        return (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
 
     # -----------------------------------------------------------------------------------------
     # The engine
@@ -188,12 +184,12 @@ class HearModel(nn.Module):
         frames, bases = self._log_mel(pieces)
         scene = pieces[0].layout.scene
         rows = np.cumsum([0] + [1 if scene else piece.layout.rows for piece in pieces])
-        d, powers = self.timestamp_embedding_size, len(self.options.scene_pooling.split("+"))
+        shape, dtype = [int(rows[-1]), self.timestamp_embedding_size], torch.float32
         if scene:
-            wide = torch.float32 if self.device.type == "mps" else torch.float64
-            output = torch.zeros(len(pieces), powers, d, dtype=wide, device=self.device)
-        else:
-            output = torch.empty(int(rows[-1]), d, dtype=torch.float32, device=self.device)
+            powers = len(self.options.scene_pooling.split("+"))
+            shape.insert(1, powers)  # (pieces, powers, d)
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        output = torch.zeros(shape, dtype=dtype, device=self.device)
         units = gather_units(pieces, bases, rows, self.config.patch_frames)
         for columns, arrays in units.items():
             index, target, weights = (torch.from_numpy(x).to(self.device) for x in arrays)
@@ -203,13 +199,11 @@ class HearModel(nn.Module):
                 try:
                     spectrogram = frames[index[part]].transpose(1, 2)  # (u, f, t)
                     embeddings = self.embed_units(spectrogram)[:, :columns]
-                    with torch.autocast(self.device.type, enabled=False):
-                        if scene:
-                            share = weights[part].to(output.dtype)
-                            moments = moments_of(embeddings, share, powers)
-                            output.index_add_(0, target[part, 0], moments)
-                        else:
-                            output[target[part]] = embeddings
+                    if scene:
+                        moments = moments_of(embeddings, weights[part].to(dtype), powers)
+                        output.index_add_(0, target[part, 0], moments)
+                    else:
+                        output[target[part]] = embeddings
                 except torch.OutOfMemoryError:
                     if len(index[part]) == 1:
                         raise
@@ -218,10 +212,9 @@ class HearModel(nn.Module):
                     logger.warning("out of memory: encoding %d tokens at once", self._most_tokens)
                     continue
                 done = part.stop
-        if not scene:
-            return output.split(np.diff(rows).tolist())
-        weight = [float(sum(u.weights.sum() for u in piece.layout.units)) for piece in pieces]
-        return map(Sums, output.unbind(), weight)
+        if scene:
+            return map(Sums, output.unbind(), [piece.layout.weight for piece in pieces])
+        return output.split(np.diff(rows).tolist())
 
     def _log_mel(self, pieces: Sequence[Piece]) -> tuple[Tensor, list[int]]:
         """Normalised frames of all pieces, and for each piece the row of its first frame.
@@ -300,16 +293,13 @@ class HearModel(nn.Module):
     def save_pretrained(
         self, folder: str | Path, half: bool = False, transformers: bool = False
     ) -> Path:
-        """Write a folder that `load_model(folder)` takes.
+        """Write a folder that `load_model(folder)` takes; see `checkpoints.hub.save_folder`.
 
         Args:
             folder: destination.
             half: store float16.
             transformers: add what `transformers.AutoModel` and `AutoFeatureExtractor` (with
                 `trust_remote_code=True`, without this package) and `SentenceTransformer` need.
-
-        Returns:
-            The folder; see `checkpoints.hub.save_folder`, which also says what errors there are.
         """
         from . import checkpoints
 
@@ -318,15 +308,10 @@ class HearModel(nn.Module):
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload to the Hugging Face Hub for `load_model("hf://user/repo")`.
+        """Upload to the Hugging Face Hub as "user/repo", for `load_model("hf://user/repo")`.
 
-        Args:
-            repo_id: "user/repo".
-            options: `private`, `token`, `half`, `message`, `transformers`; see
-                `checkpoints.hub.push_to_hub`, which also says what errors there are.
-
-        Returns:
-            The address, "hf://user/repo".
+        `checkpoints.hub.push_to_hub` has the options (`private`, `token`, `half`, `message`,
+        `transformers`) and the errors. Returns the address, "hf://user/repo".
         """
         from . import checkpoints
 
