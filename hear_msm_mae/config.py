@@ -142,11 +142,6 @@ class ModelConfig:
             )
 
     @property
-    def window_length(self) -> int:
-        """Samples of a spectrogram frame, and size of its FFT."""
-        return WINDOW_MS * self.sample_rate // 1000
-
-    @property
     def hop_length(self) -> int:
         """Samples between neighbouring spectrogram frames."""
         return MS_PER_FRAME * self.sample_rate // 1000

@@ -127,9 +127,10 @@ class LogMel(nn.Module):
             shape = (waveform.shape[0], self.n_mels, stop - start)
             return torch.full(shape, SILENCE, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
-            # A reflection needs more samples than it reflects.
-            missing = max(0, self.window_length - waveform.shape[-1])
-            samples = F.pad(waveform.float(), (0, missing)).to(device)
+            samples = waveform.float().to(device)
+            missing = self.window_length - samples.shape[-1]
+            if missing > 0:  # a reflection needs more samples than it reflects
+                samples = F.pad(samples, (0, missing))
             half = self.window_length // 2
             samples = F.pad(samples, (half, half), mode="reflect")
             # In float32, bins beside a strong tone would be off by more than 1e-4. In small chunks

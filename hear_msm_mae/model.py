@@ -36,7 +36,6 @@ _VALUES_PER_TOKEN = 24  # activations of a block that are in memory at once, rel
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
 CPU_FRAMES = 12_000  # 2 minutes
-_CPU_SAMPLES = 2**18  # longest piece whose log-mel a CPU computes together with that of others
 DEVICE_FRAMES = 120_000
 
 
@@ -227,10 +226,8 @@ class HearModel(nn.Module):
         """
         alike: dict[Any, list[int]] = {}  # pieces that fit into one tensor
         for i, piece in enumerate(pieces):
-            size = len(piece.waveform)
-            # A CPU is not faster with several long pieces at once, but needs more memory.
-            alone = i if self.device.type == "cpu" and size > _CPU_SAMPLES else None
-            alike.setdefault((id(piece.layout), size, piece.statistics, alone), []).append(i)
+            key = id(piece.layout), len(piece.waveform), piece.statistics
+            alike.setdefault(key, []).append(i)
         parts, bases, row = [], [0] * len(pieces), 0
         for indices in alike.values():
             _, layout, _, statistics = pieces[indices[0]]
