@@ -74,8 +74,8 @@ class HearModel(nn.Module):
         self.options = options
         self.sample_rate: int = config.sample_rate
         self.timestamp_embedding_size: int = config.frame_embedding_size * len(options.layers)
-        parts = len(options.scene_pooling.split("+"))
-        self.scene_embedding_size: int = self.timestamp_embedding_size * parts
+        self._powers = len(options.scene_pooling.split("+"))  # 1: mean, 2: with squares for the std
+        self.scene_embedding_size: int = self.timestamp_embedding_size * self._powers
         mean, std = config.norm_mean, config.norm_std
         if isinstance(options.normalization, tuple):
             mean, std = options.normalization
@@ -185,8 +185,7 @@ class HearModel(nn.Module):
         rows = np.cumsum([0] + [1 if scene else piece.layout.rows for piece in pieces])
         shape, dtype = [int(rows[-1]), self.timestamp_embedding_size], torch.float32
         if scene:
-            powers = len(self.options.scene_pooling.split("+"))
-            shape.insert(1, powers)  # (pieces, powers, d)
+            shape.insert(1, self._powers)  # (pieces, powers, d)
             dtype = torch.float32 if self.device.type == "mps" else torch.float64
         output = torch.zeros(shape, dtype=dtype, device=self.device)
         units = gather_units(pieces, bases, rows, self.config.patch_frames)
@@ -199,7 +198,7 @@ class HearModel(nn.Module):
                     spectrogram = frames[index[part]].transpose(1, 2)  # (u, f, t)
                     embeddings = self.embed_units(spectrogram)[:, :columns]
                     if scene:
-                        moments = moments_of(embeddings, weights[part].to(dtype), powers)
+                        moments = moments_of(embeddings, weights[part].to(dtype), self._powers)
                         output.index_add_(0, target[part, 0], moments)
                     else:
                         output[target[part]] = embeddings

@@ -107,30 +107,32 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
 def _decode_link(
     path: str | Path, data: Window, kind: str | None, link: Link, start: int, stop: float | None
 ) -> Iterator[Decoded]:
+    """Blocks of a link: those that libsndfile decodes, then those that only PyAV does."""
     done, error = 0, None
-    counted = _counts_frames(data)
+    repairable = kind in ("flac", "mp3")
     # A path is read faster than a file object, which can have another header and shows where
     # libsndfile stops.
-    source = data if link.head or kind in ("flac", "mp3", "ogg") else path
+    source = data if link.head or repairable or kind == "ogg" else path
     sound = _open_sndfile(source, kind) if link.sndfile else None
-    if sound is not None and sound.subtype.startswith("MPEG") and not counted and has_pyav():
-        sound = None  # libsndfile would estimate the length
+    if sound is not None and sound.subtype.startswith("MPEG") and has_pyav():
+        # Without a tag that counts the frames, libsndfile would estimate the length.
+        sound = sound if _counts_frames(data) else None
     if sound is not None:
         with sound:
             first = 0 if kind in ("mp3", "ogg") else start * sound.samplerate
             end = None if stop is None else round(stop * sound.samplerate)
             done, error = yield from _by_sndfile(path, sound, first, end)
-        left = data.size - data.tell() if kind in ("flac", "mp3") else 0
+        left = data.size - data.tell() if repairable else 0
         if (end is not None and done >= end) or (error is None and left <= _MOST_TAG_BYTES):
             return
-        if error is not None and not (kind in ("flac", "mp3") and has_pyav()):
+        if error is not None and not (repairable and has_pyav()):
             raise error
-        if error is not None and not _ends_in_tag(data):
-            _warn(path, "is cut off or damaged; what can be decoded is read")
         if not has_pyav():
             advice = "if it is audio, install hear_msm_mae[formats] to read it"
             _warn(path, f"{left} bytes at its end are not read; {advice}")
             return
+        if error is not None and not _ends_in_tag(data):
+            _warn(path, "is cut off or damaged; what can be decoded is read")
     need("av", "formats", f"{printable(path)}: files in this format ({kind})")
     more = done > 0 and error is None
     for block in by_pyav(data, kind, done, functools.partial(_warn, path)):
@@ -173,8 +175,9 @@ def _open_sndfile(source: str | Path | Window, kind: str | None) -> _Sequential 
 
 def _counts_frames(data: Window) -> bool:
     """Whether the first frame of an MPEG stream is a tag with the number of frames."""
+    position = data.tell()
     head = data.at(0, 200)
-    data.seek(0)
+    data.seek(position)
     return b"Xing" in head or b"Info" in head
 
 

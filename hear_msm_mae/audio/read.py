@@ -45,7 +45,8 @@ def read_audio(
 
     Args:
         path: any format that libsndfile reads, and with PyAV installed (the extra "formats")
-            MP4, AAC, WebM, WMA, FLAC in Ogg and others.
+            MP4, AAC, WebM, WMA, FLAC in Ogg and others. PyAV also reads what libsndfile leaves
+            out of MP3 and FLAC files with a wrong header or damaged bytes.
         start: start of the part in seconds.
         stop: end of the part in seconds. None, or a value beyond the end, means the file's end.
         channel: "mix" for the mean of the channels, "left", "right", or a number from 0.

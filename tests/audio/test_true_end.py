@@ -37,12 +37,18 @@ def seconds(path) -> float:
 # ---------------------------------------------------------------------------------------------
 # MP3
 # ---------------------------------------------------------------------------------------------
-@pytest.fixture
-def mp3(tmp_path) -> bytes:
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory) -> bytes:
     """20 s whose first frame, loud noise, has a higher bit rate than the others."""
     samples = sound(20, 44100)
     samples[:44100] = np.random.default_rng(1).normal(0, 0.3, 44100)
-    return write(tmp_path / "a.mp3", samples, 44100, **VBR).read_bytes()
+    return write(tmp_path_factory.mktemp("mp3") / "a.mp3", samples, 44100, **VBR).read_bytes()
+
+
+@pytest.fixture
+def mp3(tmp_path, encoded) -> bytes:
+    (tmp_path / "a.mp3").write_bytes(encoded)
+    return encoded
 
 
 @pytest.mark.parametrize("mode", ["VARIABLE", "AVERAGE", "CONSTANT"])

@@ -74,7 +74,8 @@ def test_a_module_that_holds_no_model_is_refused():
 def test_hooks_fire_in_every_path():
     model = small_model()
     calls: list[str] = []
-    names = ("frontend", "encoder", "encoder.blocks.0", "encoder.blocks.1", "encoder.norm")
+    inner = ("patch_embed", "blocks.0", "blocks.0.attn.qkv", "blocks.1.mlp", "norm")
+    names = ("frontend", "encoder", *(f"encoder.{name}" for name in inner))
     for name in names:
         model.get_submodule(name).register_forward_hook(lambda *_, n=name: calls.append(n))
     audio = torch.rand(1, 16000) - 0.5
