@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -156,25 +157,21 @@ class LogMel(nn.Module):
         return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
 
 
-class Statistics:
-    """Mean and unbiased standard deviation of several tensors."""
+def mean_std(parts: Iterable[Tensor], shift: float = 0.0) -> tuple[float, float]:
+    """Mean and unbiased standard deviation of all values of several tensors.
 
-    def __init__(self, shift: float = 0.0) -> None:
-        self.shift = shift  # a value near the mean keeps the sum of squares small
-        self.total, self.squares, self.count = 0.0, 0.0, 0
-
-    def add(self, values: Tensor) -> None:
-        """Add the values of a tensor of any shape."""
-        values = values.detach().cpu().double() - self.shift  # in this order: MPS has no float64
-        self.total += values.sum().item()
-        self.squares += values.square().sum().item()
-        self.count += values.numel()
-
-    def mean_std(self) -> tuple[float, float]:
-        """Mean and standard deviation of everything that was added."""
-        variance = (self.squares - self.total**2 / self.count) / max(self.count - 1, 1)
-        mean = self.shift + self.total / self.count
-        return mean, max(math.sqrt(max(variance, 0.0)), MIN_STD)
+    Args:
+        parts: tensors of any shape.
+        shift: a value near the mean, which keeps the sum of squares small.
+    """
+    total, squares, count = 0.0, 0.0, 0
+    for part in parts:
+        values = part.detach().cpu().double() - shift  # in this order: MPS has no float64
+        total += values.sum().item()
+        squares += values.square().sum().item()
+        count += values.numel()
+    variance = (squares - total**2 / count) / max(count - 1, 1)
+    return shift + total / count, max(math.sqrt(max(variance, 0.0)), MIN_STD)
 
 
 def mel_filter_bank(n_mels: int, sample_rate: int = SAMPLE_RATE) -> Tensor:

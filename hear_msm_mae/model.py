@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .checks import check_waveforms
 from .encoder import Encoder
-from .log_mel import LogMel, Statistics
+from .log_mel import LogMel, mean_std
 from .options import Options
 from .pooling import Sums, moments_of, pooled
 from .timeline import Piece, Timeline, gather_units
@@ -140,10 +140,10 @@ class HearModel(nn.Module):
 
     def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel values of pieces of scenes."""
-        statistics = Statistics(self.frontend.norm_mean.item())
-        for waveform, layout, *_ in pieces:  # in scenes no two pieces share a frame
-            statistics.add(self.frontend.log_mel_range(waveform[None], layout.first, layout.last))
-        return statistics.mean_std()
+        log_mel = self.frontend.log_mel_range
+        # In scenes no two pieces share a frame.
+        parts = (log_mel(p.waveform[None], p.layout.first, p.layout.last) for p in pieces)
+        return mean_std(parts, self.frontend.norm_mean.item())
 
     def _pieces(self, audio: Tensor, timeline: Timeline) -> Iterator[Piece]:
         """Pieces of all clips of a batch, in order."""

@@ -114,10 +114,9 @@ def _decode_link(
     # libsndfile stops.
     source = data if link.head or repairable or kind == "ogg" else path
     sound = _open_sndfile(source, kind) if link.sndfile else None
-    if sound is not None and sound.subtype.startswith("MPEG") and has_pyav():
-        # Without a tag that counts the frames, libsndfile would estimate the length.
-        sound = sound if _counts_frames(data) else None
-    if sound is not None:
+    counted = sound is None or not sound.subtype.startswith("MPEG") or _counts_frames(data)
+    # libsndfile estimates the length of MPEG streams that do not count their frames.
+    if sound is not None and (counted or not has_pyav()):
         with sound:
             first = 0 if kind in ("mp3", "ogg") else start * sound.samplerate
             end = None if stop is None else round(stop * sound.samplerate)
@@ -128,8 +127,10 @@ def _decode_link(
         if error is not None and not (repairable and has_pyav()):
             raise error
         if not has_pyav():
-            advice = "if it is audio, install hear_msm_mae[formats] to read it"
-            _warn(path, f"{left} bytes at its end are not read; {advice}")
+            what = f"{left} bytes at its end need PyAV; run: pip install 'hear_msm_mae[formats]'"
+            if not counted:
+                raise Unreadable(what)
+            _warn(path, what)  # they may be a tag
             return
         if error is not None and not _ends_in_tag(data):
             _warn(path, "is cut off or damaged; what can be decoded is read")
