@@ -131,15 +131,12 @@ class Timeline:
         return tuple(Track(s, len(range(k, count, shifts))) for k, s in enumerate(starts))
 
     def timestamps_ms(self, samples: int) -> NDArray[np.float64]:
-        """Timestamps of a clip in ms: the centres of the patches.
+        """Timestamps of a clip in ms: the centres of the patches, (t,).
 
         A patch from frame s is centred at 10 s + 5 (patch width - 1) ms. All centres on the grid of
         `hop_ms` inside the clip are used; patches may reach beyond its ends, where they see
         silence. A clip that is too short for any gets one timestamp at its middle. In the published
         runtimes they are i * length / count.
-
-        Returns:
-            (t,)
         """
         assert self.hop_ms is not None
         if self.mode != "default":

@@ -51,6 +51,7 @@ def test_the_hear_functions_check_their_audio(embed, tiny_model):
     ("model", "found"),
     [
         (nn.Linear(4, 4), r"torch\.nn\.modules\.linear\.Linear"),
+        (nn.DataParallel(nn.Linear(1, 1)), "DataParallel"),
         (None, "NoneType"),
         ("model.safetensors", "str"),
         (SimpleNamespace(sample_rate=16000), "SimpleNamespace"),

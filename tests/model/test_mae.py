@@ -9,7 +9,7 @@ from reference import assert_matches
 from hear_msm_mae.checkpoints.foreign import load_any
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.encoder import patchify
-from hear_msm_mae.mae import Mask, MaskedAutoencoder, random_mask, sinusoid_table
+from hear_msm_mae.mae import Mask, MaskedAutoencoder, random_mask
 
 TINY = ModelConfig(width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 
@@ -175,12 +175,6 @@ def test_mask_from_bool_and_its_errors():
             random_mask(1, 65, ratio)
     assert random_mask(2, 65, 0.75).visible.shape == (2, 16)
     assert random_mask(2, 65, 0.9999).visible.shape == (2, 1)
-
-
-def test_sinusoid_table_closed_form():
-    table = sinusoid_table(5, 8)
-    assert table[3, 4].item() == pytest.approx(torch.sin(torch.tensor(3 / 10000 ** (4 / 8))).item())
-    assert table[3, 5].item() == pytest.approx(torch.cos(torch.tensor(3 / 10000 ** (4 / 8))).item())
 
 
 def test_golden_state_converts_completely(reference_weights, reference_model):
