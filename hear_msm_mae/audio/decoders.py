@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
-_MOST_TAG_BYTES = 512  # that may follow the samples; if more bytes follow, PyAV looks for samples
+_MOST_TAG_BYTES = 512  # that may follow the samples of an MP3 file without PyAV looking for more
 
 
 class Block(NamedTuple):
@@ -77,7 +77,8 @@ def decode(path: str | Path, start: int = 0, stop: float | None = None) -> Itera
         kind, links = _inspect(os.fspath(path), identity)
         for part, link in enumerate(links):
             span = (start, stop) if len(links) == 1 else (0, None)
-            for block in _decode_link(path, Window(file, link), kind, link, *span):
+            data = Window(file, link, stepwise=kind in ("flac", "mp3"))
+            for block in _decode_link(path, data, kind, link, *span):
                 yield Block(part, *block)
 
 
@@ -122,7 +123,8 @@ def _decode_link(
             end = None if stop is None else round(stop * sound.samplerate)
             done, error = yield from _by_sndfile(path, sound, first, end)
         left = data.size - data.tell() if repairable else 0
-        if (end is not None and done >= end) or (error is None and left <= _MOST_TAG_BYTES):
+        few = _MOST_TAG_BYTES if kind == "mp3" or _ends_in_tag(data) else 0
+        if (end is not None and done >= end) or (error is None and left <= few):
             return
         if error is not None and not (repairable and has_pyav()):
             raise error

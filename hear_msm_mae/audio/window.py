@@ -10,6 +10,8 @@ from typing import BinaryIO, NamedTuple
 Warn = Callable[[str], None]
 
 _CHUNK = 2**16  # bytes that are searched at once
+_READ_AHEAD = 2**14  # bytes; libFLAC and libmpg123 ask for up to 8 KiB at once
+_STEP = 64  # bytes
 
 
 class Unreadable(Exception):
@@ -36,10 +38,22 @@ class Window(io.RawIOBase):
     """The bytes of a link as a file object.
 
     They are not mapped into memory, because a file that shrinks would then end the process.
+
+    Args:
+        file: the file.
+        link: the range.
+        stepwise: give the last bytes to `readinto` in small steps, so that the position shows where
+            a decoder that reads ahead has stopped.
     """
 
-    def __init__(self, file: BinaryIO, link: Link = Link()) -> None:  # noqa: B008  (immutable)
+    def __init__(
+        self,
+        file: BinaryIO,
+        link: Link = Link(),  # noqa: B008  (immutable)
+        stepwise: bool = False,
+    ) -> None:
         super().__init__()
+        self._stepwise = stepwise
         self._file, self._start, self._head = file, link.start, link.head
         stop = os.fstat(file.fileno()).st_size if link.stop is None else link.stop
         self.size = stop - link.start
@@ -76,7 +90,8 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill a buffer as far as there are bytes; returns their number."""
-        data = self.read(len(buffer))
+        near_end = self._stepwise and self.size - self._position <= _READ_AHEAD
+        data = self.read(min(len(buffer), _STEP) if near_end else len(buffer))
         buffer[: len(data)] = data
         return len(data)
 

@@ -40,7 +40,7 @@ BY_PYAV = {
 }
 # Seconds that may go without a word: those of a few frames or packets. WMA files do not say exactly
 # how long they are.
-SILENT_LOSS = {"aac": 0.13, "m4a": 0.07, "mp3": 0.11, "mp4": 0.07, "wma": 0.15}
+SILENT_LOSS = {"aac": 0.13, "mp3-bare": 0.11, "m4a": 0.07, "mp4": 0.07, "wma": 0.15}
 # What says neither how many frames there are nor which of them follow each other.
 UNCOUNTED = ("aac", "mp3-bare")
 
@@ -103,7 +103,7 @@ def test_a_mutated_file_is_read_or_refused_by_name(tmp_path, caplog, kind):
         assert all(path.name in message for message in messages)
         # An MP3 file that ends before its second frame has lost its count as well.
         uncounted = (kind in UNCOUNTED and len(mutated) < len(raw)) or len(mutated) < 650
-        assert (whole - found) / RATE <= SILENT_LOSS.get(ending, 0.06) or messages or uncounted
+        assert (whole - found) / RATE <= SILENT_LOSS.get(kind, 0.06) or messages or uncounted
         outcomes.append(not words)
         path.unlink()
     assert any(outcomes)

@@ -208,6 +208,7 @@ def flac(tmp_path) -> bytes:
     [
         (0, None),
         (100_000, "its header says 100000 samples, but more follow; all are read"),
+        (215_000, "its header says 215000 samples, but more follow; all are read"),
         (400_000, "is cut off"),
     ],
 )
