@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from typing import Any
 
 SAMPLE_RATE = 16_000  # Hz, the default of configurations
 SAMPLE_RATES = (16_000, 32_000)
@@ -26,9 +25,9 @@ SCENE_POOLINGS = ("mean", "mean+std")
 # Bounds of sizes that the shapes of the weights do not determine (for the others see
 # checkpoints/layout.py). They are far above those of any model of this family. A file with larger
 # sizes is refused, because it could fill the memory.
-MAX_MELS = 1024  # the spectrum has 201 bins
 MAX_PATCHES = 2**16  # in one unit; they determine the size of position table and attention
 _RANGES = {
+    "n_mels": (1, 1024),  # the spectrum has 201 bins
     "mlp_ratio": (1e-3, 1e3),
     "norm_mean": (-1e6, 1e6),  # log-mel values lie between -16 and 70
     "norm_std": (1e-6, 1e6),
@@ -36,7 +35,8 @@ _RANGES = {
 }
 
 _NAME = re.compile(
-    r"(?P<mels>\d+)x(?P<frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)(?:p(?P<khz>\d+)k)?"
+    r"(?P<n_mels>\d+)x(?P<unit_frames>\d+)p(?P<patch_mels>\d+)x(?P<patch_frames>\d+)"
+    r"(?:p(?P<khz>\d+)k)?"
 )
 
 
@@ -128,8 +128,6 @@ class ModelConfig:
                 raise ValueError(
                     f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)}"
                 )
-        if self.n_mels > MAX_MELS:
-            raise ValueError(f"n_mels must be at most {MAX_MELS}, got {self.n_mels}")
         if self.rows * self.columns > MAX_PATCHES:
             raise ValueError(
                 f"unit_frames ({self.unit_frames}) is too long: a unit of {self.name} has "
@@ -142,11 +140,6 @@ class ModelConfig:
                 f"layer must be null or an index from {-self.depth} to {self.depth - 1}, "
                 f"got {self.layer!r}"
             )
-
-    @property
-    def window_length(self) -> int:
-        """Samples of a spectrogram frame, and size of its FFT."""
-        return WINDOW_MS * self.sample_rate // 1000
 
     @property
     def hop_length(self) -> int:
@@ -230,14 +223,9 @@ def parse_name(name: str) -> dict[str, int] | None:
     matches = list(_NAME.finditer(name))
     if not matches:
         return None
-    fields: dict[str, Any] = matches[-1].groupdict()  # the innermost name is the closest one
-    return {
-        "n_mels": int(fields["mels"]),
-        "unit_frames": int(fields["frames"]),
-        "patch_mels": int(fields["patch_mels"]),
-        "patch_frames": int(fields["patch_frames"]),
-        "sample_rate": 1000 * int(fields["khz"]) if fields["khz"] else SAMPLE_RATE,
-    }
+    fields = matches[-1].groupdict(default="16")  # the innermost name is the closest one
+    sizes = {field: int(value) for field, value in fields.items()}
+    return sizes | {"sample_rate": 1000 * sizes.pop("khz")}
 
 
 def _require_multiple(name: str, value: int, by_name: str, by: int) -> None:

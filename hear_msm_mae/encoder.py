@@ -248,15 +248,12 @@ class Encoder(nn.Module):
         return outputs[last] if layers is None else [outputs[i] for i in wanted]
 
     def attention(self, spectrogram: Tensor, block: int = -1) -> Tensor:
-        """Attention weights of one block.
+        """Attention weights of one block (an index, negative from the end).
 
-        Args:
-            spectrogram: (b, f, t).
-            block: index of the block, negative from the end.
-
-        Returns:
-            (b, h, [1 +] l, [1 +] l): for each head, the weights of all tokens (last axis, sum 1)
-            in the output of each token (third axis).
+        Shape:
+            - spectrogram: (b, f, t)
+            - output: (b, h, [1 +] l, [1 +] l): for each head, the weights of all tokens (last axis,
+              sum 1) in the output of each token (third axis)
 
         Raises:
             IndexError: no such block.

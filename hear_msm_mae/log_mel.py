@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -117,51 +118,32 @@ class LogMel(nn.Module):
     def log_mel_range(self, waveform: Tensor, start: int, stop: int) -> Tensor:
         """Frames start..stop of the clip's spectrogram; frames outside the clip are silence.
 
-        The result equals the same slice of `log_mel`, but only the samples under these frames are
-        read, so that memory stays bounded for long recordings.
-
         Shape:
             - waveform: (b, n)
             - output: (b, f, stop - start), not normalised
         """
-        total = self.num_frames(waveform.shape[-1])
-        first, last = max(start, 0), min(stop, total)
+        first, last = max(start, 0), min(stop, self.num_frames(waveform.shape[-1]))
         device = self.window.device
         if first >= last:
             shape = (waveform.shape[0], self.n_mels, stop - start)
             return torch.full(shape, SILENCE, dtype=torch.float32, device=device)
         with torch.autocast(device.type, enabled=False):
-            samples = self._padded_samples(waveform, first, last).float().to(device)
+            samples = waveform.float().to(device)
+            missing = self.window_length - samples.shape[-1]
+            if missing > 0:  # a reflection needs more samples than it reflects
+                samples = F.pad(samples, (0, missing))
+            half = self.window_length // 2
+            samples = F.pad(samples, (half, half), mode="reflect")
             # In float32, bins beside a strong tone would be off by more than 1e-4. In small chunks
             # float64 is as fast on a CPU as float32 at once. MPS has no float64.
             samples = samples if device.type == "mps" else samples.double()
             frames = samples.unfold(-1, self.window_length, self.hop_length)  # (b, t, w)
             at_once = _CPU_FRAMES // len(waveform) if device.type == "cpu" else last - first
-            chunks = frames.split(max(1, at_once), dim=1)
+            chunks = frames[:, first:last].split(max(1, at_once), dim=1)
             log_mel = torch.cat([self._log_mel_of_frames(x) for x in chunks], dim=1)
         # The mel bands of a frame are contiguous, because the encoder cuts patches from frames.
         log_mel = F.pad(log_mel, (0, 0, first - start, stop - last), value=SILENCE)
         return log_mel.transpose(1, 2)
-
-    def _padded_samples(self, waveform: Tensor, first: int, last: int) -> Tensor:
-        """The samples under frames first..last, reflected at the ends of the clip."""
-        n = waveform.shape[-1]
-        if n < self.window_length:  # a reflection needs more samples than it reflects
-            waveform = F.pad(waveform, (0, self.window_length - n))
-            n = self.window_length
-        half = self.window_length // 2
-        start = first * self.hop_length - half
-        stop = (last - 1) * self.hop_length + half
-        left, right = max(-start, 0), max(stop - n, 0)
-        # A reflection reads up to `half` samples next to the edge; take them along.
-        inner_start = min(max(start, 0), n - half - 1) if right else max(start, 0)
-        inner_stop = max(min(stop, n), half + 1) if left else min(stop, n)
-        samples = waveform[..., inner_start:inner_stop]
-        if not (left or right):
-            return samples
-        padded = F.pad(samples.float(), (left, right), mode="reflect")
-        offset = start - (inner_start - left)
-        return padded[..., offset : offset + stop - start]
 
     def _log_mel_of_frames(self, frames: Tensor) -> Tensor:
         """(b, t, w) -> (b, t, f)."""
@@ -175,25 +157,21 @@ class LogMel(nn.Module):
         return f"n_mels={self.n_mels}, mean={self.norm_mean:.4f}, std={self.norm_std:.4f}"
 
 
-class Statistics:
-    """Mean and unbiased standard deviation of several tensors."""
+def mean_std(parts: Iterable[Tensor], shift: float = 0.0) -> tuple[float, float]:
+    """Mean and unbiased standard deviation of all values of several tensors.
 
-    def __init__(self, shift: float = 0.0) -> None:
-        self.shift = shift  # a value near the mean keeps the sum of squares small
-        self.total, self.squares, self.count = 0.0, 0.0, 0
-
-    def add(self, values: Tensor) -> None:
-        """Add the values of a tensor of any shape."""
-        values = values.detach().cpu().double() - self.shift  # in this order: MPS has no float64
-        self.total += values.sum().item()
-        self.squares += values.square().sum().item()
-        self.count += values.numel()
-
-    def mean_std(self) -> tuple[float, float]:
-        """Mean and standard deviation of everything that was added."""
-        variance = (self.squares - self.total**2 / self.count) / max(self.count - 1, 1)
-        mean = self.shift + self.total / self.count
-        return mean, max(math.sqrt(max(variance, 0.0)), MIN_STD)
+    Args:
+        parts: tensors of any shape.
+        shift: a value near the mean, which keeps the sum of squares small.
+    """
+    total, squares, count = 0.0, 0.0, 0
+    for part in parts:
+        values = part.detach().cpu().double() - shift  # in this order: MPS has no float64
+        total += values.sum().item()
+        squares += values.square().sum().item()
+        count += values.numel()
+    variance = (squares - total**2 / count) / max(count - 1, 1)
+    return shift + total / count, max(math.sqrt(max(variance, 0.0)), MIN_STD)
 
 
 def mel_filter_bank(n_mels: int, sample_rate: int = SAMPLE_RATE) -> Tensor:

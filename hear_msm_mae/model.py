@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .checks import check_waveforms
 from .encoder import Encoder
-from .log_mel import LogMel, Statistics
+from .log_mel import LogMel, mean_std
 from .options import Options
 from .pooling import Sums, moments_of, pooled
 from .timeline import Piece, Timeline, gather_units
@@ -36,7 +36,6 @@ _VALUES_PER_TOKEN = 24  # activations of a block that are in memory at once, rel
 # Log-mel frames that are computed before their units are encoded, so that units of many clips fill
 # the micro-batches.
 CPU_FRAMES = 12_000  # 2 minutes
-_CPU_SAMPLES = 2**18  # longest piece whose log-mel a CPU computes together with that of others
 DEVICE_FRAMES = 120_000
 
 
@@ -75,8 +74,8 @@ class HearModel(nn.Module):
         self.options = options
         self.sample_rate: int = config.sample_rate
         self.timestamp_embedding_size: int = config.frame_embedding_size * len(options.layers)
-        parts = len(options.scene_pooling.split("+"))
-        self.scene_embedding_size: int = self.timestamp_embedding_size * parts
+        self._powers = len(options.scene_pooling.split("+"))  # 1: mean, 2: with squares for the std
+        self.scene_embedding_size: int = self.timestamp_embedding_size * self._powers
         mean, std = config.norm_mean, config.norm_std
         if isinstance(options.normalization, tuple):
             mean, std = options.normalization
@@ -107,13 +106,13 @@ class HearModel(nn.Module):
     # -----------------------------------------------------------------------------------------
     def forward(self, audio: Tensor | NDArray[Any]) -> Tensor:
         """Scene embeddings: (b, n) -> (b, d) float32."""
+        audio = check_waveforms(audio)
         timeline = self.timeline(timestamps=False)
-        pieces, counts = self._pieces(check_waveforms(audio), timeline)
+        sums: Iterator[Any] = self.encode(self._pieces(audio, timeline))
+        count = timeline.count_pieces(audio.shape[1])
         # Sums are added as they come. Keeping them would fragment the memory.
-        sums = (result for result in self.encode(pieces) if isinstance(result, Sums))
-        clips = (functools.reduce(Sums.__add__, itertools.islice(sums, n)) for n in counts)
-        scenes = [self.pool(clip) for clip in clips]
-        return torch.stack(scenes)
+        clips = (functools.reduce(Sums.__add__, itertools.islice(sums, count)) for _ in audio)
+        return torch.stack([self.pool(clip) for clip in clips])
 
     def timestamp_embeddings(self, audio: Tensor | NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Frame embeddings and their centres.
@@ -128,14 +127,11 @@ class HearModel(nn.Module):
         timestamps = torch.from_numpy(timeline.timestamps_ms(audio.shape[1])).float()
         shape = (len(audio), len(timestamps), self.timestamp_embedding_size)
         output = torch.empty(shape, dtype=torch.float32, device=self.device)
-        pieces, counts = self._pieces(audio, timeline)
-        results = iter(self.encode(pieces))
-        for clip, count in enumerate(counts):
-            row = 0
-            for rows in itertools.islice(results, count):
-                assert isinstance(rows, Tensor)
-                output[clip, row : row + len(rows)] = rows
-                row += len(rows)
+        rows, done = output.flatten(0, 1), 0  # (b t, d)
+        found: Iterator[Any] = self.encode(self._pieces(audio, timeline))
+        for embeddings in found:
+            rows[done : done + len(embeddings)] = embeddings
+            done += len(embeddings)
         return output, timestamps.to(self.device).repeat(len(audio), 1)
 
     def pool(self, sums: Sums) -> Tensor:
@@ -144,19 +140,18 @@ class HearModel(nn.Module):
 
     def statistics(self, pieces: Iterable[Piece]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel values of pieces of scenes."""
-        statistics = Statistics(self.frontend.norm_mean.item())
-        for waveform, layout, *_ in pieces:  # in scenes no two pieces share a frame
-            statistics.add(self.frontend.log_mel_range(waveform[None], layout.first, layout.last))
-        return statistics.mean_std()
+        log_mel = self.frontend.log_mel_range
+        # In scenes no two pieces share a frame.
+        parts = (log_mel(p.waveform[None], p.layout.first, p.layout.last) for p in pieces)
+        return mean_std(parts, self.frontend.norm_mean.item())
 
-    def _pieces(self, audio: Tensor, timeline: Timeline) -> tuple[Iterator[Piece], list[int]]:
-        """Pieces of a batch of clips, and the number of pieces of each clip."""
+    def _pieces(self, audio: Tensor, timeline: Timeline) -> Iterator[Piece]:
+        """Pieces of all clips of a batch, in order."""
         statistics = None
         if self.options.normalization == "batch":  # these need a first pass
             scenes = self.timeline(timestamps=False)
             statistics = self.statistics(p for clip in audio for p in scenes.cut([clip]))
-        pieces = (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
-        return pieces, [timeline.count_pieces(audio.shape[1])] * len(audio)
+        return (p for clip in audio for p in timeline.cut([clip], statistics=statistics))
 
     # -----------------------------------------------------------------------------------------
     # The engine
@@ -188,12 +183,11 @@ class HearModel(nn.Module):
         frames, bases = self._log_mel(pieces)
         scene = pieces[0].layout.scene
         rows = np.cumsum([0] + [1 if scene else piece.layout.rows for piece in pieces])
-        d, powers = self.timestamp_embedding_size, len(self.options.scene_pooling.split("+"))
+        shape, dtype = [int(rows[-1]), self.timestamp_embedding_size], torch.float32
         if scene:
-            wide = torch.float32 if self.device.type == "mps" else torch.float64
-            output = torch.zeros(len(pieces), powers, d, dtype=wide, device=self.device)
-        else:
-            output = torch.empty(int(rows[-1]), d, dtype=torch.float32, device=self.device)
+            shape.insert(1, self._powers)  # (pieces, powers, d)
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        output = torch.zeros(shape, dtype=dtype, device=self.device)
         units = gather_units(pieces, bases, rows, self.config.patch_frames)
         for columns, arrays in units.items():
             index, target, weights = (torch.from_numpy(x).to(self.device) for x in arrays)
@@ -203,13 +197,11 @@ class HearModel(nn.Module):
                 try:
                     spectrogram = frames[index[part]].transpose(1, 2)  # (u, f, t)
                     embeddings = self.embed_units(spectrogram)[:, :columns]
-                    with torch.autocast(self.device.type, enabled=False):
-                        if scene:
-                            share = weights[part].to(output.dtype)
-                            moments = moments_of(embeddings, share, powers)
-                            output.index_add_(0, target[part, 0], moments)
-                        else:
-                            output[target[part]] = embeddings
+                    if scene:
+                        moments = moments_of(embeddings, weights[part].to(dtype), self._powers)
+                        output.index_add_(0, target[part, 0], moments)
+                    else:
+                        output[target[part]] = embeddings
                 except torch.OutOfMemoryError:
                     if len(index[part]) == 1:
                         raise
@@ -218,10 +210,9 @@ class HearModel(nn.Module):
                     logger.warning("out of memory: encoding %d tokens at once", self._most_tokens)
                     continue
                 done = part.stop
-        if not scene:
-            return output.split(np.diff(rows).tolist())
-        weight = [float(sum(u.weights.sum() for u in piece.layout.units)) for piece in pieces]
-        return map(Sums, output.unbind(), weight)
+        if scene:
+            return map(Sums, output.unbind(), [piece.layout.weight for piece in pieces])
+        return output.split(np.diff(rows).tolist())
 
     def _log_mel(self, pieces: Sequence[Piece]) -> tuple[Tensor, list[int]]:
         """Normalised frames of all pieces, and for each piece the row of its first frame.
@@ -234,10 +225,8 @@ class HearModel(nn.Module):
         """
         alike: dict[Any, list[int]] = {}  # pieces that fit into one tensor
         for i, piece in enumerate(pieces):
-            size = len(piece.waveform)
-            # A CPU is not faster with several long pieces at once, but needs more memory.
-            alone = i if self.device.type == "cpu" and size > _CPU_SAMPLES else None
-            alike.setdefault((id(piece.layout), size, piece.statistics, alone), []).append(i)
+            key = id(piece.layout), len(piece.waveform), piece.statistics
+            alike.setdefault(key, []).append(i)
         parts, bases, row = [], [0] * len(pieces), 0
         for indices in alike.values():
             _, layout, _, statistics = pieces[indices[0]]
@@ -300,16 +289,13 @@ class HearModel(nn.Module):
     def save_pretrained(
         self, folder: str | Path, half: bool = False, transformers: bool = False
     ) -> Path:
-        """Write a folder that `load_model(folder)` takes.
+        """Write a folder that `load_model(folder)` takes; see `checkpoints.hub.save_folder`.
 
         Args:
             folder: destination.
             half: store float16.
             transformers: add what `transformers.AutoModel` and `AutoFeatureExtractor` (with
                 `trust_remote_code=True`, without this package) and `SentenceTransformer` need.
-
-        Returns:
-            The folder; see `checkpoints.hub.save_folder`, which also says what errors there are.
         """
         from . import checkpoints
 
@@ -318,15 +304,10 @@ class HearModel(nn.Module):
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload to the Hugging Face Hub for `load_model("hf://user/repo")`.
+        """Upload to the Hugging Face Hub as "user/repo", for `load_model("hf://user/repo")`.
 
-        Args:
-            repo_id: "user/repo".
-            options: `private`, `token`, `half`, `message`, `transformers`; see
-                `checkpoints.hub.push_to_hub`, which also says what errors there are.
-
-        Returns:
-            The address, "hf://user/repo".
+        `checkpoints.hub.push_to_hub` has the options (`private`, `token`, `half`, `message`,
+        `transformers`) and the errors. Returns the address, "hf://user/repo".
         """
         from . import checkpoints
 

@@ -27,7 +27,8 @@ class Sums(NamedTuple):
 def moments_of(embeddings: Tensor, weights: Tensor, powers: int) -> Tensor:
     """Weighted sums over time of values and, if asked for, squares: (u, t, d) -> (u, powers, d)."""
     values = embeddings.to(weights.dtype)
-    sums = [torch.einsum("ut,utd->ud", weights, values**k) for k in range(1, powers + 1)]
+    # Not a matrix product, which autocast would compute in bfloat16.
+    sums = [(weights[..., None] * values**k).sum(dim=1) for k in range(1, powers + 1)]
     return torch.stack(sums, dim=1)
 
 

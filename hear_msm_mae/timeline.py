@@ -68,6 +68,7 @@ class Layout(NamedTuple):
         unit_frames: length in frames to which every unit is padded; 0 for no padding.
         units: the units, grouped by length.
         rows: number of embeddings.
+        weight: sum of their weights.
     """
 
     scene: bool
@@ -77,6 +78,7 @@ class Layout(NamedTuple):
     unit_frames: int
     units: tuple[Units, ...]
     rows: int
+    weight: float
 
 
 class Piece(NamedTuple):
@@ -86,8 +88,7 @@ class Piece(NamedTuple):
         waveform: (n,) float samples, with context.
         layout: its frames and units.
         samples: length of the clip if it ends in this piece, else None.
-        statistics: mean and standard deviation for the normalisation; None for those of the
-            weights.
+        statistics: mean and standard deviation for the normalisation; by default the stored ones.
     """
 
     waveform: Tensor
@@ -130,15 +131,12 @@ class Timeline:
         return tuple(Track(s, len(range(k, count, shifts))) for k, s in enumerate(starts))
 
     def timestamps_ms(self, samples: int) -> NDArray[np.float64]:
-        """Timestamps of a clip in ms: the centres of the patches.
+        """Timestamps of a clip in ms: the centres of the patches, (t,).
 
         A patch from frame s is centred at 10 s + 5 (patch width - 1) ms. All centres on the grid of
         `hop_ms` inside the clip are used; patches may reach beyond its ends, where they see
         silence. A clip that is too short for any gets one timestamp at its middle. In the published
         runtimes they are i * length / count.
-
-        Returns:
-            (t,)
         """
         assert self.hop_ms is not None
         if self.mode != "default":
@@ -208,22 +206,23 @@ class Timeline:
         whole, width = self.config.columns, self.config.patch_frames
         first_column = number * self.piece_units * whole
         offset = self.first_sample(number) // self.config.hop_length
-        if samples is None:  # the clip continues, so the piece consists of whole units
-            samples_known = (
-                self._last_sample(number) + self.config.patch_frames * self.config.hop_length
-            )
-            stop_column = first_column + self.piece_units * whole
-            tracks = [t._replace(columns=stop_column) for t in self.tracks(samples_known)]
-            end, frames = self._last_frame(number), None
-        else:
-            tracks = list(self.tracks(samples))
+        frames = float("inf")  # of the clip
+        if samples is not None:
+            tracks = self.tracks(samples)
             end = frames = self.config.num_frames(samples)
+        else:  # the clip continues, so the piece consists of whole units
+            known = self._last_sample(number) + width * self.config.hop_length
+            stop = first_column + self.piece_units * whole
+            tracks = tuple(track._replace(columns=stop) for track in self.tracks(known))
+            end = self._last_frame(number)
         units: dict[int, list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]] = {}
         for index, track in enumerate(tracks):
             for column in range(first_column, track.columns, whole):
                 columns = np.arange(column, min(column + whole, track.columns))
                 rows = index + len(tracks) * (columns - first_column)
-                weights = self._weights(columns, frames)
+                weights = np.full(len(columns), float(width))
+                if self.mode == "default":  # the frames of the clip in each column
+                    weights = np.minimum(frames - columns * width, weights)
                 start = track.start + column * width - offset
                 units.setdefault(len(columns), []).append((start, rows, weights))
         lowest = min(start for group in units.values() for start, *_ in group)
@@ -240,14 +239,8 @@ class Timeline:
             unit_frames=self.config.unit_frames if self.mode == "paper" else 0,
             units=grouped,
             rows=sum(group.rows.size for group in grouped),
+            weight=float(sum(group.weights.sum() for group in grouped)),
         )
-
-    def _weights(self, columns: NDArray[np.int64], frames: int | None) -> NDArray[np.float64]:
-        """Frames of the clip in each column; in the published runtimes all weigh the same."""
-        width = self.config.patch_frames
-        if frames is None or self.mode != "default":
-            return np.full(len(columns), float(width))
-        return np.minimum(frames - columns * width, width).astype(np.float64)
 
     def _last_frame(self, number: int) -> int:
         """One plus the last frame of a piece of whole units, for any shift of the track."""

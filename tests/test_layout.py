@@ -6,6 +6,7 @@ A part is a folder of the package, or one file beside the folders (the core).
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -76,6 +77,7 @@ def part(file: str) -> str:
     return file.split("/")[0]
 
 
+@functools.cache
 def arrows() -> set[tuple[str, str]]:
     """(file, file that it imports)."""
     found = set()

@@ -1,8 +1,8 @@
 """Step 1: file -> waveform. Recordings of any format, rate and length, decoded to their true end.
 
 `read` reads files, and `waveforms` converts audio in memory. `recognise` finds the format of a file
-by its content. `decoders` opens files; `mpeg`, `ogg`, `flac` and `chunks` correct what their
-headers claim. `channels` mixes channels to mono.
+by its content. `decoders` decodes files, by libsndfile or `pyav`; `ogg` and `chunks` correct what
+their headers claim. `channels` mixes channels to mono.
 """
 
 from .read import count_channels, read_audio, resample, stream_audio

@@ -1,15 +1,19 @@
-"""Decode files to samples at their stored rate: libsndfile most formats, PyAV the others."""
+"""Decode files to samples at their stored rate.
+
+libsndfile decodes most formats. In MP3 and FLAC files it stops at a wrong length in the header, or
+at damaged bytes; PyAV then decodes the file once more, and what libsndfile left out is added. PyAV
+also decodes the formats that libsndfile does not read.
+"""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -17,52 +21,44 @@ from numpy.typing import NDArray
 
 from ..extras import need
 from ..files import printable
-from .bytes_of import Bytes, Link, Unreadable, View
-from .chunks import CHUNKED, asf_links, chunk_links
-from .flac import flac_links
-from .mpeg import mpeg_links
+from .chunks import CHUNKED, chunk_link, warn_of_cut_asf
 from .ogg import ogg_links
+from .pyav import Decoded, by_pyav
 from .recognise import PYAV_FORMATS, has_pyav, sniff
-
-if TYPE_CHECKING:
-    import av
+from .window import Link, Unreadable, Window
 
 _log = logging.getLogger(__name__)
 
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
-# A file is reported as cut off if PyAV decodes less than the container's duration by more than
-# this. Codecs add and remove some frames at both ends.
-_PYAV_TOLERANCE = 0.05  # s
-_PYAV_BLOCK = 2**16  # frames
-# Containers that store the duration. For others it is estimated.
-_SAY_DURATION = frozenset(("asf", "matroska", "mp4", "ogg", "wavpack"))
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
+_MOST_TAG_BYTES = 512  # that may follow the samples of an MP3 file without PyAV looking for more
 
-Block = NDArray[np.float32]  # (frames, channels)
 
-
-class Part(NamedTuple):
-    """A part of a file with one sample rate and one number of channels.
+class Block(NamedTuple):
+    """Decoded samples.
 
     Attributes:
+        part: number of the part of the file; parts may have different rates.
         rate: samples per second and channel.
-        channels: number of channels.
-        seekable: whether `read` can begin at any frame, not only at 0.
-        read: function (first frame, number of frames or None for all) that yields blocks of shape
-            (frames, channels).
+        first: frames of the part before this block.
+        samples: (frames, channels).
     """
 
+    part: int
     rate: int
-    channels: int
-    seekable: bool
-    read: Callable[[int, int | None], Iterator[Block]]
+    first: int
+    samples: NDArray[np.float32]
 
 
-def open_parts(path: str | Path) -> Iterator[Part]:
-    """The parts of a file, one after the other; most files have one part.
+def decode(path: str | Path, start: int = 0, stop: float | None = None) -> Iterator[Block]:
+    """Decode a file.
 
-    Read a part completely before you take the next one.
+    Args:
+        path: the file.
+        start: second from which on samples are needed. Formats that can seek begin there, others
+            at 0.
+        stop: second up to which samples are needed. There may be more.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -79,8 +75,11 @@ def open_parts(path: str | Path) -> Iterator[Part]:
             raise Unreadable("the file is empty")
         identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         kind, links = _inspect(os.fspath(path), identity)
-        for link in links:
-            yield from _open_link(path, file, kind, link)
+        for part, link in enumerate(links):
+            span = (start, stop) if len(links) == 1 else (0, None)
+            data = Window(file, link, stepwise=kind in ("flac", "mp3"))
+            for block in _decode_link(path, data, kind, link, *span):
+                yield Block(part, *block)
 
 
 @functools.lru_cache(maxsize=256)
@@ -88,57 +87,62 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
     """The format of a file, and its parts.
 
     The result is cached by `identity` (path, size and modification time), so a file that is read
-    in many parts is inspected once, and its warnings appear once.
+    in many parts is inspected once.
     """
-
-    def warn(what: str) -> None:
-        _log.warning("%s: %s", printable(path), what)
-
-    kind = sniff(path)
-    by_ending = kind is None and path.lower().endswith(".mp3")
-    if by_ending:  # other bytes may come before its first frame
-        kind = "mp3"
+    warn = functools.partial(_warn, path)
+    # Bytes before the first frame of an MP3 file hide the format.
+    kind = sniff(path) or ("mp3" if path.lower().endswith(".mp3") else None)
     with Path(path).open("rb") as file:
-        data = Bytes(file)
-        if kind == "mp3":
-            links = mpeg_links(data, warn)
-        elif kind == "flac":
-            links = flac_links(data, warn)
-        elif kind == "ogg":
-            links = ogg_links(data, warn)
-        elif kind in CHUNKED:
-            links = chunk_links(kind, data, warn)
-        elif kind == "asf":
-            links = asf_links(data, warn)
-        else:
-            links = (Link(seekable=True, sndfile=kind not in PYAV_FORMATS),)
-    if not links and kind == "mp3" and by_ending:
-        kind = None
-    return kind, links or (Link(sndfile=kind != "mp3"),)
+        data = Window(file)
+        if kind == "ogg":
+            return kind, ogg_links(data, warn)
+        if kind in CHUNKED:
+            return kind, (chunk_link(kind, data, warn),)
+        if kind == "asf":
+            warn_of_cut_asf(data, warn)
+        if kind in ("mp3", "flac"):
+            return kind, (Link(data.after_id3()),)
+    return kind, (Link(sndfile=kind not in PYAV_FORMATS),)
 
 
-def _open_link(path: str | Path, file: BinaryIO, kind: str | None, link: Link) -> Iterator[Part]:
-    view = View(file, link.pieces or ((0, Path(path).stat().st_size),))
-    try:
-        if not link.sndfile:
-            raise soundfile.SoundFileRuntimeError(f"libsndfile does not read {kind}")
-        sound = _Sequential(view if link.pieces else _file_name(path))
-    except (soundfile.SoundFileError, RuntimeError):
-        # PyAV opens many files that are not audio, so it gets only files of known formats.
-        if kind is None or (link.sndfile and not has_pyav()):
-            raise
-        sound = None
-    if sound is not None:
+def _decode_link(
+    path: str | Path, data: Window, kind: str | None, link: Link, start: int, stop: float | None
+) -> Iterator[Decoded]:
+    """Blocks of a link: those that libsndfile decodes, then those that only PyAV does."""
+    done, error = 0, None
+    repairable = kind in ("flac", "mp3")
+    # A path is read faster than a file object, which can have another header and shows where
+    # libsndfile stops.
+    source = data if link.head or repairable or kind == "ogg" else path
+    sound = _open_sndfile(source, kind) if link.sndfile else None
+    counted = sound is None or not sound.subtype.startswith("MPEG") or _counts_frames(data)
+    # libsndfile estimates the length of MPEG streams that do not count their frames.
+    if sound is not None and (counted or not has_pyav()):
         with sound:
-            if sound.format == "RAW":  # libsndfile guessed this from the ending alone
-                raise Unreadable("it has no header")
-            counted = kind == "mp3" or not sound.subtype.startswith("MPEG")
-            if counted and sound.frames >= link.frames:
-                read = functools.partial(_read_sndfile, path, sound, link)
-                yield Part(sound.samplerate, sound.channels, link.seekable, read)
-                return
+            first = 0 if kind in ("mp3", "ogg") else start * sound.samplerate
+            end = None if stop is None else round(stop * sound.samplerate)
+            done, error = yield from _by_sndfile(path, sound, first, end)
+        left = data.size - data.tell() if repairable else 0
+        few = _MOST_TAG_BYTES if kind == "mp3" or _ends_in_tag(data) else 0
+        if (end is not None and done >= end) or (error is None and left <= few):
+            return
+        if error is not None and not (repairable and has_pyav()):
+            raise error
+        if not has_pyav():
+            what = f"{left} bytes at its end need PyAV; run: pip install 'hear_msm_mae[formats]'"
+            if not counted:
+                raise Unreadable(what)
+            _warn(path, what)  # they may be a tag
+            return
+        if error is not None and not _ends_in_tag(data):
+            _warn(path, "is cut off or damaged; what can be decoded is read")
     need("av", "formats", f"{printable(path)}: files in this format ({kind})")
-    yield from _open_pyav(path, view, kind)
+    more = done > 0 and error is None
+    for block in by_pyav(data, kind, done, functools.partial(_warn, path)):
+        if more:
+            _warn(path, f"its header says {done} samples, but more follow; all are read")
+            more = False
+        yield block
 
 
 # ---------------------------------------------------------------------------------------------
@@ -154,142 +158,83 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _file_name(path: str | Path) -> str | bytes:
-    # The path is passed as bytes, because it may not be valid UTF-8.
-    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+def _open_sndfile(source: str | Path | Window, kind: str | None) -> _Sequential | None:
+    """The file opened by libsndfile; None if PyAV has to read it."""
+    if isinstance(source, (str, Path)) and os.name != "nt":
+        opened: Any = os.fsencode(source)  # it may not be valid UTF-8
+    else:
+        opened = source
+    try:
+        sound = _Sequential(opened)
+    except (soundfile.SoundFileError, RuntimeError):
+        # PyAV opens many files that are not audio, so it gets only files of known formats.
+        if kind is None or not has_pyav():
+            raise
+        return None
+    if sound.format == "RAW":  # libsndfile guessed this from the ending alone
+        raise Unreadable("it has no header")
+    return sound
 
 
-def _read_sndfile(
-    path: str | Path, sound: soundfile.SoundFile, link: Link, start: int, count: int | None
-) -> Iterator[Block]:
+def _counts_frames(data: Window) -> bool:
+    """Whether the first frame of an MPEG stream is a tag with the number of frames."""
+    position = data.tell()
+    head = data.at(0, 200)
+    data.seek(position)
+    return b"Xing" in head or b"Info" in head
+
+
+def _ends_in_tag(data: Window) -> bool:
+    """Whether an ID3v1 or APE tag, at which the FLAC decoder fails, is at the end."""
+    return data.at(data.size - 128, 3) == b"TAG" or data.at(data.size - 32, 8) == b"APETAGEX"
+
+
+def _by_sndfile(
+    path: str | Path, sound: soundfile.SoundFile, start: int, stop: int | None
+) -> Generator[Decoded, None, tuple[int, Exception | None]]:
+    """Blocks, and then the number of the frame that reading stopped at, and why if it failed."""
     declared, rate = sound.frames, sound.samplerate
-    with _errors_named(path, f"before {start / rate:.2f} s"):
-        position = sound.seek(start) if 0 < start < declared else start
-    # Reading stops at the declared length: the FLAC decoder fails at bytes after the last frame.
-    stop = declared if count is None else min(start + count, declared)
-    size = max(1, _MAX_DECODED_VALUES // sound.channels)
-    while position < stop:
-        with _errors_named(path, f"after {position / rate:.2f} s"):
-            block = sound.read(min(size, stop - position), np.float32, always_2d=True)
-            if not len(block) and position < (link.frames or declared) < _UNKNOWN:
-                what = f"{position / rate:.2f} of {declared / rate:.2f} s can be decoded"
-                if not link.seekable:
-                    raise Unreadable(f"damaged: {what}")
-                _log.warning("%s: is cut off: %s", printable(path), what)
-        if not len(block):
-            return
-        position += len(block)
-        yield block
+    size = max(1, _MAX_DECODED_VALUES // max(1, sound.channels))
+    position = start
+    try:
+        if 0 < start < declared:
+            position = sound.seek(start)
+        # The FLAC decoder fails at bytes after the last frame, so no more is asked for.
+        end = declared if stop is None else min(stop, declared)
+        while position < end:
+            block = sound.read(min(size, end - position), np.float32, always_2d=True)
+            if not len(block):
+                if declared < _UNKNOWN:
+                    seconds = f"{position / rate:.2f} of {declared / rate:.2f} s"
+                    _warn(path, f"is cut off: {seconds} can be decoded")
+                break
+            yield rate, position, block
+            position += len(block)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        return position, error
+    return position, None
 
 
 # ---------------------------------------------------------------------------------------------
-# PyAV
+# Errors and warnings
 # ---------------------------------------------------------------------------------------------
-def _open_pyav(path: str | Path, source: View, kind: str | None) -> Iterator[Part]:
-    import av
-
-    source.seek(0)
-    with _errors_named(path), av.open(source, metadata_errors="replace") as container:
-        if not container.streams.audio:
-            raise Unreadable("it has no sound")
-        stream = container.streams.audio[0]
-        seconds = [0.0]
-        frames = _frames(path, container, stream)
-        for (rate, channels), group in itertools.groupby(frames, _shape):
-            read = functools.partial(_read_pyav, path, group, rate, seconds)
-            yield Part(rate, channels, False, read)
-        said = container.duration / av.time_base if container.duration else 0.0
-        if stream.duration and stream.time_base:
-            said = float(stream.duration * stream.time_base)
-        if kind in _SAY_DURATION and seconds[0] < said - _PYAV_TOLERANCE:
-            _log.warning(
-                "%s: %.2f s can be decoded where it says %.2f s", printable(path), seconds[0], said
-            )
+@functools.lru_cache(maxsize=1024)
+def _warn(path: str | Path, what: str) -> None:
+    """Warn once of a file, even if it is read in many parts."""
+    _log.warning("%s: %s", printable(path), what)
 
 
-def _shape(frame: av.AudioFrame) -> tuple[int, int]:
-    return frame.sample_rate, frame.layout.nb_channels
-
-
-def _frames(path: str | Path, container: Any, stream: Any) -> Iterator[av.AudioFrame]:
-    """Decoded frames. A packet that cannot be decoded is an error, except the last one."""
-    import av
-
-    failed = None
-    packets = 0
-    for packet in container.demux(stream):
-        packets += packet.size > 0
-        if failed is not None and packet.size:
-            raise failed
-        try:
-            yield from packet.decode()
-        except av.InvalidDataError as error:
-            failed = error
-    if failed is not None:
-        _log.warning("%s: is cut off in its last frame", printable(path))
-    if packets < stream.frames:  # 0 if the container does not count them
-        what = f"{packets} of {stream.frames} packets are there"
-        _log.warning("%s: is cut off: %s", printable(path), what)
-
-
-def _read_pyav(
-    path: str | Path,
-    frames: Iterator[av.AudioFrame],
-    rate: int,
-    seconds: list[float],
-    start: int,
-    count: int | None,
-) -> Iterator[Block]:
-    assert not start
-    position = 0
-    waiting: list[Block] = []
-    while count is None or position < count:
-        with _errors_named(path, f"after {seconds[0]:.2f} s"):
-            frame = next(frames, None)
-        if frame is None:
-            break
-        block = _float(frame)
-        seconds[0] += len(block) / rate
-        position += len(block)
-        waiting.append(block)
-        # A codec's frame has about a thousand samples, and such small blocks take long to resample.
-        if sum(map(len, waiting)) >= _PYAV_BLOCK:
-            yield np.concatenate(waiting)
-            waiting = []
-    if waiting:
-        yield np.concatenate(waiting)
-
-
-def _float(frame: av.AudioFrame) -> Block:
-    """Samples of a frame, (frames, channels) in [-1, 1]."""
-    values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - 128) / 128
-    if values.dtype.kind == "i":
-        return values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
-    return values.astype(np.float32)
-
-
-# ---------------------------------------------------------------------------------------------
-# Errors
-# ---------------------------------------------------------------------------------------------
 @contextmanager
-def _errors_named(path: str | Path, where: str = "") -> Iterator[None]:
+def _errors_named(path: str | Path) -> Iterator[None]:
     """Turn errors of the decoders into ValueErrors that name the file."""
     try:
         yield
-    except (soundfile.SoundFileError, RuntimeError, Unreadable) as error:
-        raise _unreadable(path, error, where) from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] != "av":
+        ours = isinstance(error, (soundfile.SoundFileError, RuntimeError, Unreadable))
+        if not ours and type(error).__module__.split(".")[0] != "av":
             raise
-        raise _unreadable(path, error, where) from error
-
-
-def _unreadable(path: str | Path, error: Exception, where: str) -> ValueError:
-    reason = str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error)
-    if reason.startswith("File does not exist"):  # of MP3 files without sound
-        reason = "Format not recognised."
-    reason = f"{where}: {reason}" if where else reason
-    return ValueError(f"{printable(path)}: cannot be read as audio ({reason})")
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        reason = str(reason)
+        if reason.startswith(("File does not exist", "Invalid data")):  # of text named .mp3
+            reason = "Format not recognised."
+        raise ValueError(f"{printable(path)}: cannot be read as audio ({reason})") from error

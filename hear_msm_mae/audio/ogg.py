@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 
-from .bytes_of import Bytes, Link, Unreadable, Warn
+from .window import Link, Unreadable, Warn, Window
 
 # Reverses the bits of a byte. Ogg's check sum is zlib's with the bits in reverse order.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SNDFILE_CODECS = (b"\x01vorbis", b"OpusHead")
 
 
-def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
+def ogg_links(data: Window, warn: Warn) -> tuple[Link, ...]:
     """Find the consecutive streams of a file.
 
     Raises:
@@ -51,14 +51,9 @@ def ogg_links(data: Bytes, warn: Warn) -> tuple[Link, ...]:
         flags, position = head[5], stop
     if not flags & 4:
         warn(f"is cut off: the last complete page, at byte {position}, does not end the stream")
-    stops = [*starts[1:], data.size]
-    alone = len(starts) == 1
     return tuple(
-        Link(
-            None if alone else ((start, stop),),
-            sndfile=sum(name.startswith(_SNDFILE_CODECS) for name in names) == 1,
-        )
-        for start, stop, names in zip(starts, stops, codecs, strict=True)
+        Link(start, stop, sndfile=sum(name.startswith(_SNDFILE_CODECS) for name in names) == 1)
+        for start, stop, names in zip(starts, [*starts[1:], data.size], codecs, strict=True)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ..config import SAMPLE_RATE
 from ..files import printable
 from .channels import Mixer, warn_of_cancellation
-from .decoders import open_parts
+from .decoders import Block, decode
 
 # Audio that is read before and after a range, so that the resampling filter sees the same
 # neighbours as in the whole file. soxr's HQ filter is much shorter.
@@ -44,7 +45,8 @@ def read_audio(
 
     Args:
         path: any format that libsndfile reads, and with PyAV installed (the extra "formats")
-            MP4, AAC, WebM, WMA, FLAC in Ogg and others.
+            MP4, AAC, WebM, WMA, FLAC in Ogg and others. PyAV also reads what libsndfile leaves
+            out of MP3 and FLAC files with a wrong header or damaged bytes.
         start: start of the part in seconds.
         stop: end of the part in seconds. None, or a value beyond the end, means the file's end.
         channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
@@ -120,8 +122,8 @@ def count_channels(path: str | Path) -> int:
     Raises:
         FileNotFoundError, ValueError: as `read_audio`.
     """
-    for part in open_parts(path):
-        return part.channels
+    for block in decode(path, stop=0.1):
+        return block.samples.shape[1]
     raise ValueError(f"{printable(path)}: holds no audio samples")
 
 
@@ -161,36 +163,40 @@ def _resampled(
     """
     # A whole second is a whole number of samples at every rate.
     origin = max(0, int(start - _FILTER_MARGIN))  # s
+    end = None if stop is None else stop + _FILTER_MARGIN  # s
     decoded = place = 0  # frames, samples
-    for number, part in enumerate(open_parts(path)):
-        if not 0 < part.rate <= _HIGHEST_RATE:
-            raise ValueError(f"{printable(path)}: its header says {part.rate} samples per second")
-        skip = 0 if number else origin * part.rate  # frames, left out before resampling
-        end = None
-        if stop is not None:
-            end = round((stop + _FILTER_MARGIN - place / sample_rate) * part.rate)
-        resampled = _resampler(part.rate, sample_rate)
-        frame = skip if part.seekable else 0
-        begin = place
-        place += skip // part.rate * sample_rate
-        for block in part.read(frame, None if end is None else end - frame):
-            kept = block[max(0, skip - frame) :]
-            frame += len(block)
+    for number, (shape, blocks) in enumerate(itertools.groupby(decode(path, origin, end), _shape)):
+        _, rate, _ = shape
+        if not 0 < rate <= _HIGHEST_RATE:
+            raise ValueError(f"{printable(path)}: its header says {rate} samples per second")
+        skip = 0 if number else origin * rate  # frames, left out before resampling
+        resampled = _resampler(rate, sample_rate)
+        begin, frame = place, 0
+        place += skip // rate * sample_rate
+        for block in blocks:
+            frame = block.first + len(block.samples)
+            kept = block.samples[max(0, skip - block.first) :]
             if len(kept):
                 piece = resampled(mixer(kept), False)
                 yield place, piece
                 place += len(piece)
+            if end is not None and place >= end * sample_rate:
+                break
         decoded += frame
         if frame > skip:
             piece = resampled(_NOTHING, True)
             yield place, piece
             place += len(piece)
         else:
-            place = begin + round(frame * sample_rate / part.rate)
-        if end is not None and frame >= end:
-            break
-    if not decoded:
+            place = begin + round(frame * sample_rate / rate)
+        if end is not None and place >= end * sample_rate:
+            return
+    if not decoded and not origin:
         raise ValueError(f"{printable(path)}: holds no audio samples")
+
+
+def _shape(block: Block) -> tuple[int, int, int]:
+    return block.part, block.rate, block.samples.shape[1]
 
 
 def _resampler(rate: int, sample_rate: int) -> Callable[[_Mono, bool], _Mono]:

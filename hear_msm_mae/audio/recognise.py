@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import soundfile
 
 from ..files import printable
-from .bytes_of import Bytes
-from .mpeg import begins_frames
+from .window import Window
 
 # Formats that PyAV reads and libsndfile does not.
 PYAV_FORMATS = frozenset(
@@ -53,6 +53,7 @@ _MAGIC = {
     b"TTA1": "tta",
     b"#!AMR": "amr",
     b"DSD ": "dsf",
+    b"\x0b\x77": "ac3",
 }
 # Formats by the bytes from 8 on, of files that begin with one of these.
 _FORMS = {
@@ -63,6 +64,12 @@ _FORMS = {
     b"FORM": {b"AIFF": "aiff", b"AIFC": "aiff", b"8SVX": "svx", b"16SV": "svx"},
 }
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"crx ", b"jp2 ", b"jpx ")
+# Formats without a magic number: what a frame begins with, and the length of the shortest and of
+# the longest frame. MPEG layer I is left out, because UTF-16 text looks like it.
+_FRAMES = {
+    "mp3": (re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][\x10-\xef]"), 24, 1729),
+    "aac": (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), 7, 8191),
+}
 
 
 def has_pyav() -> bool:
@@ -91,7 +98,7 @@ def sniff(path: str | Path) -> str | None:
     'flac'
     """
     with Path(path).open("rb", buffering=4096) as file:
-        data = Bytes(file)
+        data = Window(file)
         start = data.after_id3()
         head = data.at(start, 64)
         form = _FORMS.get(head[:4])
@@ -102,24 +109,11 @@ def sniff(path: str | Path) -> str | None:
                 return name
         if head[4:8] == b"ftyp":
             return None if head[8:12] in _PICTURES else "mp4"
-        if head[:1] == b"\xff":
-            if begins_frames(data, start):
-                return "mp3"
-            if _begins_adts(data, start):
-                return "aac"
-        if head[:2] == b"\x0b\x77":
-            return "ac3"
+        for name, (begin, shortest, longest) in _FRAMES.items():
+            # All frames of a file have the same first two bytes.
+            if begin.match(head) and data.at(start, longest + 2).find(head[:2], shortest) > 0:
+                return name
         return "mp3" if start else None
-
-
-def _begins_adts(data: Bytes, position: int) -> bool:
-    """Whether two consecutive frames of AAC in ADTS begin at the start."""
-    for _ in range(2):
-        head = data.at(position, 6)
-        if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
-            return False
-        position += (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-    return True
 
 
 def find_audio(

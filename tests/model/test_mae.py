@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from reference import assert_matches, golden
+from reference import assert_matches
 
-from hear_msm_mae.checkpoints.foreign import convert_state
+from hear_msm_mae.checkpoints.foreign import load_any
 from hear_msm_mae.config import ModelConfig
 from hear_msm_mae.encoder import patchify
-from hear_msm_mae.mae import Mask, MaskedAutoencoder, random_mask, sinusoid_table
+from hear_msm_mae.mae import Mask, MaskedAutoencoder, random_mask
 
 TINY = ModelConfig(width=32, depth=1, heads=2, decoder_width=32, decoder_depth=1, decoder_heads=2)
 
@@ -177,16 +177,6 @@ def test_mask_from_bool_and_its_errors():
     assert random_mask(2, 65, 0.9999).visible.shape == (2, 1)
 
 
-def test_sinusoid_table_closed_form():
-    table = sinusoid_table(5, 8)
-    assert table[3, 4].item() == pytest.approx(torch.sin(torch.tensor(3 / 10000 ** (4 / 8))).item())
-    assert table[3, 5].item() == pytest.approx(torch.cos(torch.tensor(3 / 10000 ** (4 / 8))).item())
-
-
-def test_golden_state_converts_completely():
-    arrays = golden("80x208p16x16")
-    from reference import state_dict
-
-    checkpoint = convert_state(state_dict(arrays), None)
-    names = {name for name, _ in MaskedAutoencoder(checkpoint.config).named_parameters()}
-    assert set(checkpoint.tensors) == names
+def test_golden_state_converts_completely(reference_weights, reference_model):
+    names = {name for name, _ in reference_model[0].named_parameters()}
+    assert set(load_any(reference_weights[0]).tensors) == names

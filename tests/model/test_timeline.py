@@ -26,7 +26,7 @@ def layouts(draw, max_samples=60 * 16000):
     return draw(st.integers(1, max_samples)), sizes, draw(st.sampled_from(valid_hops_ms(sizes)))
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(layouts())
 def test_timestamps_are_even_inside_and_reach_both_ends(layout):
     samples, sizes, hop = layout
@@ -40,7 +40,7 @@ def test_timestamps_are_even_inside_and_reach_both_ends(layout):
     assert duration - timestamps[-1] <= hop
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(layouts())
 def test_each_timestamp_is_the_centre_of_its_patch(layout):
     samples, sizes, hop = layout
@@ -77,7 +77,7 @@ def test_valid_hops(patch_frames, hops):
     assert valid_hops_ms(config(patch_frames)) == hops
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.integers(1, 300), st.integers(1, 30))
 def test_units_hold_every_column_once(columns, unit):
     units = split_units(columns, unit)
@@ -101,7 +101,7 @@ def clips(draw):
     return Timeline(sizes, mode, hop), samples, blocks
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(clips())
 def test_pieces_hold_each_embedding_once_and_the_samples_under_it(clip):
     timeline, samples, blocks = clip
