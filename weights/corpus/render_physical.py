@@ -49,7 +49,7 @@ def setup(cache: Path) -> State:
     return {}
 
 
-def clip(rng: Random, state: State) -> tuple[Waveform, int] | None:
+def clip(rng: Random, state: State) -> tuple[Waveform, float]:
     """A piece of 10 to 25 s: one part in most clips, else two or (singers) up to four."""
     singing = rng.random() < 0.25
     name = SINGER if singing else rng.choice(list(INSTRUMENTS))

@@ -16,13 +16,13 @@ import soundfile
 import soxr
 from scipy import signal
 
+from weights.corpus import signals as dsp
 from weights.corpus.packages import AUDIO_SUFFIXES, BuildError, duration
-from weights.corpus.render_environment import band, unit
 from weights.corpus.rendering import SAMPLE_RATE, Waveform
+from weights.corpus.signals import Generator
 
 KINDS = ("speech", "music", "sound")
 LONGEST_SECONDS = 12.0
-Generator = np.random.Generator
 
 
 def setup(cache: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def setup(cache: Path) -> list[Path]:
     return files
 
 
-def clip(rng: Random, files: list[Path]) -> tuple[Waveform, int] | None:
+def clip(rng: Random, files: list[Path]) -> tuple[Waveform, float]:
     """An excerpt in a room; in three of ten cases another one farther away in the same room."""
     draw = np.random.default_rng(rng.getrandbits(64))
     reverberation = rng.uniform(0.15, 2.0)
@@ -68,7 +68,7 @@ def in_room(draw: Generator, dry: Waveform, seconds: float, distance: float) -> 
     """
     response = room_response(draw, seconds)
     response[0] = np.linalg.norm(response[1:]) / distance
-    return unit(signal.fftconvolve(dry, response)[: len(dry) + len(response) // 2])
+    return dsp.unit(signal.fftconvolve(dry, response)[: len(dry) + len(response) // 2])
 
 
 def room_response(draw: Generator, seconds: float) -> Waveform:
@@ -78,7 +78,7 @@ def room_response(draw: Generator, seconds: float) -> Waveform:
     response = np.zeros(count)
     for low, high in ((60, 700), (700, 2500), (2500, 7800)):
         damping = 6.9 * (1 if low < 700 else draw.uniform(1, 2.5))
-        response += band(draw.standard_normal(count), low, high, 1) * np.exp(-damping * time)
+        response += dsp.band(draw.standard_normal(count), low, high, 1) * np.exp(-damping * time)
     response[: round(draw.uniform(0.002, 0.03) * SAMPLE_RATE)] = 0  # the way to the nearest wall
     for delay in draw.uniform(0.002, 0.06, draw.integers(3, 9)):
         response[min(count - 1, round(delay * SAMPLE_RATE))] += draw.uniform(-2, 2)
