@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import struct
+from multiprocessing.pool import ThreadPool
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,6 +196,8 @@ def test_every_environment_sounds(source):
 
 def test_a_stopped_rendering_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(rendering, "BATCH", 3)
+    threads = SimpleNamespace(Pool=ThreadPool)  # start at once; processes are not the point
+    monkeypatch.setattr(rendering.multiprocessing, "get_context", lambda _: threads)
     tree = tmp_path / "tree"
     name = "weights.corpus.render_tones"
     rendering.render_all(name, tree, tmp_path, hours=0.001, workers=1)
