@@ -201,7 +201,7 @@ def motor(draw: Generator, count: int) -> Waveform:
     phase = dsp.phase_of(speed)
     noise = draw.uniform(0.01, 2) * dsp.coloured(draw, count, draw.uniform(0, 6))
     noise *= 1 + draw.uniform(0, 0.7) * np.sin(phase / draw.integers(1, 6))
-    return noise + dsp.harmonics(draw, phase, draw.integers(2, 40), draw.uniform(0.3, 2))
+    return noise + dsp.harmonics(draw, phase, int(draw.integers(2, 40)), draw.uniform(0.3, 2))
 
 
 def alarm(draw: Generator, count: int) -> Waveform:

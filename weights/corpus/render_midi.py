@@ -1,6 +1,6 @@
 """General MIDI: notes and chords of every program, the sounds of drum kits, and drum loops.
 
-Whole pieces are in the kinds `bands` and `folk`. Rate: about 0.02 cpu-seconds a second of audio.
+Whole pieces are in the kinds `bands` and `folk`. Rate: about 0.01 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Excerpts, some of them two at once, go through early reflections and a decaying tail. Which excerpts
 are drawn depends on the recordings that are built, so this kind is built last.
 
-Rate: about 0.01 cpu-seconds a second of audio.
+Rate: about 0.004 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations

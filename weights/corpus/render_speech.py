@@ -2,7 +2,7 @@
 
 Every language speaks its translated texts, numbers and letters, which eSpeak reads out in the
 language. eSpeak 1.51 crashes for a few voices with a few variants: those clips are left out.
-Rate: about 0.02 cpu-seconds a second of audio.
+Rate: about 0.002 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations

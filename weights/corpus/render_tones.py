@@ -49,9 +49,8 @@ def chord(draw: Generator, count: int) -> Waveform:
     """Up to six harmonic tones."""
     scene = np.zeros(count)
     for base in 10 ** draw.uniform(1.8, 3.5, draw.integers(1, 7)):
-        number = min(int(draw.integers(1, 11)), int(0.48 * SAMPLE_RATE / base))
         phase = 2 * np.pi * (base * dsp.times(count) + draw.random())
-        scene += dsp.harmonics(draw, phase, number, 1.0)
+        scene += dsp.harmonics(draw, phase, int(draw.integers(1, 11)), 1.0)
     return scene
 
 

@@ -56,11 +56,20 @@ def phase_of(frequency: Waveform) -> Waveform:
     return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
 
-def harmonics(draw: Generator, phase: Waveform, number: Real, slope: float) -> Waveform:
-    """Harmonics of a phase with random levels that fall by the power `slope` of their number."""
-    numbers = np.arange(1, int(number) + 1)
-    levels = draw.uniform(0, 1, len(numbers)) / numbers**slope
-    return sum(level * np.sin(n * phase) for n, level in zip(numbers, levels, strict=True))
+def harmonics(draw: Generator, phase: Waveform, number: int, slope: float) -> Waveform:
+    """The first harmonics of a phase, those below 7.7 kHz, with random levels.
+
+    Args:
+        draw: see above.
+        phase: (n,) in radians.
+        number: of harmonics, the first included.
+        slope: levels fall by this power of the number of the harmonic.
+    """
+    highest = 0.96 * np.pi / np.diff(phase).max()
+    scene = np.zeros(len(phase))
+    for n in range(1, min(number, int(highest)) + 1):
+        scene += draw.uniform(0, 1) / n**slope * np.sin(n * phase)
+    return scene
 
 
 def ring(draw: Generator, seconds: float, frequencies: np.ndarray, decay: float) -> Waveform:
