@@ -138,7 +138,7 @@ class CorpusWriter:
             clips = self._append(task, result, licence or (lost[0].licence if lost else ""))
             self.added += 1
         if before := self.clips.pop(key, None):
-            del self._by_hash[before[0].sha256]
+            self._by_hash.pop(before[0].sha256, None)
         self.lost.pop(key, None)
         self.skipped.pop(key, None)
         if clips:
