@@ -12,10 +12,9 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
-import soxr
 from scipy import signal
 
+from hear_msm_mae.audio import read_audio
 from weights.corpus import signals as dsp
 from weights.corpus.packages import AUDIO_SUFFIXES, BuildError, duration
 from weights.corpus.rendering import SAMPLE_RATE, Waveform
@@ -53,11 +52,9 @@ def clip(rng: Random, files: list[Path]) -> tuple[Waveform, float]:
 def excerpt(rng: Random, files: list[Path]) -> Waveform:
     """Up to 12 s of a recording, mono, at the rate of the corpus."""
     # Most recordings are short effects: the longest of five is taken.
-    with soundfile.SoundFile(max(rng.choices(files, k=5), key=duration)) as file:
-        count = round(LONGEST_SECONDS * file.samplerate)
-        file.seek(rng.randrange(max(1, file.frames - count)))
-        samples = file.read(count, dtype="float32", always_2d=True)  # (n, channels)
-        return soxr.resample(samples.mean(axis=1), file.samplerate, SAMPLE_RATE)
+    file = max(rng.choices(files, k=5), key=duration)
+    start = rng.uniform(0, max(0.0, duration(file) - LONGEST_SECONDS))
+    return read_audio(file, start, start + LONGEST_SECONDS)
 
 
 def in_room(draw: Generator, dry: Waveform, seconds: float, distance: float) -> Waveform:

@@ -68,7 +68,8 @@ def _make(index: int) -> float:
     name = _kind["module"].__name__.rpartition(".")[2]
     try:
         made = _kind["module"].clip(Random(f"{SEED}/{name}/{index}"), _kind["state"])
-    except (BuildError, soundfile.LibsndfileError) as error:  # the latter: a program wrote no sound
+    except (BuildError, ValueError, soundfile.LibsndfileError) as error:
+        # ValueError: a damaged recording. LibsndfileError: a program wrote no sound.
         log.warning("clip %d of %s is left out: %s", index, name, error)
         return 0.0
     return 0.0 if made is None else write_clip(path, *made)
