@@ -30,6 +30,7 @@ def play_modules(tree: Path) -> None:
         command = [require("ffmpeg", "ffmpeg"), "-v", "error", "-nostdin", "-y"]
         command += ["-f", "libopenmpt", "-i", str(module), "-t", str(LONGEST_MODULE_SECONDS)]
         # Bit-exact and without metadata: equal modules give equal files, so one is a duplicate.
+        # The exception are a few modules that ask for random volumes.
         command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-map_metadata", "-1"]
         try:
             run([*command, str(target)])

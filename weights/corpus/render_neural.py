@@ -1,6 +1,6 @@
 """Neural voices: Kokoro-82M (Apache-2.0), 54 speakers and mixtures of two, in ten languages.
 
-Phonemes come from eSpeak NG. Needs `pip install onnxruntime`. Rate: about 0.8 cpu-seconds a second
+Phonemes come from eSpeak NG. Needs `pip install onnxruntime`. Rate: about 1.3 cpu-seconds a second
 of audio: by far the slowest kind.
 """
 
