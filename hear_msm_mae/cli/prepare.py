@@ -15,7 +15,7 @@ def prepare(
     dest: Annotated[Path, typer.Argument(help="Folder of the corpus to write.")],
     workers: Annotated[
         int | None,
-        typer.Option(help="Worker processes.", show_default="one per core"),
+        typer.Option(help="Threads that decode files.", show_default="one per core"),
     ] = None,
     n_mels: Annotated[int, typer.Option(help="Number of mel bins.")] = 80,
     sample_rate: Annotated[

@@ -14,8 +14,7 @@ from ..log_mel import SILENCE
 from .index import (
     FRAMES_FILE,
     SKIPPED_FILE,
-    check_front_end,
-    damaged_shards,
+    damaged_ranges,
     fingerprint,
     read_manifest,
     read_summary,
@@ -63,8 +62,8 @@ class Bank:
         """
         folder = Path(folder)
         summary = read_summary(folder)
-        front_end = check_front_end(folder, summary)
-        n_mels = front_end.n_mels
+        front_end, frames = summary["front_end"], int(summary["frames"])
+        n_mels = int(front_end["n_mels"])
         clips = sorted(read_manifest(folder, summary))  # independent of the array
         if not clips:
             raise ValueError(f"the corpus in {folder} holds no clips; see {SKIPPED_FILE} there")
@@ -74,10 +73,9 @@ class Bank:
                 "`hear-msm-mae prepare` again to complete it",
                 folder,
             )
-        path, frames = folder / FRAMES_FILE, int(summary["frames"])
+        path = folder / FRAMES_FILE
         size = path.stat().st_size if path.exists() else 0
-        damaged = size < 2 * n_mels * frames
-        if damaged or (verify and damaged_shards(folder, n_mels, summary)):
+        if size < 2 * n_mels * frames or (verify and damaged_ranges(folder, summary)):
             raise ValueError(
                 f"{path} is missing or damaged: its frames differ from their SHA-256. Run "
                 "the same `hear-msm-mae prepare` again to repair it, or copy the corpus again"
@@ -92,7 +90,7 @@ class Bank:
             mean,
             std,
             fingerprint(clips, front_end),
-            front_end.sample_rate,
+            int(front_end["sample_rate"]),
         )
 
     def __len__(self) -> int:

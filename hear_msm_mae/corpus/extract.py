@@ -1,14 +1,14 @@
-"""Write the log-mel frames of an audio file to the disk, and find its parts without silence."""
+"""Log-mel frames of an audio file, and its parts without silence."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import stream_audio
-from ..config import HOP_LENGTH
+from ..config import HOP_LENGTH, MS_PER_FRAME
 from ..files import printable
 from ..log_mel import LogMel
-from .index import FrontEnd
 
 # A half second with a lower level (RMS without the mean, relative to full scale 1.0) is silent.
 # White noise at -75 dBFS has as much power as the constant that is added before the logarithm, so
@@ -31,7 +30,6 @@ MIN_SILENT_WINDOWS = 4
 MIN_CLIP_FRAMES = 16  # 0.16 s, one standard patch; shorter files are left out
 
 _BLOCK_SECONDS = 30.0  # decoded at once; a multiple of the level's window
-_HASH_BYTES = 2**20  # read at once
 _SUM_FRAMES = 4096  # added up at once
 # Frames of a block that are computed again with the next one. Two hide the edge. A third leaves
 # more than a window at the end of the recording, which the reflection there needs.
@@ -41,25 +39,16 @@ _CONTEXT_FRAMES = 3
 class Task(NamedTuple):
     """A file to be prepared."""
 
-    file: str  # path to open
+    file: Path
     root: str  # name of its SRC folder
-    path: str  # relative to SRC, escaped
+    path: str  # relative to SRC, printable
     source: str  # folder that it is weighted by
     bytes: int
     mtime_ns: int
-    known_sha256: str  # of the content that the corpus has under this name, or empty
+    known_sha256: str = ""  # of the content that the corpus has under this name
 
 
-class Options(NamedTuple):
-    """Options that are the same for all files."""
-
-    spool: str  # folder for the frames of single files
-    front_end: FrontEnd
-    silence_dbfs: float
-    device: str  # where the log-mel is computed
-
-
-class Stretch(NamedTuple):
+class Part(NamedTuple):
     """Frames start..stop of a file, with sums over their values in float64."""
 
     start: int
@@ -74,83 +63,89 @@ class Extracted(NamedTuple):
     sha256: str = ""
     reason: str = ""  # why it is left out; empty when it is kept
     seconds: float = 0.0  # audio decoded
-    spool: str = ""  # raw float16 file (frames, n_mels); empty when nothing was kept
-    stretches: tuple[Stretch, ...] = ()
+    frames: NDArray[np.float16] | None = None  # (t, f) of the whole file, memory-mapped
+    parts: tuple[Part, ...] = ()
 
 
-def extract(task: Task, options: Options) -> Extracted:
-    """Hash and decode a file, and write its log-mel frames to a new file in `options.spool`.
+class Extractor:
+    """Hashes and decodes files and computes their log-mel frames; threads can share it.
 
-    A file with known content is not decoded. A file that cannot be decoded gives a result with a
-    reason, not an error.
+    Args:
+        n_mels: number of mel bins.
+        sample_rate: sample rate of the spectrogram in Hz.
+        silence_dbfs: a half second with a lower level is silent.
+        device: device that computes the log-mel.
+        scratch: folder for the frames of single files, which are temporary files without a name.
 
-    Raises:
-        OSError: the frames cannot be written, e.g. because the disk is full.
+    Attributes:
+        stopped: when it is set, files that are being decoded are given up (CancelledError).
     """
-    try:
-        sha256 = _sha256(task.file)
-    except OSError as error:
-        return Extracted(reason=f"unreadable: {error.strerror or error}")
-    if sha256 == task.known_sha256:
-        return Extracted(sha256)
-    handle, spool = tempfile.mkstemp(dir=options.spool)
-    result = Extracted(sha256)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            result = _extract(task, options, sha256, file)
-        if result.stretches:
-            result = result._replace(spool=spool)
-        return result
-    finally:
-        if not result.stretches:
-            Path(spool).unlink()
 
+    def __init__(
+        self, n_mels: int, sample_rate: int, silence_dbfs: float, device: str, scratch: Path
+    ) -> None:
+        self.front_end = LogMel(n_mels, sample_rate=sample_rate).to(device)
+        self.sample_rate = sample_rate
+        self.silence_dbfs = silence_dbfs
+        self.scratch = scratch
+        self.stopped = threading.Event()
 
-def _extract(task: Task, options: Options, sha256: str, file: BinaryIO) -> Extracted:
-    levels: list[NDArray[np.float64]] = []
-    samples, rate = 0, options.front_end.sample_rate
-    front_end = _front_end(options.front_end, options.device)
+    def __call__(self, task: Task) -> Extracted:
+        """The frames of a file. For a file that is left out, the result has a reason.
 
-    def measured() -> Iterator[NDArray[np.float32]]:
-        nonlocal samples
-        blocks = stream_audio(task.file, _BLOCK_SECONDS, sample_rate=rate)
-        while True:
-            try:
-                block = next(blocks, None)
-            except OSError as error:  # of the file; those of the spool are not caught
-                raise ValueError(error.strerror or str(error)) from error
-            if block is None:
-                return
-            samples += len(block)
-            levels.append(window_levels(block, front_end.hop_length))
-            yield block
+        A file with known content is not decoded.
 
-    try:
-        for frames in stream_log_mel(measured(), front_end):
-            values = frames.half()
-            if not values.isfinite().all():
-                raise ValueError("sample values too large for a power spectrum")
-            file.write(values.cpu().numpy().data)
-    except ValueError as error:
-        reason = str(error).removeprefix(f"{printable(task.file)}: ")
-        return Extracted(sha256, f"unreadable: {reason}", samples / rate)
-    seconds = samples / rate
-    state = Path(task.file).stat()
-    if (state.st_size, state.st_mtime_ns) != (task.bytes, task.mtime_ns):
-        return Extracted(sha256, "unreadable: it changed while it was read", seconds)
-    total = front_end.num_frames(samples)
-    if total < MIN_CLIP_FRAMES:
-        return Extracted(sha256, f"short: {seconds:.3f} s of audio", seconds)
-    level = np.concatenate(levels)
-    kept = [(a, b) for a, b in stretches(level < options.silence_dbfs, total)]
-    if not kept:
-        reason = f"silent: {level.max():.1f} dBFS in its loudest half second"
-        return Extracted(sha256, reason, seconds)
-    file.flush()
-    array = np.memmap(file, np.float16, "r", shape=(total, front_end.n_mels))
-    return Extracted(
-        sha256, seconds=seconds, stretches=tuple(Stretch(a, b, *_sums(array[a:b])) for a, b in kept)
-    )
+        Raises:
+            OSError: the frames cannot be written, e.g. because the disk is full.
+        """
+        try:
+            with task.file.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return Extracted(reason=f"unreadable: {error.strerror or error}")
+        if sha256 == task.known_sha256:
+            return Extracted(sha256)
+        levels: list[NDArray[np.float64]] = []
+        try:
+            frames = self._frames(task, levels)  # (t, f)
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{printable(task.file)}: ")
+            return Extracted(sha256, f"unreadable: {reason}")
+        seconds = len(frames) * MS_PER_FRAME / 1000
+        if len(frames) < MIN_CLIP_FRAMES:
+            return Extracted(sha256, f"short: {seconds:.2f} s of audio", seconds)
+        level = np.concatenate(levels)  # (w,)
+        kept = list(stretches(level < self.silence_dbfs, len(frames)))
+        if not kept:
+            loudest = f"{level.max():.1f} dBFS in its loudest half second"
+            return Extracted(sha256, f"silent: {loudest}", seconds)
+        parts = tuple(Part(start, stop, *_sums(frames[start:stop])) for start, stop in kept)
+        return Extracted(sha256, "", seconds, frames, parts)
+
+    def _frames(self, task: Task, levels: list[NDArray[np.float64]]) -> NDArray[np.float16]:
+        """(t, f) frames of a file on the disk; appends the levels of its windows to a list."""
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            for frames in stream_log_mel(self._read(task, levels), self.front_end):
+                values = frames.half()
+                if not values.isfinite().all():
+                    raise ValueError("sample values too large for a power spectrum")
+                file.write(values.cpu().numpy().data)
+            file.flush()
+            return np.memmap(file, np.float16, "r").reshape(-1, self.front_end.n_mels)
+
+    def _read(self, task: Task, levels: list[NDArray[np.float64]]) -> Iterator[NDArray[np.float32]]:
+        """Blocks of a waveform. OSError becomes ValueError, else it is one of the frames' file."""
+        try:
+            for block in stream_audio(task.file, _BLOCK_SECONDS, sample_rate=self.sample_rate):
+                if self.stopped.is_set():
+                    raise CancelledError
+                levels.append(window_levels(block, self.front_end.hop_length))
+                yield block
+            state = task.file.stat()
+        except OSError as error:
+            raise ValueError(error.strerror or str(error)) from error
+        if (state.st_size, state.st_mtime_ns) != (task.bytes, task.mtime_ns):
+            raise ValueError("it changed while it was read")
 
 
 def stream_log_mel(blocks: Iterable[NDArray[np.float32]], front_end: LogMel) -> Iterator[Tensor]:
@@ -236,19 +231,6 @@ def stretches(silent: NDArray[np.bool_], total_frames: int) -> Iterator[tuple[in
         if first < last:
             stop = total_frames if last == len(silent) else int(last) * WINDOW_FRAMES
             yield int(first) * WINDOW_FRAMES, stop
-
-
-@functools.cache
-def _front_end(settings: FrontEnd, device: str) -> LogMel:
-    return LogMel(settings.n_mels, sample_rate=settings.sample_rate).to(device)
-
-
-def _sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(_HASH_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _sums(frames: NDArray[np.float16]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The files of a corpus: names, clip table, digests, and checks.
+"""The format of a corpus: its tables, settings, digests, and their checks.
 
 A corpus is a folder with
 
@@ -21,11 +21,12 @@ import hashlib
 import io
 import json
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+import numpy as np
 
 from ..config import F_MIN, LOG_EPS, MS_PER_FRAME, SAMPLE_RATES, WINDOW_MS
 from ..files import available_cpus
@@ -37,17 +38,15 @@ FORMAT = "hear_msm_mae corpus"
 FORMAT_VERSION = 2
 SHARD_FRAMES = 2**18  # frames under one digest: 44 minutes, 40 MiB at 80 mel bins
 
-_HASH_BYTES = 2**20  # read at once
-
 
 class Clip(NamedTuple):
     """A row of the manifest: a continuous part of a file."""
 
     root: str  # name of the SRC folder
-    path: str  # file, relative to SRC, escaped by `escape`
+    path: str  # file, relative to SRC, made `printable`
     source: str  # folder that the clip is weighted by
-    start: int  # first frame of the stretch in the file, 10 ms each
-    frames: int  # length of the stretch
+    start: int  # first frame of the part in the file, 10 ms each
+    frames: int  # length of the part
     offset: int  # its first frame in the array
     sha256: str  # of the bytes of the audio file
     bytes: int  # size of the audio file
@@ -56,24 +55,44 @@ class Clip(NamedTuple):
     sum: float  # of the stored values
     sum_squares: float  # of the stored values
 
+    @property
+    def stop(self) -> int:
+        """The first frame of the array after the clip."""
+        return self.offset + self.frames
 
-class FrontEnd(NamedTuple):
-    """Front-end settings of a corpus."""
 
-    n_mels: int
-    sample_rate: int  # Hz
+class Skipped(NamedTuple):
+    """A row of `skipped.csv`: a file that was left out."""
 
-    def settings(self) -> dict[str, float]:
-        """The settings that determine the values, as stored in `corpus.json`."""
-        return {
-            "sample_rate": self.sample_rate,
-            "window_length": WINDOW_MS * self.sample_rate // 1000,
-            "hop_length": MS_PER_FRAME * self.sample_rate // 1000,
-            "n_mels": self.n_mels,
-            "f_min": F_MIN,
-            "f_max": self.sample_rate / 2,
-            "log_eps": LOG_EPS,
-        }
+    root: str
+    path: str
+    reason: str  # "silent", "duplicate", ...; details follow a colon
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+
+_Row = TypeVar("_Row", Clip, Skipped)
+
+
+def format_table(kind: type[_Row], rows: Iterable[_Row]) -> bytes:
+    """CSV with a header line."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(kind._fields)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def parse_table(kind: type[_Row], content: bytes) -> list[_Row]:
+    """Inverse of `format_table`; ValueError if the content is damaged."""
+    types = get_type_hints(kind).values()
+    try:
+        rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+        next(rows)
+        return [kind(*(to(cell) for to, cell in zip(types, row, strict=True))) for row in rows]
+    except (StopIteration, csv.Error) as error:
+        raise ValueError(f"not a table: {error}") from error
 
 
 def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]:
@@ -89,9 +108,22 @@ def statistics(clips: Iterable[Clip], n_mels: int) -> tuple[float, float, float]
     return mean, math.sqrt(max(mean_square - mean**2, 0.0)), hours
 
 
-def fingerprint(clips: Iterable[Clip], front_end: FrontEnd) -> str:
+def front_end_settings(n_mels: int, sample_rate: int) -> dict[str, float]:
+    """The settings that determine the frames, as stored in `corpus.json`."""
+    return {
+        "sample_rate": sample_rate,
+        "window_length": WINDOW_MS * sample_rate // 1000,
+        "hop_length": MS_PER_FRAME * sample_rate // 1000,
+        "n_mels": n_mels,
+        "f_min": F_MIN,
+        "f_max": sample_rate / 2,
+        "log_eps": LOG_EPS,
+    }
+
+
+def fingerprint(clips: Iterable[Clip], front_end: Mapping[str, float]) -> str:
     """SHA-256 (hex) of settings and content of the clips, independent of their order."""
-    digest = hashlib.sha256(json.dumps(front_end.settings()).encode())
+    digest = hashlib.sha256(json.dumps(front_end).encode())
     for c in sorted(clips):
         row = (c.root, c.path, c.source, c.start, c.frames, c.sha256)
         digest.update("\t".join(map(str, row)).encode() + b"\n")
@@ -103,7 +135,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no folder, or no corpus in it.
-        ValueError: damaged, or written by another release.
+        ValueError: damaged, or written by another release or with other front-end settings.
     """
     path = folder / CORPUS_FILE
     if not path.is_file():
@@ -123,32 +155,21 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"release reads {FORMAT!r} version {FORMAT_VERSION}; run `hear-msm-mae prepare` again, "
             "into a new folder"
         )
+    stored = summary.get("front_end", {})
+    rate = stored.get("sample_rate")
+    rate = rate if rate in SAMPLE_RATES else SAMPLE_RATES[0]
+    check_settings(folder, stored, front_end_settings(stored.get("n_mels"), rate))
     return summary
 
 
-def check_front_end(
-    folder: Path, summary: dict[str, Any], wanted: FrontEnd | None = None
-) -> FrontEnd:
-    """Compare the settings of a corpus with those of this package, or with given ones.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ValueError: a setting differs; the message names it.
-    """
-    stored = summary.get("front_end", {})
-    if wanted is None:
-        rate = stored.get("sample_rate")
-        rate = rate if rate in SAMPLE_RATES else SAMPLE_RATES[0]
-        wanted = FrontEnd(stored.get("n_mels"), rate)
-    for name, value in wanted.settings().items():
+def check_settings(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ValueError if a setting of a corpus is not the wanted one."""
+    for name, value in wanted.items():
         if stored.get(name) != value or value is None:
             raise ValueError(
                 f"the corpus in {folder} was made with {name} = {stored.get(name)}, not {value}; "
                 "prepare the audio again in a new folder"
             )
-    return wanted
 
 
 def read_manifest(folder: Path, summary: dict[str, Any]) -> list[Clip]:
@@ -159,13 +180,11 @@ def read_manifest(folder: Path, summary: dict[str, Any]) -> list[Clip]:
     """
     path = folder / str(summary["manifest"])
     try:
-        text = path.read_bytes()
-        if manifest_name(text) != path.name:
+        content = path.read_bytes()
+        if manifest_name(content) != path.name:
             raise ValueError("its SHA-256 is not the one in its name")
-        rows = csv.reader(io.StringIO(text.decode("utf-8"), newline=""), strict=True)
-        next(rows)
-        return [_clip(row) for row in rows]
-    except (OSError, ValueError, TypeError, StopIteration, csv.Error) as error:
+        return parse_table(Clip, content)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} is missing or damaged ({error}); copy the corpus again, or run "
             "`hear-msm-mae prepare` into a new folder"
@@ -177,84 +196,33 @@ def manifest_name(content: bytes) -> str:
     return f"manifest-{hashlib.sha256(content).hexdigest()[:12]}.csv"
 
 
-def _clip(row: list[str]) -> Clip:
-    root, path, source, start, frames, offset, sha256, size, mtime_ns, licence, *sums = row
-    place = (int(start), int(frames), int(offset))
-    total, squares = map(float, sums)
-    return Clip(
-        root, path, source, *place, sha256, int(size), int(mtime_ns), licence, total, squares
-    )
+def shard_digests(folder: Path, n_mels: int, frames: int, known: Sequence[str] = ()) -> list[str]:
+    """SHA-256 of each shard of the array.
 
-
-# ---------------------------------------------------------------------------------------------
-# Digests
-# ---------------------------------------------------------------------------------------------
-def damaged_shards(folder: Path, n_mels: int, summary: dict[str, Any]) -> list[int]:
-    """Numbers of the shards whose frames are missing or differ from their SHA-256."""
-    digests: list[str] = summary["shards"]
-    frames = int(summary["frames"])
-    with ThreadPoolExecutor(available_cpus()) as pool:  # hashlib lets other threads run
-        found = pool.map(lambda i: shard_digest(folder, n_mels, i, frames), range(len(digests)))
-        return [i for i, (a, b) in enumerate(zip(found, digests, strict=True)) if a != b]
-
-
-def shard_digest(folder: Path, n_mels: int, shard: int, frames: int) -> str:
-    """SHA-256 of the frames of a shard; empty if some are missing."""
+    Args:
+        folder: of the corpus.
+        n_mels: mel bins of a frame.
+        frames: length of the array. Frames that are missing in the file are left out.
+        known: digests of the first shards, which are not computed again.
+    """
+    path = folder / FRAMES_FILE
+    exists = path.exists() and path.stat().st_size
+    data = np.memmap(path, np.uint8, "r") if exists else np.zeros(0, np.uint8)
     row = 2 * n_mels
-    first = shard * SHARD_FRAMES
-    size = (min(first + SHARD_FRAMES, frames) - first) * row
-    digest = hashlib.sha256()
-    try:
-        with (folder / FRAMES_FILE).open("rb") as file:
-            file.seek(first * row)
-            while size and (piece := file.read(min(size, _HASH_BYTES))):
-                digest.update(piece)
-                size -= len(piece)
-    except OSError:
-        return ""
-    return "" if size else digest.hexdigest()
+
+    def digest(start: int) -> str:
+        stop = min(start + SHARD_FRAMES, frames)
+        return hashlib.sha256(data[start * row : stop * row].data).hexdigest()
+
+    with ThreadPoolExecutor(available_cpus()) as pool:  # hashlib lets other threads run
+        return [*known, *pool.map(digest, range(len(known) * SHARD_FRAMES, frames, SHARD_FRAMES))]
 
 
-def num_shards(frames: int) -> int:
-    """Number of shards of an array; the last one may be shorter."""
-    return -(-frames // SHARD_FRAMES)
-
-
-def shards_of(clip: Clip) -> range:
-    """Numbers of the shards that hold frames of a clip."""
-    last = clip.offset + clip.frames - 1
-    return range(clip.offset // SHARD_FRAMES, last // SHARD_FRAMES + 1)
-
-
-# ---------------------------------------------------------------------------------------------
-# Names
-# ---------------------------------------------------------------------------------------------
-def escape(path: str) -> str:
-    r"""A file name as printable text, so that any name survives in CSV, JSON and YAML.
-
-    Backslashes are doubled; control characters and bytes that are not UTF-8 become `\xNN`.
-
-    >>> escape("a\nb\\c")
-    'a\\x0ab\\\\c'
-    """
-    return re.sub(r"[\\\x00-\x1f\x7f\udc80-\udcff]", lambda m: _escaped(m[0]), path)
-
-
-def unescape(text: str) -> str:
-    r"""Inverse of `escape`.
-
-    >>> unescape(escape("a\nb\\c")) == "a\nb\\c"
-    True
-    """
-    return re.sub(r"\\(\\|x[0-9a-f]{2})", lambda m: _unescaped(m[1]), text)
-
-
-def _escaped(character: str) -> str:
-    return r"\\" if character == "\\" else f"\\x{ord(character) & 0xFF:02x}"
-
-
-def _unescaped(code: str) -> str:
-    if code == "\\":
-        return code
-    byte = int(code[1:], 16)
-    return chr(byte if byte < 0x80 else 0xDC00 + byte)  # as os.fsdecode does
+def damaged_ranges(folder: Path, summary: dict[str, Any]) -> list[range]:
+    """Frames of the shards that are missing or differ from their SHA-256."""
+    digests = shard_digests(folder, int(summary["front_end"]["n_mels"]), int(summary["frames"]))
+    return [
+        range(number * SHARD_FRAMES, (number + 1) * SHARD_FRAMES)
+        for number, (found, stored) in enumerate(zip(digests, summary["shards"], strict=True))
+        if found != stored
+    ]

@@ -6,7 +6,6 @@ import resource
 import signal
 import sys
 import time
-from pathlib import Path
 
 import forked
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from hear_msm_mae.corpus import job
+from hear_msm_mae.corpus import writer
 from hear_msm_mae.corpus.bank import Bank
 from hear_msm_mae.corpus.index import read_summary
 from hear_msm_mae.corpus.prepare import prepare
@@ -31,14 +30,14 @@ def prepare_slowly(source, dest, limit, delay):
     """
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    job._COMMIT_SECONDS, job._COMMIT_SHARE = 0.0, 1.0
-    take = job.Job._take
+    writer.COMMIT_SECONDS, writer.COMMIT_SHARE = 0.0, 1.0
+    take = writer.CorpusWriter.take
 
-    def slowly(self, task, result):
+    def slowly(self, *arguments):
         time.sleep(delay)
-        take(self, task, result)
+        take(self, *arguments)
 
-    job.Job._take = slowly
+    writer.CorpusWriter.take = slowly
     try:
         prepare([source], dest, workers=1, progress=False)
     except OSError as error:
@@ -120,20 +119,6 @@ def test_killed_runs_leave_a_corpus_that_the_next_completes(source, whole, tmp_p
     check_completed(source, dest, whole, listed(dest))
 
 
-@pytest.mark.slow
-def test_workers_end_with_a_killed_parent(source, tmp_path):
-    process = start(source, tmp_path / "corpus", delay=0.05)
-    wait_for(process, tmp_path / "corpus", 2)
-    workers = _members(process.pid) - {process.pid}
-    assert workers
-    process.kill()
-    process.join()
-    deadline = time.monotonic() + 30
-    while _members(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_ctrl_c_leaves_a_corpus_that_the_next_completes(source, whole, tmp_path):
     """SIGINT goes to the whole group, as from a terminal."""
     dest = tmp_path / "corpus"
@@ -170,16 +155,3 @@ def test_two_at_once_are_refused(source, tmp_path):
         prepare([source], dest, workers=0, progress=False)
     process.kill()
     process.join()
-
-
-def _members(group):
-    """Living processes of a process group."""
-    members = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] not in "ZX":
-            members.add(int(path.parent.name))
-    return members

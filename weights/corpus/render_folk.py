@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from weights.corpus import archives, soundfonts
+from weights.corpus import soundfonts
 from weights.corpus.compose import LEADS
-from weights.corpus.packages import require, run
+from weights.corpus.packages import archive, require, run
 from weights.corpus.rendering import Waveform
 
 COLLECTIONS = ("ryansMammoth", "oneills1850", "airdsAirs")
@@ -26,7 +26,7 @@ State = tuple[list[str], list[Path]]
 def setup(cache: Path) -> State:
     """The tunes and the fonts."""
     require("abc2midi", "abcmidi")
-    folder = archives.folder_of("music21", cache) / "music21/corpus"
+    folder = archive("music21", cache) / "music21/corpus"
     tunes: list[str] = []
     for collection in COLLECTIONS:
         for file in sorted((folder / collection).glob("*.abc")):
@@ -35,7 +35,7 @@ def setup(cache: Path) -> State:
     return tunes, soundfonts.fonts(cache)
 
 
-def clip(rng: Random, state: State) -> tuple[Waveform, int] | None:
+def clip(rng: Random, state: State) -> tuple[Waveform, float] | None:
     """A tune, one minute of it at most; None where abc2midi makes nothing of it."""
     tunes, fonts = state
     with tempfile.TemporaryDirectory() as scratch:

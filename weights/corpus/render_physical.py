@@ -3,7 +3,7 @@
 Faust's plucked, bowed, blown and struck instruments, and its singer of five voice types and five
 vowels play alone, in duets, or as a small choir.
 
-Needs `pip install dawdreamer` (which brings Faust's compiler and libraries). Rate: about 0.03
+Needs `pip install dawdreamer` (which brings Faust's compiler and libraries). Rate: about 0.01
 cpu-seconds a second of audio; a model compiles once per process, in 0.2 to 9 s.
 """
 
@@ -49,7 +49,7 @@ def setup(cache: Path) -> State:
     return {}
 
 
-def clip(rng: Random, state: State) -> tuple[Waveform, int] | None:
+def clip(rng: Random, state: State) -> tuple[Waveform, float]:
     """A piece of 10 to 25 s: one part in most clips, else two or (singers) up to four."""
     singing = rng.random() < 0.25
     name = SINGER if singing else rng.choice(list(INSTRUMENTS))

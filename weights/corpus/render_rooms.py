@@ -3,7 +3,7 @@
 Excerpts, some of them two at once, go through early reflections and a decaying tail. Which excerpts
 are drawn depends on the recordings that are built, so this kind is built last.
 
-Rate: about 0.01 cpu-seconds a second of audio.
+Rate: about 0.004 cpu-seconds a second of audio.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-import soundfile
-import soxr
 from scipy import signal
 
+from hear_msm_mae.audio import read_audio
+from weights.corpus import signals as dsp
 from weights.corpus.packages import AUDIO_SUFFIXES, BuildError, duration
-from weights.corpus.render_environment import band, unit
 from weights.corpus.rendering import SAMPLE_RATE, Waveform
+from weights.corpus.signals import Generator
 
 KINDS = ("speech", "music", "sound")
 LONGEST_SECONDS = 12.0
-Generator = np.random.Generator
 
 
 def setup(cache: Path) -> list[Path]:
@@ -38,7 +37,7 @@ def setup(cache: Path) -> list[Path]:
     return files
 
 
-def clip(rng: Random, files: list[Path]) -> tuple[Waveform, int] | None:
+def clip(rng: Random, files: list[Path]) -> tuple[Waveform, float]:
     """An excerpt in a room; in three of ten cases another one farther away in the same room."""
     draw = np.random.default_rng(rng.getrandbits(64))
     reverberation = rng.uniform(0.15, 2.0)
@@ -53,11 +52,9 @@ def clip(rng: Random, files: list[Path]) -> tuple[Waveform, int] | None:
 def excerpt(rng: Random, files: list[Path]) -> Waveform:
     """Up to 12 s of a recording, mono, at the rate of the corpus."""
     # Most recordings are short effects: the longest of five is taken.
-    with soundfile.SoundFile(max(rng.choices(files, k=5), key=duration)) as file:
-        count = round(LONGEST_SECONDS * file.samplerate)
-        file.seek(rng.randrange(max(1, file.frames - count)))
-        samples = file.read(count, dtype="float32", always_2d=True)  # (n, channels)
-        return soxr.resample(samples.mean(axis=1), file.samplerate, SAMPLE_RATE)
+    file = max(rng.choices(files, k=5), key=duration)
+    start = rng.uniform(0, max(0.0, duration(file) - LONGEST_SECONDS))
+    return read_audio(file, start, start + LONGEST_SECONDS)
 
 
 def in_room(draw: Generator, dry: Waveform, seconds: float, distance: float) -> Waveform:
@@ -68,7 +65,7 @@ def in_room(draw: Generator, dry: Waveform, seconds: float, distance: float) -> 
     """
     response = room_response(draw, seconds)
     response[0] = np.linalg.norm(response[1:]) / distance
-    return unit(signal.fftconvolve(dry, response)[: len(dry) + len(response) // 2])
+    return dsp.unit(signal.fftconvolve(dry, response)[: len(dry) + len(response) // 2])
 
 
 def room_response(draw: Generator, seconds: float) -> Waveform:
@@ -78,7 +75,7 @@ def room_response(draw: Generator, seconds: float) -> Waveform:
     response = np.zeros(count)
     for low, high in ((60, 700), (700, 2500), (2500, 7800)):
         damping = 6.9 * (1 if low < 700 else draw.uniform(1, 2.5))
-        response += band(draw.standard_normal(count), low, high, 1) * np.exp(-damping * time)
+        response += dsp.band(draw.standard_normal(count), low, high, 1) * np.exp(-damping * time)
     response[: round(draw.uniform(0.002, 0.03) * SAMPLE_RATE)] = 0  # the way to the nearest wall
     for delay in draw.uniform(0.002, 0.06, draw.integers(3, 9)):
         response[min(count - 1, round(delay * SAMPLE_RATE))] += draw.uniform(-2, 2)

@@ -3,7 +3,7 @@
 A kind is a module with
 
     setup(cache: Path) -> state       downloads and models, once per worker process
-    clip(rng: Random, state) -> (waveform, rate)   one clip, mono; None where it came to nothing
+    clip(rng: Random, state) -> (waveform, rate)   one clip, mono; None if nothing came of it
 
 Clip number n of a kind is drawn from a generator seeded by the kind and n, so that it is the same
 in every build, whatever the number of workers and wherever a build was stopped.
@@ -32,7 +32,7 @@ SAMPLE_RATE = 16_000
 BATCH = 32  # clips between two looks at the sum of hours
 Waveform = np.ndarray  # (n,) float
 
-_kind: dict[str, Any] = {}  # of a worker process: module and state
+_kind: dict[str, Any] = {}  # of a worker process: module, state and tree
 
 
 def render_all(module: str, tree: Path, cache: Path, hours: float, workers: int) -> None:
@@ -56,10 +56,8 @@ def render_all(module: str, tree: Path, cache: Path, hours: float, workers: int)
 
 def _start(module: str, cache: Path, tree: Path) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    _kind["name"] = module.rsplit(".", 1)[1]
-    _kind["module"] = importlib.import_module(module)
-    _kind["state"] = _kind["module"].setup(cache)
-    _kind["tree"] = tree
+    loaded = importlib.import_module(module)
+    _kind.update(module=loaded, state=loaded.setup(cache), tree=tree)
 
 
 def _make(index: int) -> float:
@@ -67,10 +65,12 @@ def _make(index: int) -> float:
     path = _kind["tree"] / f"{index // 1000:03d}" / f"{index:06d}.flac"
     if path.is_file():
         return duration(path)
+    name = _kind["module"].__name__.rpartition(".")[2]
     try:
-        made = _kind["module"].clip(Random(f"{SEED}/{_kind['name']}/{index}"), _kind["state"])
-    except BuildError as error:
-        log.warning("clip %d of %s is left out: %s", index, _kind["name"], error)
+        made = _kind["module"].clip(Random(f"{SEED}/{name}/{index}"), _kind["state"])
+    except (BuildError, ValueError, soundfile.LibsndfileError) as error:
+        # ValueError: a damaged recording. LibsndfileError: a program wrote no sound.
+        log.warning("clip %d of %s is left out: %s", index, name, error)
         return 0.0
     return 0.0 if made is None else write_clip(path, *made)
 
@@ -84,7 +84,8 @@ def write_clip(path: Path, waveform: Waveform, rate: float) -> float:
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     peak = float(np.abs(samples).max(initial=0.0))
-    if not 1e-5 < peak < 1e9 or len(samples) < SAMPLE_RATE // 10:
+    # Below -60 dBFS there is only the rounding noise of a player whose instrument is silent.
+    if not 1e-3 < peak < 1e9 or len(samples) < SAMPLE_RATE // 10:
         return 0.0
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
