@@ -88,7 +88,7 @@ def pretrain_step(settings: Settings) -> tuple[Callable[[], None], torch.device]
     sampler = Sampler(place_bank(noise_bank(), settings.bank, fabric.device), settings)
     groups = parameter_groups(model, settings.weight_decay)
     step = Stepper(settings, fabric, model, groups, sampler.arguments)
-    batches = feed(sampler, shares(settings), range(10**9), fabric.device)
+    batches = feed(sampler, shares(settings), 0, fabric.device)
     return (lambda: step(next(batches), 1e-4)), fabric.device
 
 

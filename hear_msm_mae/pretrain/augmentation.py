@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -106,26 +105,21 @@ def reverberate(power: Tensor, seconds: Tensor, tail_db: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------
 # Procedural crops
 # ---------------------------------------------------------------------------------------------
-class Bands(NamedTuple):
-    """Centre and width of each mel band."""
-
-    centre: Tensor  # (f,) Hz
-    width: Tensor  # (f,) Hz, standard deviation
-
-
 @functools.cache  # because copying them to a GPU would wait for it
-def mel_bands(n_mels: int, sample_rate: int, device: torch.device) -> Bands:
-    """The bands of the front end, with the blur of its window."""
+def mel_bands(n_mels: int, sample_rate: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres and widths (f,) in Hz of the mel bands, with the blur of the front end's window."""
     bank = mel_filter_bank(n_mels, sample_rate)  # (bins, f)
     hertz = torch.linspace(0, sample_rate / 2, len(bank), dtype=bank.dtype)
     share = bank / bank.sum(0).clamp_min(1e-12)
     centre = hertz @ share
     variance = (hertz.square() @ share - centre.square()).clamp_min(0)
     width = (variance + WINDOW_HERTZ**2).sqrt()
-    return Bands(centre.float().to(device), width.float().to(device))
+    return centre.float().to(device), width.float().to(device)
 
 
-def sounds(keys: Tensor, frames: int, bands: Bands, mean: float, std: float) -> Tensor:
+def sounds(
+    keys: Tensor, frames: int, bands: tuple[Tensor, Tensor], mean: float, std: float
+) -> Tensor:
     """Mel power (k, t, f) of procedural sounds: voices over noise, all parameters at random.
 
     A voice is a harmonic sound with glide, vibrato and a pitch for each note, or a band of noise;
@@ -135,21 +129,21 @@ def sounds(keys: Tensor, frames: int, bands: Bands, mean: float, std: float) -> 
     Args:
         keys: (k,) int64 random integers, one for each crop.
         frames: length of a crop.
-        bands: the mel bands.
+        bands: centres and widths of the mel bands.
         mean, std: statistics of the corpus, which the levels follow.
     """
-    noise = -between(more_bits(keys, frames * len(bands.centre)), 2.0**-24, 1).log()
-    noise = noise.view(-1, frames, len(bands.centre))  # (k, t, f), exponentially distributed
+    noise = -between(more_bits(keys, frames * len(bands[0])), 2.0**-24, 1).log()
+    noise = noise.view(-1, frames, len(bands[0]))  # (k, t, f), exponentially distributed
     numbers = between(more_bits(keys ^ 1, 2 + 17 * VOICES), 0, 1)[..., None, None]  # (k, n, 1, 1)
     total = torch.zeros_like(noise)
     for voice in range(VOICES):
-        total += _voice(numbers[:, 2 + 17 * voice :][:, :17], noise, bands)
+        total += _voice(numbers[:, 2 + 17 * voice :][:, :17], noise, *bands)
     total /= total.amax((1, 2), keepdim=True).clamp_min(1e-12)
     loudest, floor = mean + std * (0.5 + 2.5 * numbers[:, 0]), mean - 2.5 * std * numbers[:, 1]
     return total * loudest.exp() + noise * floor.exp()
 
 
-def _voice(numbers: Tensor, noise: Tensor, bands: Bands) -> Tensor:
+def _voice(numbers: Tensor, noise: Tensor, centre: Tensor, width: Tensor) -> Tensor:
     """Mel power (k, t, f) of a voice from uniform numbers (k, 17, 1, 1)."""
     kind, level, begin, length = numbers[:, :4].unbind(1)
     rate, phase, drop, pitch, glide, depth, speed, jump = numbers[:, 4:12].unbind(1)
@@ -161,11 +155,11 @@ def _voice(numbers: Tensor, noise: Tensor, bands: Bands) -> Tensor:
     octaves = octaves + 0.1 * depth**3 * (2 * math.pi * (3 + 5 * speed) * seconds).sin()
     hertz = 60 * 30**pitch * 2**octaves  # (k, t, 1)
     # A comb of harmonics, blurred by the width of the bands: a von Mises function of the phase.
-    sharpness = (hertz / (2 * math.pi * bands.width)).square()
-    cycles = bands.centre / hertz  # (k, t, f): 1 is the fundamental
+    sharpness = (hertz / (2 * math.pi * width)).square()
+    cycles = centre / hertz  # (k, t, f): 1 is the fundamental
     comb = (sharpness * ((2 * math.pi * cycles).cos() - 1)).exp() * (cycles > 0.5)
     sound = torch.where(kind < 0.6, comb, noise)
-    band = torch.linspace(0, 1, len(bands.centre), device=noise.device)
+    band = torch.linspace(0, 1, len(centre), device=noise.device)
     resonance = ((band - place - (drift - 0.5) * seconds) / (0.03 + 0.3 * breadth)).square()
     timbre = 40 * height * (-resonance).exp() - 40 * slope * band  # dB
     envelope = -60 * drop**2 * (beats - note) - 30 * level  # dB

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -19,8 +18,6 @@ from torch import nn
 from ..config import ModelConfig
 from ..corpus.bank import Bank
 from .settings import Settings
-
-log = logging.getLogger(__name__)
 
 PEAK_SIZE = 2048  # size of the square matrices that measure the peak speed
 PEAK_SECONDS = 2.0  # time limit of the repetitions
@@ -34,24 +31,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
-class Placing(Protocol):
-    """The settings of the hardware, which are a part of `Settings`."""
-
-    @property
-    def accelerator(self) -> str:
-        """Of Lightning Fabric: auto, cpu, cuda or mps."""
-
-    @property
-    def devices(self) -> Any:
-        """Processes on each node, "auto", or a list of the device's index."""
-
-    @property
-    def nodes(self) -> int:
-        """Machines."""
-
-
-def launch(settings: Placing) -> Fabric:
+def launch(settings: Any) -> Fabric:
     """Lightning Fabric. Torchrun starts the processes, or else Fabric itself.
+
+    Args:
+        settings: `Settings` of pretraining, or other ones with `accelerator`, `devices`, `nodes`.
 
     Raises:
         ValueError: the hardware is not available.

@@ -47,15 +47,7 @@ class Reporter:
         self.settings, self.total = settings, total
         teacher = model.teacher.config if isinstance(model, LatentPredictor) else None
         self.flops = training_flops(settings, teacher) * settings.batch
-        peak = matmul_peak(fabric.device, settings.precision)
-        self.peak = fabric.world_size * peak
-        if settings.precision == "bf16" and (plain := matmul_peak(fabric.device, "fp32")) > peak:
-            log.warning(
-                "bfloat16 is slower than float32 on this machine (matmul peak %.0f against %.0f "
-                "GFLOP/s); precision=fp32 would train faster",
-                peak / 1e9,
-                plain / 1e9,
-            )
+        self.peak = fabric.world_size * matmul_peak(fabric.device, settings.precision)
         self.evaluation = Evaluation(settings, sampler.bank, fabric, model)
         self.writer = scalar_writer(settings.run_dir, progress.step + 1)
         log.info(

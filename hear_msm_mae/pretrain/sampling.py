@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from .settings import Settings
 # Random numbers of a crop: four say where the crops are cut out, the others change them.
 CLIP, START, MIX_CLIP, MIX_START = range(4)
 CHANGES = 8
+GOLDEN_RATIO = 5**0.5 / 2 - 0.5
 
 
 class Batch(NamedTuple):
@@ -124,12 +126,14 @@ class Sampler:
 
     def _indices(self, crops: range) -> tuple[Tensor | None, Tensor | None]:
         """Indices of mixed and of procedural crops; cached, because copying them would wait."""
-        s = self.settings
-        first = int(s.batch // s.masks * s.procedural)  # of the global batch
-        places = spread(crops, s.mix), [i for i, g in enumerate(crops) if g < first]
-        device = self.bank.device
-        mixed, drawn = (torch.tensor(x, device=device) if x else None for x in places)
-        return mixed, drawn
+        share = self.settings.procedural
+        # Multiples of the golden ratio spread evenly, and independently of the mixed crops.
+        drawn = [i for i, g in enumerate(crops) if g * GOLDEN_RATIO % 1 < share]
+        places = spread(crops, self.settings.mix), drawn
+        mixed, procedural = (
+            torch.tensor(found, device=self.bank.device) if found else None for found in places
+        )
+        return mixed, procedural
 
     def _crops(self, clip_bits: Tensor, start_bits: Tensor, pin: bool) -> Tensor:
         place = self.place(clip_bits.contiguous(), start_bits)
@@ -210,24 +214,21 @@ def shares(settings: Settings, rank: int = 0, world_size: int = 1) -> list[range
 
 
 def feed(
-    sampler: Sampler, parts: list[range], steps: Iterable[int], device: torch.device
+    sampler: Sampler, parts: list[range], first: int, device: torch.device
 ) -> Generator[list[Batch], None, None]:
-    """The batches of consecutive steps on a device, a list of parts for each step.
+    """The batches of step `first` and all later ones on a device, a list of parts for each step.
 
     If the bank is on the host, a thread gathers the crops of the next step in page-locked memory
     while the device computes, and they are copied asynchronously.
     """
+    pin = device.type == "cuda" and sampler.bank.device.type == "cpu"
+
+    def draw(step: int) -> list[Batch]:
+        return [sampler.batch(step, part, pin) for part in parts]
+
     if sampler.bank.device == device:
-        for step in steps:
-            yield [sampler.batch(step, part) for part in parts]
-        return
-    pin = device.type == "cuda"
+        yield from map(draw, itertools.count(first))
     with ThreadPoolExecutor(1) as pool:
-        waiting = None
-        for step in steps:
-            coming = pool.submit(lambda s: [sampler.batch(s, p, pin) for p in parts], step)
-            if waiting is not None:
-                yield [batch.to(device) for batch in waiting.result()]
-            waiting = coming
-        if waiting is not None:
-            yield [batch.to(device) for batch in waiting.result()]
+        drawn = (pool.submit(draw, step) for step in itertools.count(first))
+        for batches, _ in itertools.pairwise(drawn):
+            yield [batch.to(device) for batch in batches.result()]

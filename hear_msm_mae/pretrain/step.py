@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -14,34 +14,6 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 3  # before a CUDA graph is recorded: kernels are compiled and memory is allocated
-
-
-class Stepping(Protocol):
-    """The settings of a step, which are a part of `Settings`."""
-
-    @property
-    def accumulation(self) -> int:
-        """Parts that the batch is computed in."""
-
-    @property
-    def clip_norm(self) -> float:
-        """Largest norm of the gradient; 0 is off."""
-
-    @property
-    def precision(self) -> str:
-        """bf16 or fp32."""
-
-    @property
-    def beta1(self) -> float:
-        """AdamW: decay of the mean of the gradients."""
-
-    @property
-    def beta2(self) -> float:
-        """AdamW: decay of the mean of their squares."""
-
-    @property
-    def cuda_graph(self) -> bool | None:
-        """Whether steps are recorded; None: on a single GPU."""
 
 
 class Report(NamedTuple):
@@ -61,7 +33,8 @@ class Stepper:
     device, so that only `report` waits for it.
 
     Args:
-        settings: settings of the run.
+        settings: `Settings` of pretraining, or other ones with `clip_norm`, `precision`, `beta1`,
+            `beta2` and `cuda_graph`.
         fabric: Lightning Fabric, which exchanges gradients between processes.
         model: model on the device of the fabric; its `forward` returns the loss.
         groups: parameter groups for AdamW, see `parameter_groups`. `lr_scale` of a group is a
@@ -72,7 +45,7 @@ class Stepper:
 
     def __init__(
         self,
-        settings: Stepping,
+        settings: Any,
         fabric: Fabric,
         model: nn.Module,
         groups: list[dict[str, Any]],
@@ -168,7 +141,7 @@ class Stepper:
                 arguments = self.arguments(part)
                 with autocast(s, fabric.device):
                     loss = self.engine(*arguments)
-                fabric.backward(loss / s.accumulation)
+                fabric.backward(loss / len(parts))
             losses.append(loss.detach())
         loss = torch.stack(losses).mean()
         if fabric.world_size > 1:
@@ -190,8 +163,8 @@ class Stepper:
         self.counters.copy_(torch.stack([loss, norm, *counts]))
 
 
-def autocast(settings: Stepping, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Context manager that sets the precision of the settings."""
+def autocast(settings: Any, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Context manager that sets the `precision` of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import logging
 import os
 import signal
@@ -53,35 +52,35 @@ class Outcome:
     signal: int | None = None
     """The signal that stopped it, None when the run is complete."""
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run is complete."""
-        return self.signal is None
-
     def __str__(self) -> str:
         return f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
 
 
-def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None) -> Outcome:
+def pretrain(settings: Settings, corpus: Bank | None = None) -> Outcome:
     """Start a run, or continue the run in `settings.run_dir`.
 
     Args:
         settings: the settings.
-        resume: continue an existing run; with False it is an error.
         corpus: an open corpus that replaces the folder `settings.corpus`.
 
     Returns:
         The number of steps, and whether the run is complete.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: a setting is wrong; nothing was written.
+        FileNotFoundError, ValueError: a setting is wrong; nothing was written.
         TrainingDiverged: the loss stayed NaN/Inf; the last checkpoint is intact.
         OSError: a checkpoint cannot be written, or the GPU failed; the last one is intact.
     """
     if corpus is None:
         # One process of a node compares the digests.
         corpus = Bank.open(settings.corpus, verify=os.environ.get("LOCAL_RANK", "0") == "0")
-    _require_same_front_end(settings, corpus)
+    for name, unit in (("n_mels", "mel bins"), ("sample_rate", "Hz")):
+        asked, found = getattr(settings.model, name), getattr(corpus, name)
+        if asked != found:
+            raise ValueError(
+                f"{name} is {asked}, but the corpus was prepared with {found} {unit}; set {name}, "
+                f"or prepare it again with --{name.replace('_', '-')}"
+            )
     teacher = ""  # its digest
     if settings.teacher:
         teacher = hashlib.sha256(Path(settings.teacher).read_bytes()).hexdigest()
@@ -90,8 +89,6 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
         of_run = resumed.settings.precision if resumed else faster_precision(settings.accelerator)
         settings = dataclasses.replace(settings, precision=of_run)
     if resumed is not None:
-        if not resume:
-            raise FileExistsError(f"run_dir {settings.run_dir} holds a run; choose another one")
         snapshots.check_same_run(resumed, settings, corpus.fingerprint, teacher)
     elif settings.init_from is not None and settings.data_seed is None:
         log.warning(
@@ -191,7 +188,7 @@ class _Run:
             reporter = Reporter(s, self.sampler, self.fabric, self.model, progress, self.total)
             with replacing(Path(s.run_dir) / "settings.yaml") as temporary:
                 temporary.write_text(s.to_yaml(), encoding="utf-8")
-        batches = feed(self.sampler, parts, itertools.count(progress.step), self.fabric.device)
+        batches = feed(self.sampler, parts, progress.step, self.fabric.device)
         stop, last_checkpoint = False, time.monotonic()
         started, waited = last_checkpoint - progress.seconds, 0.0
         with self.signals, contextlib.closing(batches), reporter or contextlib.nullcontext():
@@ -258,17 +255,3 @@ class _Run:
             )
             snapshots.save(self.settings.run_dir, snapshot, self.settings.keep_last)
         self.fabric.barrier()
-
-
-def _require_same_front_end(settings: Settings, corpus: Bank) -> None:
-    """Raise ValueError if the corpus has other mel bins or another sample rate than the model."""
-    if corpus.n_mels != settings.model.n_mels:
-        raise ValueError(
-            f"n_mels is {settings.model.n_mels}, but the corpus was prepared with "
-            f"{corpus.n_mels} mel bins; set n_mels or prepare it again"
-        )
-    if corpus.sample_rate != settings.model.sample_rate:
-        raise ValueError(
-            f"sample_rate is {settings.model.sample_rate}, but the corpus was prepared with "
-            f"{corpus.sample_rate} Hz; set sample_rate or prepare it again with --sample-rate"
-        )

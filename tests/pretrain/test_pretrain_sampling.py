@@ -1,6 +1,7 @@
 """Sampling: the intended distribution, and independence of processes, devices and resumes."""
 
 import itertools
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -226,9 +227,8 @@ def test_a_bank_on_the_host_feeds_a_device(device):
     settings = quick("unused", **EVERYTHING)
     sampler = Sampler(ToyCorpus(), settings)
     there = device if device.type == "cuda" else torch.device("meta")
-    fed = list(feed(sampler, shares(settings), range(3, 6), there))
-    direct = list(feed(sampler, shares(settings), range(3, 6), CPU))
-    assert len(fed) == len(direct) == 3
+    parts = shares(settings)
+    fed, direct = (list(islice(feed(sampler, parts, 3, place), 3)) for place in (there, CPU))
     for (one,), (two,) in zip(fed, direct, strict=True):
         assert one.frames.device.type == there.type
         assert one.frames.shape == two.frames.shape
@@ -240,7 +240,7 @@ def test_a_bank_on_the_host_feeds_a_device(device):
 
 def test_feeding_stops_without_a_trace():
     sampler = Sampler(ToyCorpus(), quick("unused"))
-    endless = feed(sampler, [range(8)], itertools.count(), torch.device("meta"))
+    endless = feed(sampler, [range(8)], 0, torch.device("meta"))
     next(endless)
     endless.close()
 

@@ -1,14 +1,13 @@
 """Speed: the machine's peak, the work of a step, and the precision that is the faster."""
 
 import itertools
-import logging
 
 import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
 
 from hear_msm_mae.mae import MaskedAutoencoder
-from hear_msm_mae.pretrain import hardware, reporting
+from hear_msm_mae.pretrain import hardware
 from hear_msm_mae.pretrain.hardware import set_attention
 from hear_msm_mae.pretrain.snapshots import load_latest
 from hear_msm_mae.pretrain.train import pretrain
@@ -25,16 +24,6 @@ def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, p
     looks = round(next(clock) / seconds)
     assert peak == pytest.approx(2 * 8**3 / seconds)
     assert looks == 1 + 3 * products
-
-
-@pytest.mark.parametrize(("peaks", "warned"), [((1e9, 2e9), True), ((3e9, 2e9), False)])
-def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, caplog, peaks, warned):
-    by_precision = dict(zip(("bf16", "fp32"), peaks, strict=True))
-    monkeypatch.setattr(reporting, "matmul_peak", lambda device, precision: by_precision[precision])
-    settings = quick(tmp_path, steps=1, precision="bf16")
-    with caplog.at_level(logging.WARNING):
-        pretrain(settings, corpus=ToyCorpus())
-    assert ("precision=fp32 would train faster" in caplog.text) is warned
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU instead")
