@@ -14,7 +14,7 @@ from ..answers.fit import Linear
 from ..encoder import DTYPE
 from ..log_mel import SILENCE
 from ..model import HearModel
-from ..pretrain.augmentation import to_log_mel, to_power
+from ..pretrain.sampling import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
