@@ -47,11 +47,14 @@ def test_a_damaged_checkpoint_does_not_push_out_good_ones(copy):
     assert newest_path.with_suffix(".damaged").read_bytes() == b"x"
 
 
-def test_scalars_of_the_checkpoint_survive_a_resume(tmp_path):
-    settings = quick(tmp_path, log_steps=1, checkpoint_steps=4)
+def test_augmentation_and_scalars_survive_a_resume(tmp_path):
+    changes = {"gain_db": 6.0, "tilt_db": 3.0, "mix": 0.4, "reverb": 0.5, "procedural": 0.5}
+    settings = quick(tmp_path, log_steps=1, checkpoint_steps=4, **changes)
     pretrain(settings, corpus=ToyCorpus())
+    whole = newest(tmp_path)
     snapshots.checkpoints(tmp_path)[0].unlink()
     pretrain(settings, corpus=ToyCorpus())
+    assert identical(newest(tmp_path), whole)
     assert sorted(scalars(tmp_path)["loss"]) == list(range(1, 13))
 
 
