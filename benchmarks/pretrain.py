@@ -1,13 +1,11 @@
 """Speed and memory of a pretraining step: on a GPU against its peak, on a CPU against other code.
 
     python -m benchmarks.pretrain --device cuda [--write]
-    python -m benchmarks.pretrain [--recipe small-cpu] [--batch 64] [--beside FOLDER] [--write]
+    python -m benchmarks.pretrain [--recipe small-cpu] [--batch 64] [--write]
 
-A step draws its crops and masks from a bank of noise, as `pretrain` does. On a CPU every
-contestant trains the same model in a process of its own, and the processes take turns, step by
-step, so that a change of the machine's load meets all of them: the plain loop, `pretrain` in both
-precisions and, with `--beside`, the checkout of another commit whose file of this name has a
-`--serve`. Prints a Markdown table; `--write` puts it into RESULTS.md.
+A step draws its crops and masks from a bank of noise, as `pretrain` does. On a CPU a plain loop and
+`pretrain` in both precisions train the same model and take turns, step by step, so that a change of
+the machine's load meets all of them. Prints a Markdown table; `--write` puts it into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -15,15 +13,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
-import os
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,19 +40,30 @@ from hear_msm_mae.pretrain.settings import Settings
 from hear_msm_mae.pretrain.step import Stepper, parameter_groups
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PLAIN, BF16, FP32 = CONTESTANTS = ("plain", "bf16", "fp32")
-NAMES = {
-    PLAIN: "plain: float32, explicit attention, all patches",
-    BF16: "`pretrain`, `precision=bf16`",
-    FP32: "`pretrain`, `precision=fp32`",
-}
 GPU_RUNS = {  # overrides of the recipe base-80x208p16x16
     "base, decoder 384 x 4": [],
     "base, not recorded as a graph": ["cuda_graph=false"],
     "base, corpus on the host": ["bank=host"],
-    "small, decoder 192 x 8": ["size=small", "decoder_width=192", "decoder_heads=3"],
+    "small, decoder 192 x 8": [
+        *("size=small", "decoder_width=192", "decoder_heads=3", "decoder_depth=8"),
+        *("gain_db=8", "tilt_db=6", "mix=0.15"),
+    ],
+    "the same, reverberation, half procedural": [
+        *("size=small", "decoder_width=192", "decoder_heads=3", "decoder_depth=8"),
+        *("gain_db=8", "tilt_db=6", "mix=0.15", "reverb=0.3", "procedural=0.5"),
+    ],
 }
-GPU_RUNS["small, decoder 192 x 8"] += ["decoder_depth=8", "gain_db=8", "tilt_db=6", "mix=0.15"]
+CPU_RUNS: dict[str, dict[str, Any]] = {
+    "`precision=fp32`": {"precision": "fp32"},
+    "`precision=bf16`": {"precision": "bf16"},
+    "bf16, tilt, mixing, reverberation, half procedural": {
+        "precision": "bf16",
+        "tilt_db": 6.0,
+        "mix": 0.15,
+        "reverb": 0.3,
+        "procedural": 0.5,
+    },
+}
 WARM_STEPS, TIMED_STEPS, PROFILED_STEPS = 12, 60, 10
 
 
@@ -82,7 +88,7 @@ def pretrain_step(settings: Settings) -> tuple[Callable[[], None], torch.device]
     sampler = Sampler(place_bank(noise_bank(), settings.bank, fabric.device), settings)
     groups = parameter_groups(model, settings.weight_decay)
     step = Stepper(settings, fabric, model, groups, sampler.arguments)
-    batches = feed(sampler, shares(settings), range(10**9), fabric.device)
+    batches = feed(sampler, shares(settings), 0, fabric.device)
     return (lambda: step(next(batches), 1e-4)), fabric.device
 
 
@@ -175,113 +181,42 @@ def loss_over_all_patches(model: MaskedAutoencoder, spectrogram: Tensor, mask: M
     return (errors * hidden).sum() / hidden.sum()
 
 
-def serve(contestant: str, settings: Settings) -> None:
-    """In a process of its own: a step per line of input, then the peak memory.
-
-    Answers `seconds processor-seconds`; at the end MB beyond what the imports take.
-    """
-    gc.collect()
-    imports = measure.peak_rss_mb(lambda: None)
-    if contestant == PLAIN:
-        compute = plain_step(settings)
-    else:
-        precision: Literal["bf16", "fp32"] = "bf16" if contestant == BF16 else "fp32"
-        changed = dataclasses.replace(settings, accelerator="cpu", precision=precision)
-        compute, _ = pretrain_step(changed)
-
-    def step() -> None:
-        clock, processor = time.perf_counter(), time.process_time()
-        compute()
-        print(time.perf_counter() - clock, time.process_time() - processor, flush=True)
-
-    with denormals_flushed():
-        peak = measure.peak_rss_mb(step)
-        for _ in sys.stdin:
-            peak = max(peak, measure.peak_rss_mb(step))
-    print(peak - imports, flush=True)
-
-
-class Contestant:
-    """The process of one contestant, seen from outside."""
-
-    def __init__(self, name: str, arguments: list[str], folder: Path | None = None) -> None:
-        command = [sys.executable, "-m", "benchmarks.pretrain", *arguments, "--serve", name]
-        environment = dict(os.environ)
-        if folder is not None:
-            environment["PYTHONPATH"] = str(folder)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env=environment,
-        )
-        self.seconds: list[float] = []
-        self.processor: list[float] = []
-        self._answer()  # the first step warms up
-
-    def step(self) -> None:
-        """Have the process do one step, and note what it took."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        seconds, processor = self._answer()
-        self.seconds.append(seconds)
-        self.processor.append(processor)
-
-    def finish(self) -> float:
-        """Peak memory in MB."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        (memory,) = self._answer()
-        self.process.wait()
-        return memory
-
-    def _answer(self) -> list[float]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a contestant's process ended with status {self.process.wait()}")
-        return [float(word) for word in line.split()]
-
-
-def table(
-    settings: Settings, rounds: int, arguments: list[str], beside: tuple[Path, list[str]] | None
-) -> str:
+def cpu_table(settings: Settings, rounds: int) -> str:
     """Measure all contestants in turns."""
     header = measure.machine()
-    peaks = {precision: measure.MatmulPeak(precision) for precision in (BF16, FP32)}
-    contestants = {NAMES[name]: Contestant(name, arguments) for name in CONTESTANTS}
-    if beside is not None:
-        folder, served = beside
-        for name in served:
-            contestants[f"other commit, `--serve {name}`"] = Contestant(name, arguments, folder)
-    for _ in range(rounds):
-        for contestant in contestants.values():
-            contestant.step()
-        for peak in peaks.values():
-            peak()
+    peaks = {precision: measure.MatmulPeak(precision) for precision in ("bf16", "fp32")}
+    contestants = {"plain: float32, explicit attention, all patches": plain_step(settings)}
+    for name, changes in CPU_RUNS.items():
+        step, _ = pretrain_step(dataclasses.replace(settings, accelerator="cpu", **changes))
+        contestants[f"`pretrain`, {name}"] = step
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    with denormals_flushed():
+        for turn in range(rounds + 1):
+            for name, step in contestants.items():
+                clock, processor = time.perf_counter(), time.process_time()
+                step()
+                spent = time.perf_counter() - clock, time.process_time() - processor
+                if turn:  # the first one warms up
+                    times[name].append(spent)
+            for peak in peaks.values():
+                peak()
     flops = training_flops(settings) * settings.batch
     lines = [
         f"{settings.size} {settings.model.name}, batch {settings.batch}; {header}; matmul peak "
-        f"{peaks[FP32].flops_per_second / 1e9:.0f} GFLOP/s float32, "
-        f"{peaks[BF16].flops_per_second / 1e9:.0f} bf16. {rounds} steps; ratios to the plain loop "
-        "by the best steps, by the median of the pairs, and by the best processor times.\n",
-        "| step | samples/s | GFLOP/s | ratio, best | median | processor | peak MB |",
-        "|---|---|---|---|---|---|---|",
+        f"{peaks['fp32'].flops_per_second / 1e9:.0f} GFLOP/s float32, "
+        f"{peaks['bf16'].flops_per_second / 1e9:.0f} bf16. {rounds} steps; ratios to the plain "
+        "loop by the best steps, by the median of the pairs, and by the best processor times.\n",
+        "| step | samples/s | GFLOP/s | ratio, best | median | processor |",
+        "|---|---|---|---|---|---|",
     ]
-    plain = contestants[NAMES[PLAIN]]
-    for name, contestant in contestants.items():
-        best = min(contestant.seconds)
-        pairs = statistics.median(
-            a / b for a, b in zip(plain.seconds, contestant.seconds, strict=True)
-        )
-        processor = min(plain.processor) / min(contestant.processor)
+    plain = np.array(next(iter(times.values())))  # (rounds, 2): wall-clock, processor
+    for name, values in times.items():
+        took = np.array(values)
+        (best, processor), (first, first_processor) = took.min(0), plain.min(0)
         lines.append(
             f"| {name} | {settings.batch / best:.1f} | {flops / best / 1e9:.0f} "
-            f"| {min(plain.seconds) / best:.2f} | {pairs:.2f} | {processor:.2f} "
-            f"| {contestant.finish():.0f} |"
+            f"| {first / best:.2f} | {np.median(plain[:, 0] / took[:, 0]):.2f} "
+            f"| {first_processor / processor:.2f} |"
         )
     return "\n".join(lines)
 
@@ -291,27 +226,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--recipe", default="base-80x208p16x16", help="on a CPU")
-    parser.add_argument("--batch", type=int, default=None, help="64, on a GPU 1024")
+    parser.add_argument("--batch", type=int, help="default: 64, on a GPU 1024")
     parser.add_argument("--rounds", type=int, default=6, help="steps of each contestant")
-    parser.add_argument("--beside", type=Path, help="checkout of another commit")
-    parser.add_argument(
-        "--beside-serve", nargs="+", default=[BF16, FP32], help="what its --serve is given"
-    )
     parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
-    parser.add_argument("--serve", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    batch = options.batch or (1024 if options.device == "cuda" else 64)
     if options.device == "cuda":
-        name, text = "pretrain on a GPU", gpu_table(batch)
+        name, text = "pretrain on a GPU", gpu_table(options.batch or 1024)
     else:
-        settings = load_recipe(options.recipe, [f"batch={batch}", "source_weights={}"])
-        if options.serve is not None:
-            serve(options.serve, settings)
-            return
-        passed = ["--recipe", options.recipe, "--batch", str(batch)]
-        beside = (options.beside.resolve(), options.beside_serve) if options.beside else None
+        words = [f"batch={options.batch or 64}", "source_weights={}"]
         name = f"pretrain {options.recipe}"
-        text = table(settings, options.rounds, passed, beside)
+        text = cpu_table(load_recipe(options.recipe, words), options.rounds)
     print(text)
     if options.write:
         measure.write_section(RESULTS, name, text)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints.native import Checkpoint, state_tensors
-from ..config import SAMPLE_RATE
 from ..corpus.bank import Bank
 from ..mae import Mask, MaskedAutoencoder
+from ..model import HearModel
+from ..options import resolve_options
 from ..plots import Panel, draw
-from .hardware import uncompiled
-from .sampling import Batch, Sampler, split_order
+from .sampling import Sampler
 from .settings import Settings
 from .step import autocast
 
@@ -61,27 +61,22 @@ class Evaluation:
     def run(self, step: int) -> dict[str, float]:
         """Scores of the current model; also draws the picture of this step."""
         scores: dict[str, float] = {}
-        with uncompiled():
+        with torch.compiler.set_stance("force_eager"):  # other sizes would be compiled again
             if self.crops:
                 scores |= self._held_out()
             if self.shown:
-                path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
-                rate = self.settings.model.sample_rate
-                draw_reconstruction(path, *self._reconstruct(), step, rate)
+                self._draw(step)
             if self.probe is not None:
-                embeddings = _embed(self.model, self.settings, self.device, self.probe[0])
-                scores["probe/accuracy"] = linear_probe(embeddings, self.probe[1])
+                waveforms, labels = self.probe
+                scores["probe/accuracy"] = linear_probe(self._embed(waveforms), labels)
         return scores
 
     def _input(self, samples: range) -> tuple[Tensor, Mask]:
-        batch: Batch = self.sampler.batch(0, samples).to(self.device)
-        mask = split_order(batch.order, self.settings.mask_ratio)
-        return self.sampler.spectrogram(batch), mask
+        return self.sampler.arguments(self.sampler.batch(0, samples).to(self.device))
 
     def _held_out(self) -> dict[str, float]:
         """Loss, and loss relative to that of always predicting the corpus mean."""
         total = mean_only = 0.0
-        count = self.crops[-1].stop
         for samples in self.crops:
             x, mask = self._input(samples)
             with autocast(self.settings, self.device):
@@ -89,31 +84,31 @@ class Evaluation:
                 target = self.model.target(x, mask)
             total += float(loss) * len(x)
             mean_only += float(target.square().mean()) * len(x)
+        count = self.crops[-1].stop
         return {"held_out/loss": total / count, "held_out/loss_vs_mean": total / mean_only}
 
-    def _reconstruct(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Original, masked and reconstructed spectrograms, each (b, f, t)."""
+    def _draw(self, step: int) -> None:
+        """A PNG with a row per clip: original, visible patches, reconstruction."""
         x, mask = self._input(self.shown)
         with autocast(self.settings, self.device):
             output = self.model.reconstruct(x, mask).float()
-        return x.cpu(), self.model.hide(x, mask).cpu(), output.cpu()
+        titles = ("original", "visible patches", f"reconstruction, step {step}")
+        grid = []
+        for clips in zip(x.cpu(), self.model.hide(x, mask).cpu(), output.cpu(), strict=True):
+            low, high = float(clips[0].min()), float(clips[0].max())
+            grid.append([Panel(t, c, low, high) for t, c in zip(titles, clips, strict=True)])
+        path = Path(self.settings.run_dir) / "pictures" / f"step-{step:09d}.png"
+        config = self.settings.model
+        draw(path, grid, config.n_mels, config.unit_frames, sample_rate=config.sample_rate)
 
-
-def _embed(
-    model: MaskedAutoencoder,
-    settings: Settings,
-    device: torch.device,
-    waveforms: list[NDArray[np.float32]],
-) -> NDArray[np.float32]:
-    """Scene embeddings (n, d) by the encoder in training."""
-    from ..model import HearModel
-    from ..options import resolve_options
-
-    checkpoint = Checkpoint(model.config, state_tensors(model.encoder))
-    hear = HearModel(checkpoint, resolve_options(model.config, {})).to(device)
-    with autocast(settings, device):
-        clips = [torch.from_numpy(waveform)[None].to(device) for waveform in waveforms]
-        return torch.cat([hear(clip).float().cpu() for clip in clips]).numpy()
+    def _embed(self, waveforms: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Scene embeddings (n, d) by the encoder in training."""
+        config = self.model.config
+        checkpoint = Checkpoint(config, state_tensors(self.model.encoder))
+        hear = HearModel(checkpoint, resolve_options(config, {})).to(self.device)
+        with autocast(self.settings, self.device):
+            clips = [torch.from_numpy(waveform)[None].to(self.device) for waveform in waveforms]
+            return torch.cat([hear(clip).float().cpu() for clip in clips]).numpy()
 
 
 def linear_probe(embeddings: NDArray[np.float32], labels: list[str]) -> float:
@@ -126,24 +121,6 @@ def linear_probe(embeddings: NDArray[np.float32], labels: list[str]) -> float:
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     folds = StratifiedKFold(PROBE_FOLDS, shuffle=True, random_state=0)
     return float(cross_val_score(classifier, embeddings, labels, cv=folds).mean())
-
-
-def draw_reconstruction(
-    path: Path,
-    original: Tensor,
-    masked: Tensor,
-    output: Tensor,
-    step: int,
-    sample_rate: int = SAMPLE_RATE,
-) -> None:
-    """A PNG with one row per clip: original, what the encoder sees, reconstruction (b, f, t)."""
-    titles = ("original", "visible patches", f"reconstruction, step {step}")
-    grid = []
-    for clips in zip(original, masked, output, strict=True):
-        low, high = float(clips[0].min()), float(clips[0].max())
-        grid.append([Panel(t, x, low, high) for t, x in zip(titles, clips, strict=True)])
-    n_mels, frames = original.shape[1:]
-    draw(path, grid, n_mels, frames, sample_rate=sample_rate)
 
 
 def _load_probe(folder: str, sample_rate: int) -> tuple[list[NDArray[np.float32]], list[str]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -19,8 +18,6 @@ from torch import nn
 from ..config import ModelConfig
 from ..corpus.bank import Bank
 from .settings import Settings
-
-log = logging.getLogger(__name__)
 
 PEAK_SIZE = 2048  # size of the square matrices that measure the peak speed
 PEAK_SECONDS = 2.0  # time limit of the repetitions
@@ -34,48 +31,33 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _GROW_BYTES = 2**28  # the heap grows by so much at once
 
 
-class Placing(Protocol):
-    """The settings of the hardware, which are a part of `Settings`."""
+def launch(settings: Any) -> Fabric:
+    """Lightning Fabric. Torchrun starts the processes, or else Fabric itself.
 
-    @property
-    def accelerator(self) -> str:
-        """Of Lightning Fabric: auto, cpu, cuda or mps."""
-
-    @property
-    def devices(self) -> Any:
-        """Processes on each node, "auto", or a list of the device's index."""
-
-    @property
-    def nodes(self) -> int:
-        """Machines."""
-
-
-def launch(settings: Placing) -> Fabric:
-    """Lightning Fabric. Torchrun or `fabric run` start the processes, or else Fabric itself.
+    Args:
+        settings: `Settings` of pretraining, or other ones with `accelerator`, `devices`, `nodes`.
 
     Raises:
         ValueError: the hardware is not available.
     """
-    options: dict[str, Any] = {}
-    by_cli = "LT_CLI_USED" in os.environ
-    if not by_cli:  # `fabric run` has its own options for these
-        devices: Any = settings.devices
-        nodes = settings.nodes
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            devices = int(os.environ["LOCAL_WORLD_SIZE"])
-            nodes = int(os.environ["WORLD_SIZE"]) // devices
-        several = nodes > 1 or (isinstance(devices, int) and devices > 1)
-        options |= {"accelerator": settings.accelerator, "devices": devices, "num_nodes": nodes}
-        options["strategy"] = "ddp" if several else "auto"
+    devices, nodes = settings.devices, settings.nodes
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    several = nodes > 1 or (isinstance(devices, int) and devices > 1)
     try:
-        fabric = Fabric(**options)
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if several else "auto",
+        )
     except (RuntimeError, ValueError, TypeError, ImportError) as error:
         raise ValueError(
             f"accelerator={settings.accelerator} with devices={settings.devices} cannot be used "
             f"here: {error}"
         ) from error
-    if not by_cli:  # else launched by its constructor
-        fabric.launch()
+    fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
     return fabric
@@ -102,21 +84,20 @@ def place_bank(bank: Bank, wish: str, device: torch.device) -> Bank:
     return bank
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory; returns whether that succeeded.
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory.
 
     By default glibc maps new memory for every large tensor, which the kernel has to clear: 84 000
     page faults per step of the small model, a fifth of its processor time (measured by
     benchmarks/pretrain.py).
     """
     if not sys.platform.startswith("linux"):
-        return False
-    try:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    wishes = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _GROW_BYTES))
-    return sum(mallopt(*wish) for wish in wishes) == len(wishes)
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_TOP_PAD, _GROW_BYTES)
 
 
 @contextlib.contextmanager
@@ -147,16 +128,6 @@ def compile_blocks(model: nn.Module) -> None:
         if isinstance(module, nn.ModuleList):
             for block in module:
                 block.compile(dynamic=False)
-
-
-@contextlib.contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run compiled blocks uncompiled in the block, because other sizes would be compiled again."""
-    if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 # ---------------------------------------------------------------------------------------------

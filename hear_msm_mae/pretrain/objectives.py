@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..config import ModelConfig
 from ..encoder import DTYPE, Encoder, gather_tokens, initialize
 from ..mae import Mask, MaskedAutoencoder
 from .settings import Settings
+from .snapshots import differences
 
 log = logging.getLogger(__name__)
 
@@ -134,16 +134,15 @@ def load_teacher(source: str, config: ModelConfig) -> Encoder:
     """
     weights = load_checkpoint(source)
     name = f"teacher {source}"
-    _check_same(
-        weights.config, config, name, ["n_mels", "patch_mels", "patch_frames", "sample_rate"]
-    )
+    same = ["n_mels", "patch_mels", "patch_frames", "sample_rate"]
+    _check_same(weights.config, config, name, same)
     if weights.config.unit_frames < config.unit_frames:
         raise ValueError(
             f"{name}: its units have {weights.config.unit_frames} frames, fewer than unit_frames "
             f"({config.unit_frames})"
         )
-    if _statistics_apart(weights.config, config):
-        old = weights.config
+    old = weights.config
+    if _statistics_apart(old, config):
         raise ValueError(
             f"{name}: it was trained with mean {old.norm_mean:.4f}, std {old.norm_std:.4f} and "
             f"would be given input with mean {config.norm_mean:.4f}, std {config.norm_std:.4f}; "
@@ -155,15 +154,14 @@ def load_teacher(source: str, config: ModelConfig) -> Encoder:
 
 
 def _start_from(weights: Checkpoint, model: MaskedAutoencoder, settings: Settings) -> None:
-    name = f"init_from {settings.init_from}"
+    name, old, new = f"init_from {settings.init_from}", weights.config, model.config
     decoder = weights.has_decoder and settings.objective == "pixels"
     same = ["heads", "patch_mels", "patch_frames", "cls_token", "sample_rate"]
     if decoder:
         same += ["decoder_heads", "decoder_positions", "norm_pixels"]
     # These do not change shapes: the weights would load, but would not fit.
-    _check_same(weights.config, model.config, name, same)
-    if _statistics_apart(weights.config, model.config):
-        old, new = weights.config, model.config
+    _check_same(old, new, name, same)
+    if _statistics_apart(old, new):
         log.warning(
             "%s: the statistics of the log-mel values were mean %.2f, std %.2f and are now "
             "mean %.2f, std %.2f",
@@ -179,13 +177,8 @@ def _start_from(weights: Checkpoint, model: MaskedAutoencoder, settings: Setting
 
 
 def _check_same(old: ModelConfig, new: ModelConfig, name: str, fields: list[str]) -> None:
-    before, now = dataclasses.asdict(old), dataclasses.asdict(new)
-    changed = [
-        f"{field} was {before[field]!r} and is now {now[field]!r}"
-        for field in fields
-        if before[field] != now[field]
-    ]
-    if changed:
+    before, now = ({field: getattr(config, field) for field in fields} for config in (old, new))
+    if changed := differences(before, now):
         raise ValueError(f"{name}: {'; '.join(changed)}. Set it as it was")
 
 

@@ -56,16 +56,22 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Sett
         raise ValueError(f"recipe {path_or_name} must consist of `setting: value` lines")
     if wrong := [text for text in overrides if "=" not in text]:
         raise ValueError(f"override {wrong[0]!r} must have the form key=value")
-    return _parse(values, overrides)
+    return from_dict(values, overrides)
 
 
-def from_dict(values: Mapping[str, Any]) -> Settings:
-    """Settings from plain values, with their types checked.
+def from_dict(values: Mapping[str, Any], overrides: Iterable[str] = ()) -> Settings:
+    """Settings from plain values and `key=value` texts, with their types checked.
 
     Raises:
         ValueError: an unknown key or a value of the wrong type; the message names it.
     """
-    return _parse(values, ())
+    words = [f"--{text.lstrip('-')}" for text in overrides]
+    found = _parsed([values], words)
+    if found["size"] != "base":  # the sizes of ModelConfig
+        sizes = dict(zip(("width", "depth", "heads"), SIZES[found["size"]], strict=True))
+        found = _parsed([sizes, values], words)
+    model = ModelConfig(**{key: found.pop(key) for key in MODEL_KEYS})
+    return Settings(**found, model=model)
 
 
 def help_text() -> str:
@@ -83,16 +89,6 @@ def _parser() -> ArgumentParser:
     parser.add_class_arguments(Settings, skip={"model"}, as_group=False)
     parser.add_class_arguments(ModelConfig, skip=LATER, as_group=False)
     return parser
-
-
-def _parse(values: Mapping[str, Any], overrides: Iterable[str]) -> Settings:
-    words = [f"--{text.lstrip('-')}" for text in overrides]
-    found = _parsed([values], words)
-    if found["size"] != "base":  # the sizes of ModelConfig
-        sizes = dict(zip(("width", "depth", "heads"), SIZES[found["size"]], strict=True))
-        found = _parsed([sizes, values], words)
-    model = ModelConfig(**{key: found.pop(key) for key in MODEL_KEYS})
-    return Settings(**found, model=model)
 
 
 def _parsed(configs: Iterable[Mapping[str, Any]], words: Iterable[str]) -> dict[str, Any]:

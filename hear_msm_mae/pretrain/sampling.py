@@ -1,87 +1,51 @@
 """Crops and masks of every training step, as a pure function of (seed, step, sample).
 
 There is no state: a sample of a step is the same in every process, on every device, and in a
-resumed run. All choices come from one hash of 64-bit integers, which is bit-identical on all
-devices.
+resumed run.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterable, Mapping
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..config import LOG_EPS
 from ..corpus.bank import Bank
 from ..mae import Mask
+from .augmentation import augmented
+from .augmentation import to_log_mel as to_log_mel  # fine-tuning uses it too
+from .augmentation import to_power as to_power
+from .randomness import (
+    HELD_OUT,
+    HELD_OUT_MASK,
+    SPLIT,
+    TRAIN,
+    TRAIN_MASK,
+    below,
+    random_bits,
+)
 from .settings import Settings
 
-# Independent streams of random numbers under one seed.
-TRAIN, TRAIN_MASK, HELD_OUT, HELD_OUT_MASK, SPLIT = range(5)
-# Index of each random number of a crop.
-CLIP, START, MIX_CLIP, MIX_START, MIX_LEVEL, GAIN, TILT = range(7)
-MIX_DB = (-20.0, 0.0)  # level of the second crop relative to the first
-
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio, as a signed integer
+# Random numbers of a crop: four say where the crops are cut out, the others change them.
+CLIP, START, MIX_CLIP, MIX_START = range(4)
+CHANGES = 8
+GOLDEN_RATIO = 5**0.5 / 2 - 0.5
 
 
-# ---------------------------------------------------------------------------------------------
-# Random numbers
-# ---------------------------------------------------------------------------------------------
-def random_bits(seed: int, stream: int, step: int, samples: Tensor, count: int) -> Tensor:
-    """Random 64-bit integers as a hash of the arguments; the same on every device.
-
-    Args:
-        seed, stream, step: seed, stream of random numbers, and step.
-        samples: (b,) int64 numbers of the samples.
-        count: number of integers for each sample.
-
-    Returns:
-        (b, count) int64, all 64 bits random.
-
-    >>> random_bits(0, 0, 0, torch.arange(2), 1).flatten().tolist()
-    [7780345916685949976, 5167107053587251381]
-    """
-    key = torch.tensor(_GOLDEN)  # not zero, because the hash of zero is zero
-    for word in (seed, stream, step):
-        key = _scrambled(key * _GOLDEN + word)
-    rows = _scrambled(samples * _GOLDEN + int(key))  # (b,)
-    columns = torch.arange(count, device=samples.device) * _GOLDEN
-    return _scrambled(rows[:, None] + columns)
-
-
-def _scrambled(x: Tensor) -> Tensor:
-    """A bijection of 64-bit integers: the finaliser of splitmix64 (Steele et al. 2014)."""
-    # Products wrap around as unsigned ones do. After a shift the copied sign bits are removed.
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * (0xBF58476D1CE4E5B9 - 2**64)
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * (0x94D049BB133111EB - 2**64)
-    return x ^ ((x >> 31) & (2**33 - 1))
-
-
-def below(bits: Tensor, bound: Tensor) -> Tensor:
-    """Uniform integers 0 <= i < bound < 2**31."""
-    return (((bits >> 33) & (2**31 - 1)) * bound) >> 31
-
-
-def between(bits: Tensor, low: float, high: float) -> Tensor:
-    """Uniform float32 numbers, equal on all devices."""
-    return ((bits >> 40) & (2**24 - 1)).float() * ((high - low) * 2.0**-24) + low
-
-
-# ---------------------------------------------------------------------------------------------
-# Crops
-# ---------------------------------------------------------------------------------------------
 class Batch(NamedTuple):
     """A part of the global batch of a step: b crops with m masks each."""
 
     frames: Tensor  # (b, t, f) float16 log-mel, neither normalised nor augmented
-    second: Tensor | None  # (k, t, f) what is mixed into some of the crops
-    mixed: Tensor | None  # (k,) int64, into which ones
-    levels: Tensor  # (b, 3) float32, dB: of the second crop, gain, tilt
+    second: Tensor | None  # (k, t, f) crops that are mixed into some of them
+    mixed: Tensor | None  # (k,) int64 indices of these
+    procedural: Tensor | None  # (p,) int64 indices of the crops that formulas replace
+    changes: Tensor  # (b, 8) int64 random numbers of the augmentation
     order: Tensor  # (b m, l) int64, permutations of the patches; the first ones stay visible
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
@@ -110,22 +74,17 @@ class Sampler:
     """
 
     def __init__(self, bank: Bank, settings: Settings, held_out: bool = False) -> None:
-        self.bank = bank
-        config = settings.model_config(bank.mean, bank.std)
-        self.mean, self.std = config.norm_mean, config.norm_std
-        self.settings = settings
-        self.held_out = held_out
-        self.seed = settings.seed
-        if not held_out and settings.data_seed is not None:
-            self.seed = settings.data_seed
-        self.gain, self.tilt, self.mix = settings.gain_db, settings.tilt_db, settings.mix
         if held_out:
-            self.gain = self.tilt = self.mix = 0.0
+            off = dict.fromkeys(("gain_db", "tilt_db", "mix", "reverb", "procedural"), 0.0)
+            settings = dataclasses.replace(settings, **off, data_seed=None)  # type: ignore[arg-type]
+        self.bank, self.settings = bank, settings
+        self.config = settings.model_config(bank.mean, bank.std)
+        self.streams = (HELD_OUT, HELD_OUT_MASK) if held_out else (TRAIN, TRAIN_MASK)
+        self.seed = settings.seed if settings.data_seed is None else settings.data_seed
         weights = clip_weights(bank, settings.source_weights)
         held = held_out_clips(len(bank), settings.holdout, settings.seed)
         weights = torch.where(held if held_out else ~held, weights, 0.0)
-        total = weights.sum()
-        if not total > 0:
+        if not weights.sum() > 0:
             raise ValueError(
                 "no clips to train on: the corpus is empty or source_weights and holdout "
                 "leave nothing"
@@ -133,7 +92,7 @@ class Sampler:
         cumulative = weights.cumsum(0)
         thresholds = (cumulative / cumulative[-1] * 2.0**53).long()
         self.thresholds = thresholds.to(bank.device)  # (c,) of 53-bit integers
-        self._places: dict[range, Tensor | None] = {}
+        self._places = functools.cache(self._indices)
 
     def batch(self, step: int, samples: range, pin: bool = False) -> Batch:
         """Samples of the global batch of a step; `masks` in a row share a crop.
@@ -144,23 +103,20 @@ class Sampler:
             pin: return page-locked memory, for asynchronous copies to a GPU.
         """
         s, device = self.settings, self.bank.device
-        stream, masks = (HELD_OUT, HELD_OUT_MASK) if self.held_out else (TRAIN, TRAIN_MASK)
+        crops_stream, masks_stream = self.streams
         crops = range(samples.start // s.masks, samples.stop // s.masks)
         number = torch.arange(crops.start, crops.stop, device=device)
-        bits = random_bits(self.seed, stream, step, number, 7)
-        second, mixed = None, self._mixed(crops)
+        bits = random_bits(self.seed, crops_stream, step, number, 4 + CHANGES)
+        mixed, procedural = self._places(crops)
+        second = None
         if mixed is not None:
             second = self._crops(bits[mixed, MIX_CLIP], bits[mixed, MIX_START], pin)
-        levels = (
-            between(bits[:, MIX_LEVEL], *MIX_DB),
-            between(bits[:, GAIN], -self.gain, self.gain),
-            between(bits[:, TILT], -self.tilt, self.tilt),
-        )
         number = torch.arange(samples.start, samples.stop, device=device)
-        keys = random_bits(self.seed, masks, step, number, s.model.rows * s.model.columns)
+        patches = s.model.rows * s.model.columns
+        keys = random_bits(self.seed, masks_stream, step, number, patches)
         frames = self._crops(bits[:, CLIP], bits[:, START], pin)
         order = keys.argsort(dim=1, stable=True)
-        batch = Batch(frames, second, mixed, torch.stack(levels, dim=1), order)
+        batch = Batch(frames, second, mixed, procedural, bits[:, 4:], order)
         return batch.map(torch.Tensor.pin_memory) if pin else batch
 
     def place(self, clip_bits: Tensor, start_bits: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,13 +126,16 @@ class Sampler:
         spare = self.bank.lengths[clips] - self.settings.model.unit_frames
         return clips, below(start_bits, spare.abs() + 1) * spare.sign()
 
-    def _mixed(self, crops: range) -> Tensor | None:
-        """Indices of the mixed crops on the device; cached, because a copy would wait for it."""
-        if crops not in self._places:
-            places = mixed_places(crops, self.mix)
-            found = torch.tensor(places, device=self.bank.device) if places else None
-            self._places[crops] = found
-        return self._places[crops]
+    def _indices(self, crops: range) -> tuple[Tensor | None, Tensor | None]:
+        """Indices of mixed and of procedural crops; cached, because copying them would wait."""
+        share = self.settings.procedural
+        # Multiples of the golden ratio spread evenly, and independently of the mixed crops.
+        drawn = [i for i, g in enumerate(crops) if g * GOLDEN_RATIO % 1 < share]
+        places = spread(crops, self.settings.mix), drawn
+        mixed, procedural = (
+            torch.tensor(found, device=self.bank.device) if found else None for found in places
+        )
+        return mixed, procedural
 
     def _crops(self, clip_bits: Tensor, start_bits: Tensor, pin: bool) -> Tensor:
         place = self.place(clip_bits.contiguous(), start_bits)
@@ -189,40 +148,22 @@ class Sampler:
 
     def spectrogram(self, batch: Batch) -> Tensor:
         """Input of the model: crops (b, f, t) float32, augmented and normalised."""
+        s, mean, std = self.settings, self.config.norm_mean, self.config.norm_std
         x = batch.frames.to(torch.float32, copy=True)  # all else is done in place
-        level, gain, tilt = batch.levels[:, :, None, None].unbind(1)  # (b, 1, 1) each
-        if self.gain or self.tilt or batch.second is not None:
-            to_power(x)
-            if batch.second is not None and batch.mixed is not None:
-                second = to_power(batch.second.float()).mul_(to_factor(level[batch.mixed]))
-                x.index_add_(0, batch.mixed, second)
-            slope = torch.linspace(-1.0, 1.0, x.shape[-1], device=x.device)
-            to_log_mel(x.mul_(to_factor(gain + tilt * slope if self.tilt else gain)))
-        return x.sub_(self.mean).div_(self.std).transpose(1, 2)
+        if s.gain_db or s.tilt_db or s.mix or s.reverb or s.procedural:
+            _, second, mixed, procedural, changes, _ = batch
+            x = augmented(to_power(x), changes, second, mixed, procedural, s, (mean, std))
+            to_log_mel(x)
+        return x.sub_(mean).div_(std).transpose(1, 2)
 
 
-def mixed_places(crops: range, share: float) -> list[int]:
-    """Indices of the crops to which a second one is added: an evenly spread share.
+def spread(crops: range, share: float) -> list[int]:
+    """Indices of an evenly spread share of the crops.
 
-    >>> mixed_places(range(8, 16), 0.25)
+    >>> spread(range(8, 16), 0.25)
     [3, 7]
     """
     return [i for i, g in enumerate(crops) if int((g + 1) * share) > int(g * share)]
-
-
-def to_power(log_mel: Tensor) -> Tensor:
-    """Mel power of log-mel values, in place."""
-    return log_mel.exp_().sub_(LOG_EPS).clamp_min_(0)
-
-
-def to_log_mel(power: Tensor) -> Tensor:
-    """Log-mel values of mel power, in place; the inverse of `to_power`."""
-    return power.add_(LOG_EPS).log_()
-
-
-def to_factor(decibels: Tensor) -> Tensor:
-    """Power ratio of a level in dB."""
-    return (decibels * (math.log(10) / 10)).exp()
 
 
 def split_order(order: Tensor, mask_ratio: float) -> Mask:
@@ -275,24 +216,21 @@ def shares(settings: Settings, rank: int = 0, world_size: int = 1) -> list[range
 
 
 def feed(
-    sampler: Sampler, parts: list[range], steps: Iterable[int], device: torch.device
+    sampler: Sampler, parts: list[range], first: int, device: torch.device
 ) -> Generator[list[Batch], None, None]:
-    """The batches of consecutive steps on a device, a list of parts for each step.
+    """The batches of step `first` and all later ones on a device, a list of parts for each step.
 
     If the bank is on the host, a thread gathers the crops of the next step in page-locked memory
     while the device computes, and they are copied asynchronously.
     """
+    pin = device.type == "cuda" and sampler.bank.device.type == "cpu"
+
+    def draw(step: int) -> list[Batch]:
+        return [sampler.batch(step, part, pin) for part in parts]
+
     if sampler.bank.device == device:
-        for step in steps:
-            yield [sampler.batch(step, part) for part in parts]
-        return
-    pin = device.type == "cuda"
+        yield from map(draw, itertools.count(first))
     with ThreadPoolExecutor(1) as pool:
-        waiting = None
-        for step in steps:
-            coming = pool.submit(lambda s: [sampler.batch(s, p, pin) for p in parts], step)
-            if waiting is not None:
-                yield [batch.to(device) for batch in waiting.result()]
-            waiting = coming
-        if waiting is not None:
-            yield [batch.to(device) for batch in waiting.result()]
+        drawn = (pool.submit(draw, step) for step in itertools.count(first))
+        for batches, _ in itertools.pairwise(drawn):
+            yield [batch.to(device) for batch in batches.result()]

@@ -97,6 +97,10 @@ class Settings:
     the opposite at the lowest; 0 turns it off."""
     mix: ClosedUnitInterval = 0.0
     """Share of the crops to which a second, randomly quieter crop is added (in power)."""
+    reverb: ClosedUnitInterval = 0.0
+    """Share of the crops that get the reverberation of a random room, see `augmentation.py`."""
+    procedural: ClosedUnitInterval = 0.0
+    """Share of the crops that are replaced by random sounds made of formulas, not of recordings."""
     holdout: ClosedUnitInterval = 0.01
     """Share of the clips that is held out of training for the held-out loss."""
     bank: Literal["auto", "device", "host"] = "auto"

@@ -122,17 +122,11 @@ def write(run_dir: str | Path, step: int, content: dict[str, Any], keep_last: in
 
 
 def load(path: str | Path) -> Snapshot:
-    """Read a checkpoint of `save`.
-
-    Raises:
-        ValueError: the file is damaged (checked by CRC), is not a training checkpoint, or was
-            written by an earlier release.
-    """
-    with _damage_named(path):
-        content = read(path, FORMAT)
-        content["progress"] = Progress(**content["progress"])
-        content["settings"] = from_dict(content["settings"])
-        return Snapshot(**content)
+    """Read a checkpoint of `save`; raises like `read`."""
+    content = read(path, FORMAT)
+    content["progress"] = Progress(**content["progress"])
+    content["settings"] = from_dict(content["settings"])
+    return Snapshot(**content)
 
 
 def read(path: str | Path, kind: str) -> dict[str, Any]:
@@ -143,29 +137,24 @@ def read(path: str | Path, kind: str) -> dict[str, Any]:
         kind: the expected format.
 
     Raises:
-        ValueError: see `load`.
+        ValueError: the file is damaged (checked by CRC), is not such a checkpoint, or was written
+            by an earlier release.
     """
-    with _damage_named(path):
-        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
-            if damaged := archive.testzip():
-                raise ValueError(f"{path} is damaged: wrong checksum of {damaged}")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if content.pop("format") != kind:
-            raise ValueError(
-                f"{path} is not a {kind}; the release that wrote it can continue it or export "
-                "weights for init_from"
-            )
-        return content
-
-
-@contextlib.contextmanager
-def _damage_named(path: str | Path) -> Iterator[None]:
     try:
-        yield
-    except ValueError:
-        raise
+        with zipfile.ZipFile(path) as archive:  # torch.load does not compare the checksums
+            damaged = archive.testzip()
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = content.pop("format")
     except Exception as error:  # any of zipfile's, pickle's and torch's
         raise ValueError(f"{path} is damaged or not a training checkpoint: {error}") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: wrong checksum of {damaged}")
+    if found != kind:
+        raise ValueError(
+            f"{path} is not a {kind}; the release that wrote it can continue it or export "
+            "weights for init_from"
+        )
+    return content
 
 
 def load_latest(run_dir: str | Path) -> Snapshot | None:
@@ -196,13 +185,8 @@ def latest(run_dir: str | Path, load: Callable[[Path], T]) -> T | None:
 
 
 def check_same_run(snapshot: Snapshot, settings: Settings, fingerprint: str, teacher: str) -> None:
-    """Raise ValueError if settings, corpus or teacher differ from those of the run.
-
-    Raises:
-        ValueError: the message has the old and new value of each setting.
-    """
-    old, new = snapshot.settings.to_dict(), settings.to_dict()
-    changed = differences(old, new, CHANGEABLE)
+    """Raise ValueError, with old and new values, if settings, corpus or teacher are others."""
+    changed = differences(snapshot.settings.to_dict(), settings.to_dict(), CHANGEABLE)
     if snapshot.fingerprint != fingerprint:
         changed.append(
             f"corpus {settings.corpus} has other content than the one the run began with "

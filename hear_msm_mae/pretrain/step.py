@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -14,34 +14,6 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 3  # before a CUDA graph is recorded: kernels are compiled and memory is allocated
-
-
-class Stepping(Protocol):
-    """The settings of a step, which are a part of `Settings`."""
-
-    @property
-    def accumulation(self) -> int:
-        """Parts that the batch is computed in."""
-
-    @property
-    def clip_norm(self) -> float:
-        """Largest norm of the gradient; 0 is off."""
-
-    @property
-    def precision(self) -> str:
-        """bf16 or fp32."""
-
-    @property
-    def beta1(self) -> float:
-        """AdamW: decay of the mean of the gradients."""
-
-    @property
-    def beta2(self) -> float:
-        """AdamW: decay of the mean of their squares."""
-
-    @property
-    def cuda_graph(self) -> bool | None:
-        """Whether steps are recorded; None: on a single GPU."""
 
 
 class Report(NamedTuple):
@@ -61,7 +33,8 @@ class Stepper:
     device, so that only `report` waits for it.
 
     Args:
-        settings: settings of the run.
+        settings: `Settings` of pretraining, or other ones with `clip_norm`, `precision`, `beta1`,
+            `beta2` and `cuda_graph`.
         fabric: Lightning Fabric, which exchanges gradients between processes.
         model: model on the device of the fabric; its `forward` returns the loss.
         groups: parameter groups for AdamW, see `parameter_groups`. `lr_scale` of a group is a
@@ -72,7 +45,7 @@ class Stepper:
 
     def __init__(
         self,
-        settings: Stepping,
+        settings: Any,
         fabric: Fabric,
         model: nn.Module,
         groups: list[dict[str, Any]],
@@ -83,18 +56,21 @@ class Stepper:
         self.settings, self.fabric, self.arguments = settings, fabric, arguments
         self.engine = fabric.setup_module(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        cuda = fabric.device.type == "cuda"
-        wish = settings.cuda_graph
-        self.record = cuda and fabric.world_size == 1 and (wish is None or wish)
-        self.optimizer = make_optimizer(groups, settings, fabric.device, self.record)
-        self.counters = torch.tensor(
-            [0, 0, bad_in_a_row, bad_in_a_row, skipped],
-            dtype=torch.float32,
-            device=fabric.device,
+        single = fabric.device.type == "cuda" and fabric.world_size == 1
+        record = single and settings.cuda_graph is not False
+        # A tensor for each group: they may have different learning rates.
+        rates = [torch.zeros((), device=fabric.device) if record else 0.0 for _ in groups]
+        self.optimizer = torch.optim.AdamW(
+            [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)],
+            betas=(settings.beta1, settings.beta2),
+            fused=fabric.device.type in ("cpu", "cuda"),
+            capturable=record,
         )
+        counters = [0.0, 0.0, bad_in_a_row, bad_in_a_row, skipped]
+        self.counters = torch.tensor(counters, device=fabric.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[Any] = []
-        self.stream = torch.cuda.Stream(fabric.device) if self.record else None
+        self.stream = torch.cuda.Stream(fabric.device) if record else None
         self.eager_steps = 0
 
     def __call__(self, parts: Sequence[Any], lr: float) -> None:
@@ -106,28 +82,19 @@ class Stepper:
         """
         for group in self.optimizer.param_groups:
             scaled = lr * group.get("lr_scale", 1.0)
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(scaled)
-            else:
-                group["lr"] = scaled
-        if self.record and self.graph is None and self.eager_steps == EAGER_STEPS:
-            self._record(parts)
-        if self.graph is not None:
-            for there, part in zip(self.inputs, parts, strict=True):
-                for old, new in zip(there, part, strict=True):
-                    if old is not None and new is not None:
-                        old.copy_(new)
-            self.graph.replay()
-            return
-        self.eager_steps += 1
+            # A recorded step reads the rate from a tensor.
+            group["lr"] = group["lr"].fill_(scaled) if isinstance(group["lr"], Tensor) else scaled
         if self.stream is None:
             self._compute(parts)
-            return
-        current = torch.cuda.current_stream(self.fabric.device)
-        self.stream.wait_stream(current)  # the one that the graph is recorded on
-        with torch.cuda.stream(self.stream):
-            self._compute(parts)
-        current.wait_stream(self.stream)
+        elif self.eager_steps < EAGER_STEPS:
+            self.eager_steps += 1
+            current = torch.cuda.current_stream(self.fabric.device)
+            self.stream.wait_stream(current)  # the one that the graph is recorded on
+            with torch.cuda.stream(self.stream):
+                self._compute(parts)
+            current.wait_stream(self.stream)
+        else:
+            self._replay(parts)
 
     def report(self) -> Report:
         """The counters; waits until the device has computed the last step."""
@@ -142,18 +109,26 @@ class Stepper:
         for group, new in zip(self.optimizer.param_groups, fresh, strict=True):
             group.update({key: new[key] for key in ("lr", "fused", "capturable", "foreach")})
 
-    def _record(self, parts: Sequence[Any]) -> None:
-        """Record a step, without computing it, as a CUDA graph that reads `inputs`."""
-        self.inputs = [part.map(torch.clone) for part in parts]
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads may continue: one of them reserves page-locked memory for batches.
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                self._compute(self.inputs)
+    def _replay(self, parts: Sequence[Any]) -> None:
+        """Replay a step with these inputs; the first time it is recorded."""
+        if self.graph is None:
+            self.inputs = [part.map(torch.clone) for part in parts]
+            graph = torch.cuda.CUDAGraph()
+            try:
+                # Other threads may continue: one of them reserves page-locked memory for batches.
+                with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                    self._compute(self.inputs)  # only recorded
+            except RuntimeError as error:
+                log.warning("a step cannot be recorded as a CUDA graph and stays eager: %s", error)
+                self.stream, self.inputs = None, []
+                self._compute(parts)
+                return
             self.graph = graph
-        except RuntimeError as error:
-            log.warning("a step cannot be recorded as a CUDA graph and stays eager: %s", error)
-            self.record, self.stream, self.inputs = False, None, []
+        for there, part in zip(self.inputs, parts, strict=True):
+            for old, new in zip(there, part, strict=True):
+                if old is not None:
+                    old.copy_(new)
+        self.graph.replay()
 
     def _compute(self, parts: Sequence[Any]) -> None:
         s, fabric = self.settings, self.fabric
@@ -166,7 +141,7 @@ class Stepper:
                 arguments = self.arguments(part)
                 with autocast(s, fabric.device):
                     loss = self.engine(*arguments)
-                fabric.backward(loss / s.accumulation)
+                fabric.backward(loss / len(parts))
             losses.append(loss.detach())
         loss = torch.stack(losses).mean()
         if fabric.world_size > 1:
@@ -188,26 +163,9 @@ class Stepper:
         self.counters.copy_(torch.stack([loss, norm, *counts]))
 
 
-def autocast(settings: Stepping, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Context manager that sets the precision of the settings."""
+def autocast(settings: Any, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Context manager that sets the `precision` of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-
-
-def make_optimizer(
-    groups: list[dict[str, Any]],
-    settings: Stepping,
-    device: torch.device,
-    capturable: bool = False,
-) -> torch.optim.AdamW:
-    """AdamW, fused if possible; the learning rate is set at every step."""
-    # A tensor for each group: they may have different learning rates.
-    rates = [torch.zeros((), device=device) if capturable else 0.0 for _ in groups]
-    return torch.optim.AdamW(
-        [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)],
-        betas=(settings.beta1, settings.beta2),
-        fused=device.type in ("cpu", "cuda"),
-        capturable=capturable,
-    )
 
 
 def parameter_groups(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import logging
 import os
 import signal
@@ -53,52 +52,43 @@ class Outcome:
     signal: int | None = None
     """The signal that stopped it, None when the run is complete."""
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run is complete."""
-        return self.signal is None
-
     def __str__(self) -> str:
         return f"step {self.step}" + (f" of {self.total_steps}" if self.total_steps else "")
 
 
-def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None) -> Outcome:
+def pretrain(settings: Settings, corpus: Bank | None = None) -> Outcome:
     """Start a run, or continue the run in `settings.run_dir`.
 
     Args:
         settings: the settings.
-        resume: continue an existing run; with False it is an error.
         corpus: an open corpus that replaces the folder `settings.corpus`.
 
     Returns:
         The number of steps, and whether the run is complete.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: a setting is wrong; nothing was written.
+        FileNotFoundError, ValueError: a setting is wrong; nothing was written.
         TrainingDiverged: the loss stayed NaN/Inf; the last checkpoint is intact.
         OSError: a checkpoint cannot be written, or the GPU failed; the last one is intact.
     """
     if corpus is None:
         # One process of a node compares the digests.
         corpus = Bank.open(settings.corpus, verify=os.environ.get("LOCAL_RANK", "0") == "0")
-    if corpus.n_mels != settings.model.n_mels:
-        raise ValueError(
-            f"n_mels is {settings.model.n_mels}, but the corpus was prepared with "
-            f"{corpus.n_mels} mel bins; set n_mels or prepare it again"
-        )
-    if corpus.sample_rate != settings.model.sample_rate:
-        raise ValueError(
-            f"sample_rate is {settings.model.sample_rate}, but the corpus was prepared with "
-            f"{corpus.sample_rate} Hz; set sample_rate or prepare it again with --sample-rate"
-        )
-    teacher = _digest(settings.teacher)
+    for name, unit in (("n_mels", "mel bins"), ("sample_rate", "Hz")):
+        asked, found = getattr(settings.model, name), getattr(corpus, name)
+        if asked != found:
+            raise ValueError(
+                f"{name} is {asked}, but the corpus was prepared with {found} {unit}; set {name}, "
+                f"or prepare it again with --{name.replace('_', '-')}"
+            )
+    teacher = ""  # its digest
+    if settings.teacher:
+        teacher = hashlib.sha256(Path(settings.teacher).read_bytes()).hexdigest()
     resumed = snapshots.load_latest(settings.run_dir)
     if settings.precision == "auto":
         of_run = resumed.settings.precision if resumed else faster_precision(settings.accelerator)
         settings = dataclasses.replace(settings, precision=of_run)
     if resumed is not None:
-        if not resume:
-            raise FileExistsError(f"run_dir {settings.run_dir} holds a run; choose another one")
         snapshots.check_same_run(resumed, settings, corpus.fingerprint, teacher)
     elif settings.init_from is not None and settings.data_seed is None:
         log.warning(
@@ -115,8 +105,7 @@ def pretrain(settings: Settings, resume: bool = True, corpus: Bank | None = None
     parts = shares(settings, fabric.global_rank, fabric.world_size)
     config = settings.model_config(corpus.mean, corpus.std)
     model = make_model(config, settings, resumed.model if resumed else None)
-    bank = place_bank(corpus, settings.bank, fabric.device)
-    sampler = Sampler(bank, settings)
+    sampler = Sampler(place_bank(corpus, settings.bank, fabric.device), settings)
     first = fabric.global_rank == 0
     alone = snapshots.locked(settings.run_dir) if first else contextlib.nullcontext()
     with alone, denormals_flushed(), snapshots.device_failures_named(settings.run_dir):
@@ -143,86 +132,94 @@ class _Run:
         self.total = settings.total_steps(sampler.bank.hours)
         self.progress = resumed.progress if resumed else snapshots.Progress()
         cuda = fabric.device.type == "cuda"
-        fused = fabric.device.type != "cpu" or settings.precision == "fp32"
-        networks = [model, model.teacher] if isinstance(model, LatentPredictor) else [model]
-        for network in networks:
-            set_attention(network, fused)
-            if settings.compile or (settings.compile is None and cuda):
+        for network in [model, model.teacher] if isinstance(model, LatentPredictor) else [model]:
+            set_attention(network, fabric.device.type != "cpu" or settings.precision == "fp32")
+            if cuda if settings.compile is None else settings.compile:
                 compile_blocks(network)
         counts = (self.progress.skipped, self.progress.bad_in_a_row)
         groups = parameter_groups(model, settings.weight_decay)
         self.step = Stepper(settings, fabric, model, groups, sampler.arguments, *counts)
-        # Processes without a checkpoint take part too, otherwise the others would wait forever.
-        found = _gather(fabric, (resumed.progress.step if resumed else None, settings.precision))
-        if len(set(found)) > 1:
-            raise ValueError(
-                f"the processes begin differently (step and precision: {found}); run_dir "
-                f"{settings.run_dir} must be the same folder for all, and precision=auto needs "
-                "equal hardware"
-            )
+        self._require_same_begin()
         if resumed is not None:
             self.step.load_state(resumed.optimizer)
         # Agreement on checkpoints and signals would make processes on GPUs wait for each other.
         self.agree_steps = settings.log_steps if cuda and fabric.world_size > 1 else 1
         self.signals = Signals()
-        self.started = time.monotonic() - self.progress.seconds
+
+    def _require_same_begin(self) -> None:
+        """Raise ValueError if the processes continue from different steps."""
+        if self.fabric.world_size == 1:
+            return
+        mine = (self.progress.step, self.settings.precision)
+        # Processes without a checkpoint take part too, otherwise the others would wait forever.
+        found: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(found, mine)
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the processes begin differently (step and precision: {found}); run_dir "
+                f"{self.settings.run_dir} must be the same folder for all, and precision=auto "
+                "needs equal hardware"
+            )
+
+    @property
+    def position(self) -> tuple[float, float]:
+        """Progress and length of the run, both in steps, or in minutes if these decide."""
+        if self.settings.minutes is not None:
+            return self.progress.seconds / 60, self.settings.minutes
+        return self.progress.step, self.total or 1
 
     @property
     def done(self) -> bool:
         """Whether the run has reached its length."""
-        if self.settings.minutes is not None:
-            return self.progress.seconds >= 60 * self.settings.minutes
-        return self.progress.step >= (self.total or 0)
+        position, length = self.position
+        return position >= length
 
     def lr(self) -> float:
         """Learning rate of the next step."""
-        s = self.settings
-        if s.minutes is not None:
-            return s.lr_at(self.progress.seconds / 60, s.minutes, step=0.0)
-        return s.lr_at(self.progress.step, self.total or 1)
+        return self.settings.lr_at(*self.position, step=0.0 if self.settings.minutes else 1.0)
 
     def train(self, parts: list[range]) -> Outcome:
         """Train until the end of the run or a signal."""
         s, progress = self.settings, self.progress
-        steps = itertools.count(progress.step)
-        last_checkpoint = time.monotonic()
-        stop, finished_before = False, self.done
-        reporter = Reporter(s, self.sampler, self.fabric, self.model, progress, self.total)
-        if not finished_before and self.fabric.global_rank == 0:
-            _save_settings(s)
-        with (
-            reporter,
-            self.signals,
-            contextlib.closing(feed(self.sampler, parts, steps, self.fabric.device)) as batches,
-        ):
+        if self.done:
+            return Outcome(progress.step, self.total)
+        reporter = None
+        if self.fabric.global_rank == 0:
+            reporter = Reporter(s, self.sampler, self.fabric, self.model, progress, self.total)
+            with replacing(Path(s.run_dir) / "settings.yaml") as temporary:
+                temporary.write_text(s.to_yaml(), encoding="utf-8")
+        batches = feed(self.sampler, parts, progress.step, self.fabric.device)
+        stop, last_checkpoint = False, time.monotonic()
+        started, waited = last_checkpoint - progress.seconds, 0.0
+        with self.signals, contextlib.closing(batches), reporter or contextlib.nullcontext():
             while not self.done and not stop:
-                with reporter.waiting():
-                    batch = next(batches)
+                before = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - before
                 lr = self.lr()
                 self.step(batch, lr)
                 progress.step += 1
-                progress.seconds = time.monotonic() - self.started
-                minutes = (time.monotonic() - last_checkpoint) / 60
-                due, stop = self._agree(0 < s.checkpoint_minutes < minutes)
+                now = time.monotonic()
+                progress.seconds = now - started
+                due, stop = self._agree(0 < s.checkpoint_minutes < (now - last_checkpoint) / 60)
                 due |= s.checkpoint_steps > 0 and progress.step % s.checkpoint_steps == 0
                 due |= stop or self.done
                 if due or progress.step % s.log_steps == 0:
-                    self._look(reporter, lr)
-                reporter.advance()
+                    self._look(reporter, lr, waited)
                 if due:
                     self._checkpoint()
                     last_checkpoint = time.monotonic()
-                    if not stop:
+                    if reporter and not stop:
                         reporter.checkpoint(progress.step)
         # Another process may have received the signal.
         number = (self.signals.number or int(signal.SIGTERM)) if stop else None
         return Outcome(progress.step, self.total, number)
 
-    def _look(self, reporter: Reporter, lr: float) -> None:
+    def _look(self, reporter: Reporter | None, lr: float, waited: float) -> None:
         """Read the counters from the device, and report them."""
-        progress = self.progress
-        report = self.step.report()
-        reporter.look(progress, report, lr)
+        progress, report = self.progress, self.step.report()
+        if reporter:
+            reporter.look(progress, report, lr, waited)
         progress.skipped, progress.bad_in_a_row = report.skipped, report.bad_in_a_row
         if report.worst >= self.settings.max_bad_steps:
             kept = snapshots.checkpoints(self.settings.run_dir)
@@ -237,7 +234,7 @@ class _Run:
         stop = self.signals.number is not None
         if self.fabric.world_size == 1:
             return due, stop
-        if self.progress.step % self.agree_steps and self.progress.step != self.total:
+        if self.progress.step % self.agree_steps and not self.done:
             return False, False
         mine = [float(due and self.fabric.global_rank == 0), float(stop)]
         flags = torch.tensor(mine, device=self.fabric.device)
@@ -258,21 +255,3 @@ class _Run:
             )
             snapshots.save(self.settings.run_dir, snapshot, self.settings.keep_last)
         self.fabric.barrier()
-
-
-def _digest(teacher: str | None) -> str:
-    return hashlib.sha256(Path(teacher).read_bytes()).hexdigest() if teacher else ""
-
-
-def _save_settings(settings: Settings) -> None:
-    with replacing(Path(settings.run_dir) / "settings.yaml") as temporary:
-        temporary.write_text(settings.to_yaml(), encoding="utf-8")
-
-
-def _gather(fabric: Fabric, value: Any) -> list[Any]:
-    """The value of every process."""
-    if fabric.world_size == 1:
-        return [value]
-    values: list[Any] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(values, value)
-    return values

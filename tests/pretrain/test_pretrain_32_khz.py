@@ -52,7 +52,7 @@ def weights(source, corpus, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
     peak_size, hardware.PEAK_SIZE = hardware.PEAK_SIZE, 64
     changes = {"sample_rate": RATE, "corpus": str(corpus), "steps": 3, "pictures": 1}
-    assert pretrain(quick(run_dir, **changes)).finished
+    assert pretrain(quick(run_dir, **changes)).signal is None
     hardware.PEAK_SIZE = peak_size
     assert list(run_dir.glob("pictures/*.png"))
     return export(run_dir, run_dir / "weights.safetensors")

@@ -25,8 +25,6 @@ from hear_msm_mae.pretrain.train import pretrain
 PROGRAM = str(Path(__file__).parents[1] / "toy_corpus.py")
 PYTHON = [sys.executable]
 TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-FABRIC = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator", "cpu"]
-FABRIC += ["--strategy", "ddp", "--devices", "2"]
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
@@ -145,13 +143,6 @@ def test_torchrun_starts_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "step 2 of 2" in done.stdout
     assert newest(tmp_path / "run").progress.step == 2
-
-
-@pytest.mark.slow
-def test_fabric_run_launches_as_torchrun_does(tmp_path):
-    run(TORCHRUN, tmp_path / "torchrun", steps=5)
-    run(FABRIC, tmp_path / "fabric", steps=5)
-    assert identical(newest(tmp_path / "fabric"), newest(tmp_path / "torchrun"))
 
 
 @pytest.mark.usefixtures("small_and_alone")

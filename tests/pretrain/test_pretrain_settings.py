@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hear_msm_mae.pretrain import parsing as module
 from hear_msm_mae.pretrain.parsing import from_dict, help_text, load_recipe, recipe_names
+from hear_msm_mae.pretrain.settings import Settings
 
 RECIPES = [
     *("base-80x208p16x16", "base-80x208p16x4", "base-80x512p16x16"),
@@ -164,7 +165,7 @@ def test_length_of_the_run():
 
 @given(st.integers(1, 3000), st.floats(0, 0.9), st.integers(1, 4096), st.floats(1e-6, 1.0))
 def test_schedule(total, warmup, batch, base_lr):
-    s = from_dict({"steps": total, "warmup": warmup, "batch": batch, "base_lr": base_lr})
+    s = Settings(steps=total, warmup=warmup, batch=batch, base_lr=base_lr)
     rates = [s.lr_at(step, total) for step in range(total)]
     peak = base_lr * batch / 128
     rising = math.ceil(warmup * total)

@@ -1,14 +1,13 @@
 """Speed: the machine's peak, the work of a step, and the precision that is the faster."""
 
 import itertools
-import logging
 
 import pytest
 import torch
 from toy_corpus import ToyCorpus, quick
 
 from hear_msm_mae.mae import MaskedAutoencoder
-from hear_msm_mae.pretrain import hardware, reporting
+from hear_msm_mae.pretrain import hardware
 from hear_msm_mae.pretrain.hardware import set_attention
 from hear_msm_mae.pretrain.snapshots import load_latest
 from hear_msm_mae.pretrain.train import pretrain
@@ -27,16 +26,6 @@ def test_peak_is_not_repeated_where_a_product_takes_long(monkeypatch, seconds, p
     assert looks == 1 + 3 * products
 
 
-@pytest.mark.parametrize(("peaks", "warned"), [((1e9, 2e9), True), ((3e9, 2e9), False)])
-def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, caplog, peaks, warned):
-    by_precision = dict(zip(("bf16", "fp32"), peaks, strict=True))
-    monkeypatch.setattr(reporting, "matmul_peak", lambda device, precision: by_precision[precision])
-    settings = quick(tmp_path, steps=1, precision="bf16")
-    with caplog.at_level(logging.WARNING):
-        pretrain(settings, corpus=ToyCorpus())
-    assert ("precision=fp32 would train faster" in caplog.text) is warned
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks the GPU instead")
 @pytest.mark.parametrize(
     ("info", "precision"),
@@ -48,17 +37,22 @@ def test_bf16_that_is_slower_than_float32_is_reported(tmp_path, monkeypatch, cap
         (None, "fp32"),
     ],
 )
-def test_auto_is_what_the_hardware_computes_with_and_stays(tmp_path, monkeypatch, info, precision):
+def test_auto_is_what_the_hardware_computes_with(tmp_path, monkeypatch, info, precision):
     path = tmp_path / "cpuinfo"
     if info is not None:
         path.write_text(info)
     monkeypatch.setattr(hardware, "CPU_INFO", path)
     assert hardware.faster_precision("auto") == hardware.faster_precision("cpu") == precision
-    run = tmp_path / "run"
-    for _ in range(2):  # the second time nothing is left to do, and it is not refused
-        pretrain(quick(run, steps=1, precision="auto"), corpus=ToyCorpus())
-        assert load_latest(run).settings.precision == precision
-        path.write_text("flags : " + ("avx2" if precision == "bf16" else "amx_bf16"))
+
+
+@pytest.mark.usefixtures("small_and_alone")
+def test_a_resumed_run_keeps_its_precision(tmp_path, monkeypatch):
+    for flags in ("avx2", "amx_bf16"):  # the second time nothing is left to do
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}")
+        monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+        settings = quick(tmp_path / "run", steps=1, precision="auto", accelerator="cpu")
+        pretrain(settings, corpus=ToyCorpus())
+        assert load_latest(tmp_path / "run").settings.precision == "fp32"
 
 
 def test_training_flops_are_those_that_torch_counts():

@@ -2,9 +2,6 @@
 
 import dataclasses
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from toy_runs import newest, scalars, snapshot
 
 from hear_msm_mae.mae import MaskedAutoencoder
 from hear_msm_mae.pretrain import hardware, snapshots, train
+from hear_msm_mae.pretrain.reporting import scalar_writer
 from hear_msm_mae.pretrain.step import parameter_groups
 from hear_msm_mae.pretrain.train import TrainingDiverged, pretrain
 
@@ -42,9 +40,9 @@ def test_held_out_clips_are_predicted_better_than_by_the_corpus_mean(tmp_path):
     corpus = ToyCorpus(frames=(200,) * 40, sources=("a",) * 40)
     values = corpus.frames.double()
     corpus.mean, corpus.std = float(values.mean()), float(values.std())
-    settings = quick(tmp_path, width=64, steps=300, batch=16, base_lr=0.02, holdout=0.25)
+    settings = quick(tmp_path, width=64, steps=220, batch=16, base_lr=0.02, holdout=0.25)
     pretrain(dataclasses.replace(settings, holdout_crops=64), corpus=corpus)
-    assert scalars(tmp_path)["held_out/loss_vs_mean"][300] < 0.6
+    assert scalars(tmp_path)["held_out/loss_vs_mean"][220] < 0.6
 
 
 def test_accumulation_changes_only_rounding(tmp_path):
@@ -105,7 +103,7 @@ def test_clock_decides_the_length(tmp_path, monkeypatch):
     monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))
     settings = quick(tmp_path, steps=None, minutes=0.5, warmup=0.2, log_steps=1)
     outcome = pretrain(settings, corpus=ToyCorpus())
-    assert outcome.finished
+    assert outcome.signal is None
     assert newest(tmp_path).progress.seconds >= 30
     rates = list(scalars(tmp_path)["lr"].values())
     assert len(rates) == outcome.step > 20
@@ -267,13 +265,9 @@ def test_bank_that_does_not_fit_is_refused(monkeypatch):
 
 
 def test_tensorboard_does_not_import_tensorflow(tmp_path):
-    code = (
-        "import sys\n"
-        "from hear_msm_mae.pretrain import scalars\n"
-        "with scalars.writer(sys.argv[1], 1) as writer:\n"
-        "    writer.add_scalar('loss', 1.0, 1)\n"
-        "assert 'tensorflow' not in sys.modules\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    with scalar_writer(tmp_path, 1) as writer:
+        writer.add_scalar("loss", 1.0, 1)
+    from tensorboard.compat import tf
+
+    assert tf.__version__ == "stub"  # TensorBoard's replacement
     assert scalars(tmp_path)["loss"] == {1: 1.0}
