@@ -58,7 +58,7 @@ def finetune(
     """
     with starting():
         from ..tuning.finetune import finetune as run
-        from ..tuning.results import PAGE
+        from ..tuning.settings import PAGE
     with continuable():
         result = run(
             labels,

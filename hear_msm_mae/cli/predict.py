@@ -84,9 +84,8 @@ def predict(
     if events is not None:
         require_suffix("--events", events, ".csv")
     with starting():
-        from ..answers.events import Event, check_events, csv_lines
+        from ..answers.events import Event, check_events, csv_lines, write_label_files
         from ..answers.predict import predict as run
-        from ..answers.predict import write_label_files
         from ..files import replacing
 
         check_events(threshold, gap, shortest)  # refuses wrong options before the long run
@@ -114,7 +113,7 @@ def predict(
             say(f"{len(stretches)} events -> {events}")
         for folder, kind in ((audacity, "audacity"), (raven, "raven")):
             if folder:
-                say(f"{write_label_files(found, stretches, folder, kind)} files -> {folder}")
+                say(f"{write_label_files(found.table, stretches, folder, kind)} files -> {folder}")
     if found.summary is not None and found.summary.failures:
         for failure in found.summary.failures:
             complain(f"could not read {failure.path}: {failure.reason}")

@@ -20,7 +20,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..answers.results import ProbeResult
+    from ..answers.evaluate import ProbeResult
 
 LabelsArgument = Annotated[
     Path,

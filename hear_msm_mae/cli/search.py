@@ -106,24 +106,18 @@ def _stretch(part: Sequence[Any]) -> str:
 
 
 def _write(
-    output: Path,
-    title: str,
-    found: Sequence[Hit] | Sequence[Pair],
-    start: float,
-    end: float | None,
+    output: Path, title: str, found: Sequence[Hit | Pair], start: float, end: float | None
 ) -> None:
+    from ..answers.events import csv_lines
+    from ..answers.page import search_page
     from ..files import replacing
 
     rows = [row._asdict() for row in found]
     if output.suffix.lower() == ".html":
-        from ..answers.page import search_page
-
-        text = search_page(title, rows, start, end)
+        text = search_page(title, found, start, end)
     elif output.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1)
     else:
-        from ..answers.events import csv_lines
-
-        text = csv_lines(rows)
+        text = csv_lines(rows, list(rows[0]) if rows else [])
     with replacing(output) as temporary:
         temporary.write_text(text, "utf-8")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..answers.features import log_mel_of
 from ..config import MS_PER_FRAME
-from ..embed.cutting import make_plan
+from ..embed.cutting import Resume, cut, make_plan
 from ..embed.sources import Recording
 from ..files import available_cpus, replacing
 from ..log_mel import SILENCE
@@ -64,8 +64,10 @@ def write_frames(
     """
     plan, n_mels = make_plan(model, timestamps=False), model.config.n_mels
 
+    @torch.inference_mode()
     def spectrogram(recording: Recording) -> NDArray[np.float16]:
-        parts = [x.T.half().cpu().numpy() for x in log_mel_of(recording, plan)]
+        pieces = (piece for _, piece in cut(recording, plan, Resume(0, 0)))
+        parts = [log_mel_of(model, piece).T.half().numpy() for piece in pieces]  # (t, f)
         return np.concatenate(parts)
 
     lengths = []

@@ -14,11 +14,11 @@ from ..answers.fit import Linear
 from ..encoder import DTYPE
 from ..log_mel import SILENCE
 from ..model import HearModel
+from ..pooling import Sums, moments_of, pooled
 from ..pretrain.sampling import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
-_FLAT = 1e-12  # below this variance over time, its root has no gradient
 
 
 class Network(nn.Module):
@@ -71,33 +71,26 @@ class Network(nn.Module):
     def scenes(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
         """Scene embeddings of crops, equal to those of the model: (b, f, t), (b,) -> (b, d)."""
         unit, patch = self.model.config.unit_frames, self.model.config.patch_frames
+        device, sizes = spectrogram.device, lengths.tolist()
         alike: dict[int, list[tuple[int, int]]] = {}  # crop and first frame of units of one length
-        sizes = lengths.tolist()
         for crop, length in enumerate(sizes):
             for start in range(0, length, unit):
                 columns = -(-min(unit, length - start) // patch)
                 alike.setdefault(columns, []).append((crop, start))
-        parts, owners, weights = [], [], []
+        powers = len(self.model.options.scene_pooling.split("+"))
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        d = self.model.timestamp_embedding_size
+        moments = torch.zeros(len(sizes), powers, d, dtype=wide, device=device)
         for columns, places in alike.items():
             units = [spectrogram[crop, :, a : a + columns * patch] for crop, a in places]
-            parts.append(self.model.embed_units(torch.stack(units)).flatten(0, 1))  # (u c, d)
-            for crop, start in places:
-                owners += [crop] * columns
-                left = sizes[crop] - start
-                weights += [min(patch, left - patch * column) for column in range(columns)]
-        device = spectrogram.device
-        owner = torch.tensor(owners, device=device)
-        share = torch.tensor(weights, device=device) / lengths[owner]
-        with torch.autocast(device.type, enabled=False):
-            frames = torch.cat(parts)
-            mean = frames.new_zeros(len(sizes), frames.shape[1])
-            mean = mean.index_add(0, owner, share[:, None] * frames)
-            if "std" not in self.model.options.scene_pooling:
-                return mean
-            squares = share[:, None] * (frames - mean[owner]).square()
-            variance = torch.zeros_like(mean).index_add(0, owner, squares)
-            # The root of zero has no gradient.
-            return torch.cat([mean, variance.clamp_min(_FLAT).sqrt()], dim=1)
+            embeddings = self.model.embed_units(torch.stack(units))  # (u, c, d)
+            crops, starts = torch.tensor(places, device=device).unbind(1)
+            first = starts[:, None] + patch * torch.arange(columns, device=device)  # (u, c)
+            frames = (lengths[crops, None] - first).clamp(max=patch)  # of the crop in each column
+            with torch.autocast(device.type, enabled=False):
+                parts = moments_of(embeddings, frames.to(wide), powers)
+                moments = moments.index_add(0, crops, parts)
+        return torch.stack([pooled(Sums(*x)) for x in zip(moments, sizes, strict=True)])
 
     def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments of `forward`: crops mixed in power, normalised, padded to whole patches."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,14 @@ from ..pretrain.signals import Signals
 from ..pretrain.step import Stepper, parameter_groups
 from .crops import Crops
 from .network import Network
-from .settings import CHANGEABLE, Tuning
+from .settings import Tuning
 
 log = logging.getLogger(__name__)
 
 FORMAT = "hear_msm_mae fine-tuning checkpoint 1"
 KEPT = 2  # number of checkpoints; several, in case one is damaged
+# Settings that may change when a run continues: they do not change what is learnt.
+CHANGEABLE = ("checkpoint_minutes",)
 
 
 class Look(NamedTuple):
@@ -38,12 +40,6 @@ class Best(NamedTuple):
 
     epoch: int
     learnt: dict[str, Tensor]
-
-
-class Interrupted(NamedTuple):
-    """A signal ended the run; a checkpoint was written."""
-
-    number: int
 
 
 class Run:
@@ -80,7 +76,7 @@ class Run:
         )
         self.update = Stepper(settings, fabric, network, groups, network.arguments)
         if (state := resumed(folder)) is not None:
-            check_same(folder, state, settings, data)
+            _check_same(folder, state, settings, data)
             self.step, self.history = state["step"], [Look(*x) for x in state["history"]]
             self.best = Best(state["best_epoch"], self._placed(state["best"]))
             network.restore(self._placed(state["learnt"]))
@@ -94,29 +90,31 @@ class Run:
         s = self.settings
         return epoch == s.epochs or epoch - self.best.epoch >= s.patience
 
-    def train(self) -> Interrupted | None:
-        """Train until the end or a signal, and then load the parameters of the best epoch."""
-        if self.done:
-            self.network.restore(self.best.learnt)
-            return None
-        s, crops = self.settings, self.crops()
-        saved = time.monotonic()
-        with Signals() as signals:
-            while signals.number is None:
-                if self.step == crops.steps * len(self.history):
-                    self._look()
-                if self.done:
-                    break
-                batch = crops(self.step).map(self.fabric.to_device)
-                length = float(s.epochs * crops.steps)
-                self.update([batch], s.lr * warmed_cosine(self.step, length, s.warmup * length))
-                self.step += 1
-                if time.monotonic() - saved >= 60 * s.checkpoint_minutes:
-                    self._checkpoint()
-                    saved = time.monotonic()
-            self._checkpoint()
-        if signals.number is not None and not self.done:
-            return Interrupted(signals.number)
+    def train(self) -> int | None:
+        """Train until the end, and then load the parameters of the best epoch.
+
+        Returns:
+            The number of the signal that ended the run before; a checkpoint was written.
+        """
+        s = self.settings
+        if not self.done:
+            crops, saved = self.crops(), time.monotonic()
+            with Signals() as signals:
+                while signals.number is None:
+                    if self.step == crops.steps * len(self.history):
+                        self._look()
+                    if self.done:
+                        break
+                    batch = crops(self.step).map(self.fabric.to_device)
+                    length = float(s.epochs * crops.steps)
+                    self.update([batch], s.lr * warmed_cosine(self.step, length, s.warmup * length))
+                    self.step += 1
+                    if time.monotonic() - saved >= 60 * s.checkpoint_minutes:
+                        self._checkpoint()
+                        saved = time.monotonic()
+                self._checkpoint()
+            if not self.done:
+                return signals.number
         self.network.restore(self.best.learnt)
         return None
 
@@ -152,7 +150,7 @@ class Run:
             # What nothing is learnt from any more is left out.
             "learnt": {} if self.done else self.network.learnt(),
             "optimizer": {} if self.done else self.update.optimizer.state_dict(),
-            "settings": self.settings.to_dict(),
+            "settings": dataclasses.asdict(self.settings),
             "data": self.data,
         }
         snapshots.write(self.folder, self.step, content, KEPT)
@@ -166,9 +164,10 @@ def resumed(folder: Path) -> dict[str, Any] | None:
     return snapshots.latest(folder, lambda path: snapshots.read(path, FORMAT))
 
 
-def check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str) -> None:
+def _check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str) -> None:
     """Raise ValueError if settings differ; the message has their old and new values."""
-    changed = snapshots.differences(state["settings"], settings.to_dict(), CHANGEABLE)
+    now = dataclasses.asdict(settings)
+    changed = snapshots.differences(state["settings"], now, CHANGEABLE)
     if state["data"] != data:
         changed.append("weights, recordings or labels are others")
     if changed:
@@ -176,10 +175,3 @@ def check_same(folder: Path, state: dict[str, Any], settings: Tuning, data: str)
             f"{folder} holds a run that cannot be continued: {'; '.join(changed)}. Set it back, "
             "choose another folder, or pass --overwrite"
         )
-
-
-def stop(interrupted: Interrupted) -> None:
-    """End the process in the way of the signal."""
-    if interrupted.number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + interrupted.number)

@@ -27,9 +27,8 @@ from hear_msm_mae.pretrain import snapshots
 from hear_msm_mae.tuning import train
 from hear_msm_mae.tuning.crops import Crops, write_frames
 from hear_msm_mae.tuning.network import Network
-from hear_msm_mae.tuning.results import FinetuneResult
-from hear_msm_mae.tuning.settings import Tuning
-from hear_msm_mae.tuning.sides import sides_of
+from hear_msm_mae.tuning.run import sides_of
+from hear_msm_mae.tuning.settings import FinetuneResult, Tuning
 
 RESULTS = ("model.safetensors", "head.safetensors", "finetune.html", "labels.json")
 QUICK = {"epochs": 10, "patience": 10, "batch": 8, "lr": 0.01, "precision": "fp32"}
@@ -239,7 +238,7 @@ def test_a_killed_run_ends_in_the_same_bits(tuned, beats, tiny_file, tmp_path):
     for name, content in files(out).items():
         assert content == files(tuned.out)[name], name
     left = {path.name for path in out.iterdir()} - {*RESULTS, "checkpoints", "lock"}
-    assert left == {"README.md", "config.json", "embeddings.parquet", "log-mel.npz"}
+    assert left == {"README.md", "config.json", "embeddings.parquet", "log-mel.parquet"}
 
 
 def test_a_signal_ends_with_a_checkpoint(tuned, beats, tiny_file, tmp_path, monkeypatch):
