@@ -242,7 +242,7 @@ def test_bad_input(run, sounds, index, tiny_file, tmp_path):
     assert_one_line_error(run("search", index), "queries or --duplicates")
     assert_one_line_error(run("search", index, query, "--duplicates"), "queries or --duplicates")
     assert_one_line_error(run("search", index, query, "-n", 0), "count must be at least 1")
-    assert_one_line_error(run("search", index, query, "-o", "a.txt"), "must end in one of")
+    assert_one_line_error(run("search", index, query, "-o", "a.txt"), r"must end in \.csv or")
     refused = run("search", index, query, "--threshold", 1)
     assert_one_line_error(refused, "--threshold needs --duplicates")
     assert_one_line_error(run("search", query, query), "cannot be used as embeddings.*index")
