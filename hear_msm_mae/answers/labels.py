@@ -85,6 +85,8 @@ def read_labels(source: str | Path) -> Labelled:
     """
     path, shown = os.fspath(source), printable(source)
     folder = os.path.isdir(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such file or folder: {shown}")
     if not folder and not path.lower().endswith(LIST_SUFFIXES):
         raise ValueError(
             f"{shown} is neither a folder with a sub-folder for each label nor a table "

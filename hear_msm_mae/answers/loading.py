@@ -70,6 +70,11 @@ def same_model(
             f"{printable(where)} was made with the weights {model}, which cannot be loaded "
             f"({error}); pass their path with --weights"
         ) from error
+    except ValueError as error:  # such as a layer that these weights do not have
+        raise ValueError(
+            f"{printable(where)} was made with the weights {made['weights_name']}; {model} cannot "
+            f"be loaded with their options ({error})"
+        ) from error
     require_same_model(where, made, settings_of(found, name).stored())
     return found, name
 

@@ -31,13 +31,12 @@ from ..files import printable
 from ..model import HearModel
 from ..pretrain import snapshots
 from ..pretrain.hardware import denormals_flushed, faster_precision, launch, set_attention
-from .crops import Crops, write_frames
+from .crops import Crops, spectrograms
 from .network import Network
 from .settings import PAGE, FinetuneResult, Tuning
 from .train import Look, Run, resumed
 
 TUNED = "fine-tuned"  # among the methods
-FRAMES = "frames.f16"
 
 
 class _Placing(NamedTuple):
@@ -146,7 +145,6 @@ def _tuned(
         number = run.train()
     if number is not None:  # end in the way of the signal
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-    (out / FRAMES).unlink(missing_ok=True)
     save_folder(out, _checkpoint(model))
     saved = load_model(out, device=model.device)  # scores are those of the files that users load
     best, linear = run.best.epoch, network.linear()
@@ -205,7 +203,7 @@ def _prepared(
         return Look(loss, metric(logits, y[sides.valid]))
 
     def crops() -> Crops:
-        frames = write_frames(out / FRAMES, labelled.select(sides.train).recordings, model, workers)
+        frames = spectrograms(labelled.select(sides.train).recordings, model, workers)
         return Crops(frames, y[sides.train], settings)
 
     digest = hashlib.sha256()
