@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import hear_msm_mae
 from hear_msm_mae import finetune, get_scene_embeddings, load_model, predict
+from hear_msm_mae.answers.evaluate import ProbeResult
 from hear_msm_mae.answers.fit import Linear, log_loss
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.answers.labels import read_labels
@@ -66,6 +67,11 @@ def tuned(beats, tiny_file, tmp_path_factory) -> FinetuneResult:
     return result
 
 
+@pytest.fixture(scope="module")
+def probed_beats(beats, tiny_file, tmp_path_factory) -> ProbeResult:
+    return hear_msm_mae.probe(beats / "labels.csv", tmp_path_factory.mktemp("probed"), tiny_file)
+
+
 def test_what_it_leaves_loads_everywhere(run, tuned, beats, tiny_file, tmp_path):
     before, after = load_model(tiny_file), load_model(tuned.out)
     assert after.options == before.options
@@ -90,10 +96,9 @@ def test_what_it_leaves_loads_everywhere(run, tuned, beats, tiny_file, tmp_path)
         predict(tuned.out, beats, tmp_path / "o.csv", before)
 
 
-def test_it_is_compared_with_the_probe_on_the_same_recordings(tuned, beats, tiny_file, tmp_path):
+def test_it_is_compared_with_the_probe_on_the_same_recordings(tuned, probed_beats):
     assert list(tuned.scores)[:2] == ["fine-tuned", "linear probe"]
-    probed = hear_msm_mae.probe(beats / "labels.csv", tmp_path / "probe", tiny_file)
-    assert tuned.scores["linear probe"] == probed.scores["linear probe"]
+    assert tuned.scores["linear probe"] == probed_beats.scores["linear probe"]
     assert tuned.confusion is not None
     assert tuned.confusion.sum() == 5
     values = [tuned.scores[name][0].value for name in ("fine-tuned", "linear probe")]
@@ -130,13 +135,12 @@ def test_learning_lowers_the_loss(beats, tiny_file, tmp_path, caplog):
     assert result.best_epoch == int(np.argmin(losses)) > 0
 
 
-def test_without_a_gain_the_probe_is_kept(beats, tiny_file, tmp_path, monkeypatch):
+def test_without_a_gain_the_probe_is_kept(beats, probed_beats, tiny_file, tmp_path, monkeypatch):
     monkeypatch.setattr(train.Run, "_look", _always_worse(train.Run._look))
     result = finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **{**QUICK, "epochs": 1})
     assert result.best_epoch == result.gain.value == 0
     assert any("no epoch was better" in note for note in result.warnings)
-    probed = hear_msm_mae.probe(beats / "labels.csv", tmp_path / "probe", tiny_file)
-    np.testing.assert_array_equal(result.head.linear.weight, probed.head.linear.weight)
+    np.testing.assert_array_equal(result.head.linear.weight, probed_beats.head.linear.weight)
 
 
 def _always_worse(look):
@@ -156,7 +160,8 @@ def _always_worse(look):
 )
 def test_what_is_frozen_stays(beats, tiny_file, tmp_path, blocks, learns, monkeypatch):
     monkeypatch.setattr(train.Run, "_look", _always_better(train.Run._look))
-    finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **{**QUICK, "blocks": blocks})
+    options = {**QUICK, "epochs": 1, "blocks": blocks}
+    finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **options)
     before, after = load_file(tiny_file), load_file(tmp_path / "out" / "model.safetensors")
     changed = {n.removeprefix("encoder.") for n in after if not torch.equal(after[n], before[n])}
     assert {".".join(n.split(".")[: 2 if "blocks" in n else 1]) for n in changed} == learns
