@@ -121,39 +121,20 @@ class Network(nn.Module):
     # -----------------------------------------------------------------------------------------
     # Trained parameters
     # -----------------------------------------------------------------------------------------
-    @property
-    def top(self) -> int:
-        """The block whose output is the embedding."""
-        return max(self.model.options.layers)
-
-    @staticmethod
-    def require_blocks(model: HearModel, blocks: int | None) -> None:
-        """Raise ValueError if there are fewer blocks to train."""
-        most = max(model.options.layers) + 1
-        if blocks is not None and blocks > most:
-            raise ValueError(
-                f"blocks is {blocks}, but embeddings of these weights are read from block {most} "
-                f"of {model.config.depth}; give at most {most}"
-            )
+    def depth(self, name: str) -> int:
+        """Depth of a parameter below the classifier; negative if embeddings do not depend on it."""
+        last = max(self.model.options.layers)  # the block whose output is the embedding
+        if match := _BLOCK.match(name):
+            return last + 1 - int(match[1]) if int(match[1]) <= last else -1
+        if name.startswith("model.encoder.norm."):
+            return 0 if last == self.model.config.depth - 1 else -1
+        return last + 2 if name.startswith("model.encoder.") else 0  # patches and CLS token
 
     def freeze(self, blocks: int | None) -> None:
         """Train the classifier and the last blocks; None trains all that embeddings depend on."""
-        first = 0 if blocks is None else self.top + 1 - blocks
         for name, parameter in self.named_parameters():
-            if match := _BLOCK.match(name):
-                learns = first <= int(match[1]) <= self.top
-            elif name.startswith("model.encoder.norm."):
-                learns = self.top == self.model.config.depth - 1
-            else:
-                learns = blocks is None or name.startswith("head.")
-            parameter.requires_grad_(learns)
-
-    def lr_scale(self, name: str, decay: float) -> float:
-        """Factor of a parameter's learning rate: `decay` to the power of its depth."""
-        if match := _BLOCK.match(name):
-            return float(decay ** (self.top + 1 - int(match[1])))
-        below = name.startswith(("model.encoder.patch_embed.", "model.encoder.cls_token"))
-        return float(decay ** (self.top + 2)) if below else 1.0
+            depth = self.depth(name)
+            parameter.requires_grad_(depth >= 0 and (blocks is None or depth <= blocks))
 
     def learnt(self) -> dict[str, Tensor]:
         """Trained parameters by name."""

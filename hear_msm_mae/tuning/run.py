@@ -75,7 +75,12 @@ def finetuned(
         )
     tuned, name = _copied(model, device)
     before = settings_of(tuned, name)
-    Network.require_blocks(tuned, settings.blocks)
+    most = max(tuned.options.layers) + 1
+    if settings.blocks is not None and settings.blocks > most:
+        raise ValueError(
+            f"blocks is {settings.blocks}, but embeddings of these weights are read from block "
+            f"{most} of {tuned.config.depth}; give at most {most}"
+        )
     with snapshots.locked(out), snapshots.device_failures_named(out):
         if overwrite:
             shutil.rmtree(snapshots.checkpoint_folder(out), ignore_errors=True)

@@ -72,14 +72,14 @@ class Run:
         self.crops, self.validate, self.folder, self.data = crops, validate, folder, data
         self.step, self.history, self.best = 0, list[Look](), Best(0, {})
         groups = parameter_groups(
-            network, settings.weight_decay, lambda n: network.lr_scale(n, settings.layer_decay)
+            network, settings.weight_decay, lambda n: settings.layer_decay ** network.depth(n)
         )
         self.update = Stepper(settings, fabric, network, groups, network.arguments)
         if (state := resumed(folder)) is not None:
             _check_same(folder, state, settings, data)
             self.step, self.history = state["step"], [Look(*x) for x in state["history"]]
-            self.best = Best(state["best_epoch"], self._placed(state["best"]))
-            network.restore(self._placed(state["learnt"]))
+            self.best = Best(state["best_epoch"], state["best"])
+            network.restore(state["learnt"])
             if state["optimizer"]:
                 self.update.load_state(state["optimizer"])
 
@@ -154,9 +154,6 @@ class Run:
             "data": self.data,
         }
         snapshots.write(self.folder, self.step, content, KEPT)
-
-    def _placed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self.fabric.to_device(x) for name, x in tensors.items()}
 
 
 def resumed(folder: Path) -> dict[str, Any] | None:

@@ -184,7 +184,7 @@ def test_layers_below_learn_more_slowly(tiny_file):
     d = model.scene_embedding_size
     linear = Linear(np.ones((2, d)), np.zeros(2))
     network = Network(model, linear, np.random.default_rng(0).normal(size=(9, d)), False)
-    scales = {name: network.lr_scale(name, 0.5) for name, _ in network.named_parameters()}
+    scales = {name: 0.5 ** network.depth(name) for name, _ in network.named_parameters()}
     assert scales["head.weight"] == scales["model.encoder.norm.weight"] == 1
     assert scales["model.encoder.blocks.1.mlp.fc1.weight"] == 0.5
     assert scales["model.encoder.blocks.0.norm1.bias"] == 0.25
