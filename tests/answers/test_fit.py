@@ -88,17 +88,17 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_intervals_cover_the_truth():
-    """Groups of four that are right or wrong together: about 95 of 100 intervals hold 0.7."""
+    """Groups of four that are right or wrong together: about 95 % of the intervals hold 0.7."""
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), 4).astype(str)
     y = one_hot(np.zeros(240, int), 2)
     covered = 0
-    for trial in range(100):
+    for trial in range(50):
         right = np.repeat(generator.random(60) < 0.7, 4)
         values = np.stack([right, ~right], axis=1).astype(float)
         low, high = scores.interval(scores.accuracy, values, y, groups, trial)
         covered += low <= 0.7 <= high
-    assert 88 <= covered <= 99
+    assert 43 <= covered <= 50
 
 
 def test_a_perfect_score_has_an_interval():
