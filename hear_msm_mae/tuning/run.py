@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..answers import fit
 from ..answers.evaluate import PROBE, Score, evaluated
@@ -25,34 +23,14 @@ from ..answers.scores import interval, main_metric
 from ..api import load_model
 from ..checkpoints.hub import WEIGHTS_FILE, save_folder
 from ..checkpoints.native import Checkpoint, state_tensors
-from ..embed.records import embed_files
 from ..embed.settings import settings_of
 from ..files import printable
 from ..model import HearModel
 from ..pretrain import snapshots
-from ..pretrain.hardware import denormals_flushed, faster_precision, launch, set_attention
-from .crops import Crops, spectrograms
-from .network import Network
 from .settings import PAGE, FinetuneResult, Tuning
-from .train import Look, Run, resumed
+from .train import Run, Sides
 
 TUNED = "fine-tuned"  # among the methods
-
-
-class _Placing(NamedTuple):
-    """Devices for `launch`."""
-
-    accelerator: str
-    devices: Any
-    nodes: int = 1
-
-
-class Sides(NamedTuple):
-    """Indices of the training, validation and test recordings."""
-
-    train: Indices
-    valid: Indices
-    test: Indices
 
 
 def finetuned(
@@ -145,18 +123,16 @@ def _tuned(
     with few_threads(labelled):
         compared = crossed(labelled, found, [division])
         [start] = fit.fit(x[train], y[train], several, compared.strengths)
-    network, run = _prepared(labelled, found, model, settings, sides, start, out, workers)
-    with denormals_flushed():
-        number = run.train()
-    if number is not None:  # end in the way of the signal
+    run = Run(settings, model, labelled, x, sides, start, out, workers)
+    if (number := run.train()) is not None:  # end in the way of the signal
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
     save_folder(out, _checkpoint(model))
     saved = load_model(out, device=model.device)  # scores are those of the files that users load
-    best, linear = run.best.epoch, network.linear()
+    best, linear = run.best.epoch, run.network.linear()
     if best:
         rest = np.concatenate([valid, test])
         logits = np.zeros(y.shape)
-        logits[rest] = linear.logits(_embedded(labelled.select(rest), saved, workers))
+        logits[rest] = run.logits(saved, rest)
         temperature, _ = fit.calibrate(logits[valid], y[valid], several)
         tuned = fit.probabilities(logits / temperature, several)
     else:  # nothing was gained: the probe has learnt from more recordings
@@ -174,52 +150,6 @@ def _tuned(
         )
     gain = _gain(tuned, compared.methods[PROBE], labelled, test)
     return FinetuneResult(**vars(result), best_epoch=best, gain=gain)
-
-
-def _prepared(
-    labelled: Labelled,
-    found: Features,
-    model: HearModel,
-    settings: Tuning,
-    sides: Sides,
-    start: fit.Linear,
-    out: Path,
-    workers: int | None,
-) -> tuple[Network, Run]:
-    """The network on its device, and its run, which continues from the newest checkpoint."""
-    x, y, several = found.embeddings, labelled.targets, labelled.several
-    device = model.device
-    index = 1 if device.index is None else [device.index]
-    fabric = launch(_Placing(device.type, index))
-    if fabric.world_size > 1:
-        raise ValueError("fine-tuning takes one process; start it without torchrun")
-    if settings.precision == "auto":
-        state = resumed(out)
-        choice = state["settings"]["precision"] if state else faster_precision(device.type)
-        settings = dataclasses.replace(settings, precision=choice)
-    network = Network(model, start, x[sides.train], several)
-    network.freeze(settings.blocks)
-    set_attention(network, device.type != "cpu" or settings.precision == "fp32")
-    _, metric = main_metric(several)
-
-    def validate() -> Look:
-        logits = network.linear().logits(_embedded(labelled.select(sides.valid), model, workers))
-        _, loss = fit.calibrate(logits, y[sides.valid], several)
-        return Look(loss, metric(logits, y[sides.valid]))
-
-    def crops() -> Crops:
-        frames = spectrograms(labelled.select(sides.train).recordings, model, workers)
-        return Crops(frames, y[sides.train], settings)
-
-    digest = hashlib.sha256()
-    for array in (x, y, *sides):
-        digest.update(np.ascontiguousarray(array).data)
-    return network, Run(settings, fabric, network, crops, validate, out, digest.hexdigest())
-
-
-def _embedded(labelled: Labelled, model: HearModel, workers: int | None) -> NDArray[np.floating]:
-    found = embed_files(labelled.recordings, model, workers=workers)
-    return np.stack([record.embedding for record in found])
 
 
 def _gain(tuned: Array, probe: Array, labelled: Labelled, test: Indices) -> Score:
