@@ -26,29 +26,11 @@ from hear_msm_mae.audio import find_audio, read_audio
 from hear_msm_mae.config import SAMPLE_RATE
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-COMMAND = ("-m", "hear_msm_mae")
 READ = (0, 3)  # exit statuses: some sources hold files that nothing reads
 MINUTES = (5, 30)  # of audio that is labelled
 COPIED = 50
 COPIES = ("as FLAC", "half the amplitude", "Ogg Vorbis", "MP3")
 LIMITS = (0.90, 0.95, 0.98)
-METHODS = {
-    "fine-tuned": "fine-tuned",
-    "linear probe": "linear probe",
-    "5 nearest neighbours": "5 nearest neighbours",
-    "linear probe on log-mel statistics": "log-mel statistics",
-    "always the most frequent label": "most frequent label",
-}
-
-
-def scores(folder: Path) -> dict[str, str]:
-    """Scores with their intervals by method and name, from what a command has written."""
-    found = json.loads((folder / "labels.json").read_text())["scores"]
-    return {
-        f"{METHODS[method]}, {x['name']}": f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})"
-        for method, several in found.items()
-        for x in several
-    }
 
 
 def table(rows: list[dict[str, object]]) -> list[str]:
@@ -57,6 +39,14 @@ def table(rows: list[dict[str, object]]) -> list[str]:
     cells = [[str(row[name]) for name in names] for row in rows]
     lines = [names, ["---"] * len(names), *cells]
     return [f"| {' | '.join(line)} |" for line in lines] + [""]
+
+
+def cost_of(*words: object) -> dict[str, str]:
+    """Time and memory of a command."""
+    wall, processor, peak = measure.new_process(["-m", "hear_msm_mae", *words], READ)
+    cost = {"wall s": f"{wall:.1f}", "CPU s": f"{processor:.1f}", "peak MB": f"{peak:.0f}"}
+    print(words[0], cost, flush=True)
+    return cost
 
 
 def classifiers(sources: list[str], folder: Path, finetune: list[str]) -> list[str]:
@@ -70,19 +60,18 @@ def classifiers(sources: list[str], folder: Path, finetune: list[str]) -> list[s
             runs["finetune"] = "finetune"
         for run, command in runs.items():
             out = folder / f"{name}-{command}"
-            wall, processor, peak = measure.new_process(
-                [*COMMAND, command, recordings, "--out", out], READ
-            )
-            cost = {"wall s": f"{wall:.1f}", "CPU s": f"{processor:.1f}", "peak MB": f"{peak:.0f}"}
+            cost = cost_of(command, recordings, "--out", out)
             costs.append({"source": name, "command": run, **cost})
-            print(costs[-1], flush=True)
             if run == "probe, second run":
                 continue
             about = json.loads((out / "labels.json").read_text())
             tested = "five folds" if command == "probe" else "the first of five folds"
             head = {"source": name, "command": command, "recordings": about["recordings"]}
             head |= {"labels": len(about["labels"]), "tested on": tested}
-            found += [{**head, "score": key, "value": x} for key, x in scores(out).items()]
+            for method, scores in about["scores"].items():
+                for x in scores:
+                    value = f"{x['value']:.3f} ({x['low']:.3f} to {x['high']:.3f})"
+                    found.append({**head, "score": f"{method}, {x['name']}", "value": value})
     return [*table(found), *table(costs)]
 
 
@@ -101,11 +90,8 @@ def labelling(head: Path, recordings: Path, folder: Path) -> list[str]:
                 if file.tell() >= 60 * minutes * SAMPLE_RATE:
                     break
         options = ("--segment", 2, "--events", folder / "events.csv")
-        command = [*COMMAND, "predict", head, path, "-o", folder / f"{minutes}.csv", *options]
-        wall, processor, peak = measure.new_process(command)
-        cost = {"wall s": f"{wall:.1f}", "CPU s": f"{processor:.1f}", "peak MB": f"{peak:.0f}"}
+        cost = cost_of("predict", head, path, "-o", folder / f"{minutes}.csv", *options)
         rows.append({"minutes": minutes, **cost})
-        print(rows[-1], flush=True)
     return table(rows)
 
 
@@ -138,20 +124,18 @@ def copies(recordings: Path, folder: Path) -> list[str]:
         path = Path(file)
         return path.parent.name, path.name.split(".")[0]
 
-    best: dict[str, list[float]] = {ending: [0.0] * kept for ending in endings}
+    best = {ending: np.zeros(kept) for ending in endings}
     others = 0.0
     for pair in pairs:
         (a, first), (b, second) = key(pair.file), key(pair.other_file)
-        if first != second:
-            others = max(others, pair.similarity) if {a, b} == {"originals"} else others
-        elif "originals" in (a, b):
+        if first == second and "originals" in (a, b):
             best[b if a == "originals" else a][int(first)] = pair.similarity
-    rows: list[dict[str, object]] = []
-    for name, ending in zip(COPIES, endings, strict=True):
-        shares = {
-            f"at least {x:.2f}": f"{np.mean(np.array(best[ending]) >= x):.0%}" for x in LIMITS
-        }
-        rows.append({"copy": name, **shares})
+        elif first != second and {a, b} == {"originals"}:
+            others = max(others, pair.similarity)
+    rows: list[dict[str, object]] = [
+        {"copy": name, **{f"at least {x:.2f}": f"{(best[ending] >= x).mean():.0%}" for x in LIMITS}}
+        for name, ending in zip(COPIES, endings, strict=True)
+    ]
     text = f"Copies of {kept} recordings; the most similar two different ones have {others:.2f}."
     return [text, "", *table(rows)]
 

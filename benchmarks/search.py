@@ -7,7 +7,8 @@ does. The index is grown to the number of rows by rows between two random window
 neighbourhoods stay like those of recordings. Then the queries, which are windows that were left
 out, look for their 10 nearest rows: in the file as `search` does, and with `--faiss` (pip install
 faiss-cpu) in inverted lists of 8-bit codes as `search --approximate` does, and in an HNSW graph.
-Recall is the share of the exact 10 that was found.
+Recall is the share of the exact 10 that was found. Times are processor time of all threads; the
+peak counts the pages of `.npz` that are mapped into memory, which the system may drop.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,91 +77,78 @@ def write(path: Path, real: NDArray[np.float16], rows: int) -> None:
     format_of(path).write(path, table)
 
 
-def seconds(run: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
-    """The best time, and the result."""
+def seconds(run: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+    """The least processor time, and the result."""
     times, result = [], None
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         result = run()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times), result
 
 
-def line(rows: int, how: str, *values: float) -> str:
-    """A line of the table."""
-    size, build, first, alone, together, recall, peak = values
-    return (
-        f"| {rows} | {how} | {size:.2f} | {build:.1f} | {1000 * first:.0f} | {1000 * alone:.0f} | "
-        f"{1000 * together / QUERIES:.1f} | {recall:.3f} | {peak:.0f} |"
-    )
+def measured(
+    how: str, queries: NDArray[np.float32], wanted: list[set[int]], make: Callable[[], Any]
+) -> str:
+    """A line of the table without rows and size.
 
-
-def exact(path: Path, queries: NDArray[np.float32], rows: int) -> tuple[str, list[set[int]]]:
-    """`search` in a file."""
-    times: dict[str, float] = {}
-    found: list[Any] = []
+    Args:
+        wanted: true rows of each query; the exact search comes first and fills it.
+        make: opens or builds what has `nearest`.
+    """
+    hidden = [np.zeros(0, np.int64)] * QUERIES
+    times: list[float] = []
+    found: list[list[int]] = []
 
     def run() -> None:
-        times["open"], index = seconds(lambda: Index(path), 1)
-        times["first"], _ = seconds(lambda: index.nearest(queries[:1], COUNT), 1)
-        times["alone"], _ = seconds(lambda: index.nearest(queries[:1], COUNT))
-        times["together"], result = seconds(lambda: index.nearest(queries, COUNT), 1)
-        found.extend({row for row, _ in hits} for hits in result)
+        build, index = seconds(make)
+        first, _ = seconds(lambda: index.nearest(queries[:1], COUNT, hidden[:1]))
+        alone, _ = seconds(lambda: index.nearest(queries[:1], COUNT, hidden[:1]), 3)
+        together, hits = seconds(lambda: index.nearest(queries, COUNT, hidden))
+        found.extend([row for row, _ in each] for each in hits)
+        times.extend((build, 1000 * first, 1000 * alone, 1000 * together / QUERIES))
 
     peak = measure.peak_rss_mb(run)
-    values = times["open"], times["first"], times["alone"], times["together"], 1.0, peak
-    return line(rows, f"exact, {path.suffix}", path.stat().st_size / 1e9, *values), found
+    wanted += [set(rows) for rows in found] if not wanted else []
+    recall = np.mean([len(set(a) & b) / COUNT for a, b in zip(found, wanted, strict=True)])
+    build, first, alone, together = times
+    return f"{build:.1f} | {first:.0f} | {alone:.0f} | {together:.1f} | {recall:.3f} | {peak:.0f} |"
 
 
-def lists(path: Path, queries: NDArray[np.float32], rows: int, wanted: list[set[int]]) -> list[str]:
-    """`search --approximate`, probing more and fewer lists."""
-    index, lines = Index(path), []
-    times: dict[str, float] = {}
-    peak = measure.peak_rss_mb(
-        lambda: times.update(build=seconds(lambda: approximate.Lists(index), 1)[0])
-    )
-    size = Path(f"{path}.faiss").stat().st_size / 1e9
-    usual, none = approximate.PROBED, [np.zeros(0, np.int64)] * QUERIES
-    for approximate.PROBED in PROBED:
-        made = approximate.Lists(index)  # the lists that were kept
-        one = partial(made.nearest, queries[:1], COUNT, none[:1])
-        first, _ = seconds(one, 1)
-        alone, _ = seconds(one)
-        together, found = seconds(partial(made.nearest, queries, COUNT, none))
-        share = recall([[row for row, _ in hits] for hits in found], wanted)
-        how = f"approximate, {path.suffix}, {approximate.PROBED} lists"
-        lines.append(line(rows, how, size, times["build"], first, alone, together, share, peak))
-    approximate.PROBED = usual
-    return lines
+class Graph:
+    """An HNSW graph of faiss on the directions of an index."""
 
+    def __init__(self, index: Index) -> None:
+        import faiss
 
-def graph(path: Path, queries: NDArray[np.float32], rows: int, wanted: list[set[int]]) -> str:
-    """An HNSW graph of faiss on the same directions."""
-    import faiss
-
-    index = Index(path)
-    unit = index.directions(queries).numpy()
-    made = faiss.index_factory(unit.shape[1], "HNSW32", faiss.METRIC_INNER_PRODUCT)
-
-    def fill() -> None:
+        self.index = index
+        self.made = faiss.index_factory(index.table.width, "HNSW32", faiss.METRIC_INNER_PRODUCT)
         for _, block in index.table.indexed():
-            made.add(index.directions(block.rows).numpy())
+            self.made.add(index.directions(block.rows).numpy())
+        faiss.ParameterSpace().set_index_parameter(self.made, "efSearch", 64)
 
-    start = time.perf_counter()
-    peak = measure.peak_rss_mb(fill)
-    build = time.perf_counter() - start
-    faiss.ParameterSpace().set_index_parameter(made, "efSearch", 64)
-    size = len(faiss.serialize_index(made)) / 1e9
-    first, _ = seconds(lambda: made.search(unit[:1], COUNT), 1)
-    alone, _ = seconds(lambda: made.search(unit[:1], COUNT))
-    together, (_, found) = seconds(lambda: made.search(unit, COUNT))
-    values = size, build, first, alone, together, recall(found, wanted), peak
-    return line(rows, "faiss HNSW32, efSearch 64", *values)
+    def nearest(self, queries: NDArray[np.float32], count: int, _: Any) -> list[Any]:
+        """As that of `Index`."""
+        scores, rows = self.made.search(self.index.directions(queries).numpy(), count)
+        return [list(zip(*each, strict=True)) for each in zip(rows, scores, strict=True)]
 
 
-def recall(found: Any, wanted: list[set[int]]) -> float:
-    """Share of the wanted rows that were found."""
-    return float(np.mean([len(set(a) & b) / COUNT for a, b in zip(found, wanted, strict=True)]))
+def lines_of(path: Path, queries: NDArray[np.float32], lists: bool, graph: bool) -> Iterator[str]:
+    """A line for each way to search in a file."""
+    index, wanted, usual = Index(path), list[set[int]](), approximate.PROBED
+
+    def line(how: str, file: Path, make: Callable[[], Any]) -> str:
+        cells = measured(how, queries, wanted, make)
+        size = file.stat().st_size / 1e9 if file.exists() else 0
+        return f"| {index.table.total_rows} | {how} | {size:.2f} | {cells}"
+
+    yield line(f"exact, {path.suffix}", path, lambda: Index(path))
+    for approximate.PROBED in PROBED if lists else ():  # the first builds, the others open
+        how = f"approximate, {path.suffix}, {approximate.PROBED} lists"
+        yield line(how, Path(f"{path}.faiss"), lambda: approximate.Lists(index))
+    approximate.PROBED = usual
+    if graph:
+        yield line("faiss HNSW32, efSearch 64, in memory", Path(), lambda: Graph(index))
 
 
 def main() -> None:
@@ -188,14 +175,12 @@ def main() -> None:
             for suffix in given.formats:
                 path = Path(folder) / f"index{suffix}"
                 write(path, real, rows)
-                text, wanted = exact(path, queries, rows)
-                found = [text]
-                if given.faiss and (rows <= MOST_HNSW or suffix == given.formats[0]):
-                    found += lists(path, queries, rows, wanted)
-                if given.faiss and rows <= MOST_HNSW and suffix == given.formats[0]:
-                    found.append(graph(path, queries, rows, wanted))
-                print("\n".join(found), flush=True)
-                lines += found
+                small = rows <= MOST_HNSW
+                first = suffix == given.formats[0]
+                lists, graph = given.faiss and (small or first), given.faiss and small and first
+                for text in lines_of(path, queries, lists, graph):
+                    print(text, flush=True)
+                    lines.append(text)
                 if given.write:  # as far as it got: the whole of it takes hours
                     measure.write_section(RESULTS, "search", "\n".join(lines))
                 for left in (path, Path(f"{path}.faiss")):

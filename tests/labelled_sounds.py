@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from hear_msm_mae import probe
-from hear_msm_mae.answers.results import ProbeResult
+from hear_msm_mae.answers.evaluate import ProbeResult
 from hear_msm_mae.config import SAMPLE_RATE
 
 

@@ -2,7 +2,7 @@
 
 This kind takes the least memory of those in `benchmarks/search.py`: a byte per value. The file is
 mapped into memory, so a query reads only the lists that it searches. The best candidates are
-compared again with the exact rows of the index, if single rows can be read (`.npz`).
+compared again with the exact rows of the index, if these are mapped into memory (`.npz`).
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class Lists:
         import faiss
 
         self._index, path = index, Path(f"{index.path}.faiss")
-        self._made: Any
-        fits = False
+        shape = index.table.total_rows, index.table.width
+        made = None
         if path.exists() and path.stat().st_mtime_ns >= index.path.stat().st_mtime_ns:
-            self._made = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-            fits = (self._made.ntotal, self._made.d) == (index.table.total_rows, index.table.width)
-        if not fits:
-            logger.info("writing %s for %d embeddings", printable(path), index.table.total_rows)
-            self._made = self._filled(faiss)
+            made = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        if made is None or (made.ntotal, made.d) != shape:
+            logger.info("writing %s for %d embeddings", printable(path), shape[0])
+            made = self._filled(faiss)
             with replacing(path) as temporary:
-                faiss.write_index(self._made, str(temporary))
-        self._made.nprobe = PROBED
+                faiss.write_index(made, str(temporary))
+        made.nprobe = PROBED
+        self._made = made
 
     def _filled(self, faiss: Any) -> Any:
         table, directions = self._index.table, self._index.directions
@@ -78,17 +78,17 @@ class Lists:
 
         Similarities of a `.parquet` index are rounded.
         """
-        exact = self._index.anywhere
-        wanted = MANY if one_per_file else count * (CANDIDATES if exact else 1)
-        wanted = min(wanted + max(map(len, hidden)), self._index.table.total_rows)
-        unit = self._index.directions(queries)
+        index, mapped = self._index, self._index.mapped
+        wanted = MANY if one_per_file else count * (1 if mapped is None else CANDIDATES)
+        wanted = min(wanted + max(map(len, hidden)), index.table.total_rows)
+        unit = index.directions(queries)
         scores, rows = self._made.search(unit.numpy(), wanted)
         found = []
         for query, some, values, left_out in zip(unit, rows, scores, hidden, strict=True):
             keep = (some >= 0) & ~np.isin(some, left_out)
             some, values = some[keep], values[keep]
-            if exact:
-                values = self._index.similarities_of(query, some)
-            best = self._index.best(some, values, count, one_per_file)
-            found.append([(int(r), float(s)) for r, s in zip(*best, strict=True)])
+            if mapped is not None:
+                values = (index.directions(mapped[some]) @ query).numpy()
+            best = index.best(some, values, count, one_per_file)
+            found.append(list(zip(*(x.tolist() for x in best), strict=True)))
         return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from ..config import SAMPLE_RATE
 from ..embed.formats.common import csv_cell
 from ..embed.table import Table
+from ..files import replacing
 
 _TOLERANCE = 1e-6  # s, between neighbouring windows
 
@@ -25,46 +26,6 @@ class Event(NamedTuple):
     end: float
     label: str
     probability: float
-
-
-@dataclasses.dataclass
-class _Open:
-    """An event that may continue."""
-
-    recording: int
-    start: float
-    end: float
-    sum: float = 0.0
-    count: int = 0
-
-
-def csv_lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> str:
-    """Rows as CSV, escaped so that no spreadsheet computes a cell as a formula."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    names = names or (list(rows[0]) if rows else [])
-    writer.writerow(list(map(csv_cell, names)))
-    writer.writerows([csv_cell(row[name]) for name in names] for row in rows)
-    return file.getvalue()
-
-
-def audacity_labels(events: Iterable[Event]) -> str:
-    """A label track of Audacity: start, end and label, separated by tabs."""
-    return "".join(f"{e.start:.6f}\t{e.end:.6f}\t{_one_line(e.label)}\n" for e in events)
-
-
-def raven_table(events: Iterable[Event]) -> str:
-    """A selection table of Raven; selections cover all frequencies of the model."""
-    names = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)")
-    lines = ["\t".join((*names, "Low Freq (Hz)", "High Freq (Hz)", "Label", "Probability"))]
-    for number, e in enumerate(events, 1):
-        cells = (number, "Spectrogram 1", 1, f"{e.start:.6f}", f"{e.end:.6f}", 0, SAMPLE_RATE // 2)
-        lines.append("\t".join(map(str, (*cells, _one_line(e.label), f"{e.probability:.4f}"))))
-    return "\n".join(lines) + "\n"
-
-
-def _one_line(label: str) -> str:
-    return " ".join(label.split())
 
 
 def check_events(threshold: float, gap: float, shortest: float) -> None:
@@ -86,36 +47,89 @@ def events_of(
     """
     check_events(threshold, gap, shortest)
     paths, half = table.paths(), (table.settings.get("hop_ms") or 0) / 2000
-    open_: dict[int, _Open] = {}
     current = -1
+    # The last event of each label, which may continue: start, end, sum of probabilities, rows.
+    last: dict[int, tuple[float, float, float, int]] = {}
+
+    def ended(c: int) -> Iterator[Event]:
+        start, end, total, rows = last.pop(c)
+        if end - start >= shortest:
+            yield Event(paths[current], start, end, labels[c], total / rows)
+
     for index, block in table.indexed():
-        there = block.rows >= threshold
         for i, number in enumerate(index):
             clip = table.clips[number]
             if clip.recording != current:
-                yield from _closed(open_, paths, labels, shortest)
+                for c in list(last):
+                    yield from ended(c)
                 current = clip.recording
             start, end = clip.start, clip.end
             if block.times_ms is not None:
                 time = float(block.times_ms[i]) / 1000
                 start, end = max(start, time - half), min(end, time + half)
-            for c in np.flatnonzero(there[i]).tolist():
-                event = open_.get(c)
-                if event is not None and start > event.end + gap + _TOLERANCE:
-                    yield from _closed({c: event}, paths, labels, shortest)
-                    event = None
-                if event is None:
-                    event = open_[c] = _Open(clip.recording, start, end)
-                event.end = max(event.end, end)
-                event.sum += float(block.rows[i, c])
-                event.count += 1
-    yield from _closed(open_, paths, labels, shortest)
+            for c in np.flatnonzero(block.rows[i] >= threshold).tolist():
+                if c in last and start > last[c][1] + gap + _TOLERANCE:
+                    yield from ended(c)
+                first, stop, total, rows = last.get(c, (start, end, 0.0, 0))
+                last[c] = first, max(stop, end), total + float(block.rows[i, c]), rows + 1
+    for c in list(last):
+        yield from ended(c)
 
 
-def _closed(
-    open_: dict[int, _Open], paths: Sequence[str], labels: Sequence[str], shortest: float
-) -> Iterator[Event]:
-    for c, x in sorted(open_.items(), key=lambda item: item[1].start):
-        if x.end - x.start >= shortest:
-            yield Event(paths[x.recording], x.start, x.end, labels[c], x.sum / x.count)
-    open_.clear()
+# ---------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------
+def csv_lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Rows as CSV, escaped so that no spreadsheet computes a cell as a formula."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([csv_cell(row[name]) for name in names] for row in rows)
+    return file.getvalue()
+
+
+def audacity_labels(events: Iterable[Event]) -> str:
+    """A label track of Audacity: start, end and label, separated by tabs."""
+    return "".join(f"{e.start:.6f}\t{e.end:.6f}\t{_one_line(e.label)}\n" for e in events)
+
+
+def raven_table(events: Iterable[Event]) -> str:
+    """A selection table of Raven; selections cover all frequencies of the model."""
+    names = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)")
+    lines = ["\t".join((*names, "Low Freq (Hz)", "High Freq (Hz)", "Label", "Probability"))]
+    for number, e in enumerate(events, 1):
+        cells = (number, "Spectrogram 1", 1, f"{e.start:.6f}", f"{e.end:.6f}", 0, SAMPLE_RATE // 2)
+        lines.append("\t".join(map(str, (*cells, _one_line(e.label), f"{e.probability:.4f}"))))
+    return "\n".join(lines) + "\n"
+
+
+def write_label_files(table: Table, events: Iterable[Event], folder: Path, kind: str) -> int:
+    """Write a label file for each recording, also for those without events.
+
+    Args:
+        table: the recordings.
+        kind: "audacity" or "raven".
+
+    Returns:
+        The number of files; each has the name of its recording and the ending .txt.
+    """
+    by_path: dict[str, list[Event]] = {path: [] for path in table.paths()}
+    for event in events:
+        by_path[event.path].append(event)
+    names = dict(zip(table.paths(), (x.name for x in table.recordings), strict=True))
+    taken: set[str] = set()
+    for path, found in by_path.items():
+        parts = [part for part in names[path].split("/") if part not in ("", ".", "..")]
+        name = base = "/".join(parts) or "recording"
+        while name in taken:
+            name = f"{base}-{len(taken) + 1}"
+        taken.add(name)
+        found.sort(key=lambda event: (event.start, event.end))
+        with replacing(folder / f"{name}.txt") as temporary:
+            text = audacity_labels(found) if kind == "audacity" else raven_table(found)
+            temporary.write_text(text, "utf-8")
+    return len(by_path)
+
+
+def _one_line(label: str) -> str:
+    return " ".join(label.split())

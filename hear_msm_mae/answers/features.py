@@ -1,143 +1,136 @@
 """Features for a probe: embeddings and, for comparison, statistics of the log-mel spectrogram.
 
-Both are stored in the folder of the probe, so a second run reads no audio.
+Both are outputs of `embed` in the folder of the probe, so a second run reads no audio.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..embed.cutting import Plan, Resume, cut, make_plan
 from ..embed.formats.parquet import Parquet
-from ..embed.run import Summary, embed_to
+from ..embed.run import embed_to
 from ..embed.settings import Settings
-from ..embed.sources import Recording
-from ..files import available_cpus, replacing
+from ..embed.sources import Failure, Recording
+from ..embed.table import Clip
+from ..files import printable
 from ..model import HearModel
+from ..pooling import Sums
+from ..timeline import Piece
+from .labels import Labelled
 
-EMBEDDINGS = "embeddings.parquet"
-LOG_MEL = "log-mel.npz"
+EMBEDDINGS, LOG_MEL = "embeddings.parquet", "log-mel.parquet"
 
 
 class Features(NamedTuple):
-    """Features of the k recordings that could be read.
+    """Features of the n recordings that could be read.
 
     Attributes:
-        kept: (k,) indices of these recordings in the input.
-        embeddings: (k, d) scene embeddings.
-        log_mel: (k, 2 f) mean and standard deviation over time of each mel band.
-        seconds: (k,) length of the recordings; ends: (k,) end in the file; both in seconds.
+        embeddings: (n, d) scene embeddings.
+        log_mel: (n, 2 f) mean and standard deviation over time of each mel band.
+        starts, ends: (n,) start and end in the file in seconds.
+        failures: the other recordings.
     """
 
-    kept: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     log_mel: NDArray[np.float32]
-    seconds: NDArray[np.float64]
+    starts: NDArray[np.float64]
     ends: NDArray[np.float64]
+    failures: list[Failure]
 
 
 def features(
-    recordings: Sequence[Recording],
+    labelled: Labelled,
     model: HearModel,
     settings: Settings,
     out: Path,
     *,
     workers: int | None = None,
     overwrite: bool = False,
-) -> tuple[Features, Summary]:
-    """Compute a scene embedding and log-mel statistics of each recording that can be read.
+) -> tuple[Labelled, Features]:
+    """A scene embedding and log-mel statistics of each recording that can be read.
+
+    Returns:
+        These recordings, and their features.
 
     Raises:
-        ValueError: the folder holds embeddings with other settings, or no recording can be read.
+        ValueError: the folder holds embeddings with other settings, no recording can be read, or
+            all that can be read have the same label.
     """
-    path = out / EMBEDDINGS
-    summary = embed_to(path, recordings, model, settings, workers=workers, overwrite=overwrite)
+    how: dict[str, Any] = {"workers": workers, "overwrite": overwrite}
+    summary = embed_to(out / EMBEDDINGS, labelled.recordings, model, settings, **how)
     failed = {(x.path, x.start, x.end) for x in summary.failures}
-    readable = [i for i, x in enumerate(recordings) if (x.path, x.start, x.end) not in failed]
-    if not readable:
+    recordings = labelled.recordings
+    kept = [i for i, x in enumerate(recordings) if (x.path, x.start, x.end) not in failed]
+    if not kept:
         first = summary.failures[0]
         raise ValueError(
             f"none of the {len(recordings)} recordings could be read; the first one: {first.path}: "
             f"{first.reason}"
         )
+    labelled = labelled.select(kept)
+    if len(labelled.names) < 2 - labelled.several:
+        raise ValueError(
+            f"only recordings of {labelled.names} could be read, a classifier needs two labels; "
+            f"see {printable(str(summary.failures_file))}"
+        )
+    other = dataclasses.replace(settings, scene_pooling="mean+std of the log-mel")
+    statistics = cast(HearModel, LogMelStatistics(model))
+    again = embed_to(out / LOG_MEL, labelled.recordings, statistics, other, **how)
+    for path, _, _, reason in again.failures:
+        raise ValueError(f"{path} could be read once, but not again: {reason}; repeat the command")
+    embeddings, clips = _rows(out / EMBEDDINGS, labelled.recordings)
+    log_mel, _ = _rows(out / LOG_MEL, labelled.recordings)
+    starts, ends = (np.array([getattr(x, name) for x in clips]) for name in ("start", "end"))
+    return labelled, Features(embeddings, log_mel, starts, ends, summary.failures)
+
+
+def _rows(path: Path, recordings: Sequence[Recording]) -> tuple[NDArray[np.float32], list[Clip]]:
+    """The row and the clip of each recording, which may not be all of the output."""
     table = Parquet().read(path)
     places = {tuple(done.key): i for i, done in enumerate(table.recordings)}
+    index = [places[x.key] for x in recordings]
     rows = np.concatenate([block.rows for _, block in table.indexed()])
-    index = [places[recordings[i].key] for i in readable]  # a clip and a row for each recording
-    clips = [table.clips[i] for i in index]
-    stamps = [table.recordings[i].stamp for i in index]
-    kept = [recordings[i] for i in readable]
-    found = Features(
-        np.array(readable),
-        rows[index].astype(np.float32),
-        _log_mel(kept, stamps, model, out / LOG_MEL, workers),
-        np.array([clip.end - clip.start for clip in clips]),
-        np.array([clip.end for clip in clips]),
-    )
-    return found, summary
+    return rows[index].astype(np.float32), [table.clips[i] for i in index]
 
 
-def _log_mel(
-    recordings: Sequence[Recording],
-    stamps: Sequence[Any],
-    model: HearModel,
-    path: Path,
-    workers: int | None,
-) -> NDArray[np.float32]:
-    """(n, 2 f) statistics; those in the file are not computed again."""
-    names = [json.dumps([x.key, stamp]) for x, stamp in zip(recordings, stamps, strict=True)]
-    known = _known(path, 2 * model.config.n_mels)
-    plan = make_plan(model, timestamps=False)
-    todo = [i for i, name in enumerate(names) if name not in known]
-    if todo:
-        with ThreadPoolExecutor(workers or min(16, available_cpus())) as pool:
-            rows = pool.map(lambda i: _statistics(recordings[i], plan), todo)
-            known |= {names[i]: row for i, row in zip(todo, rows, strict=True)}
-        text = np.frombuffer(json.dumps(list(known)).encode(), np.uint8)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=text, rows=np.stack(list(known.values())))
-    return np.stack([known[name] for name in names])
+class Derived:
+    """A model for `embed_to` whose embeddings are made from those of a `HearModel`, or beside them.
+
+    Args:
+        model: the model, which has all other attributes.
+        size: number of values of an embedding.
+    """
+
+    def __init__(self, model: HearModel, size: int) -> None:
+        self.model = model
+        self.scene_embedding_size = self.timestamp_embedding_size = size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
-def _known(path: Path, width: int) -> dict[str, NDArray[np.float32]]:
-    if not os.path.exists(path):
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names, rows = json.loads(file["about"].tobytes()), file["rows"]
-        if rows.shape != (len(names), width):
-            return {}
-        return dict(zip(names, rows, strict=True))
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile):
-        return {}  # a damaged file is written again
+class LogMelStatistics(Derived):
+    """Mean and standard deviation over time of each mel band, not normalised: (2 f,)."""
+
+    def __init__(self, model: HearModel) -> None:
+        super().__init__(model, 2 * model.config.n_mels)
+
+    def encode(self, pieces: Iterable[Piece]) -> Iterator[Sums]:
+        """The sums over the frames of each piece; in scenes no two pieces share a frame."""
+        for piece in pieces:
+            frames = log_mel_of(self.model, piece).double()  # (f, t)
+            yield Sums(torch.stack([frames.sum(1), frames.square().sum(1)]), frames.shape[1])
 
 
-@torch.inference_mode()
-def log_mel_of(recording: Recording, plan: Plan) -> Iterator[Tensor]:
-    """The log-mel spectrogram of a recording, not normalised, in consecutive parts (f, t)."""
-    for _, piece in cut(recording, plan, Resume(0, 0)):  # scenes: no two pieces share a frame
-        layout, frontend = piece.layout, plan.model.frontend
-        yield frontend.log_mel_range(piece.waveform[None], layout.first, layout.last)[0]
-
-
-def _statistics(recording: Recording, plan: Plan) -> NDArray[np.float32]:
-    """Mean and standard deviation over time of each mel band: (2 f,)."""
-    sums, squares, count = 0.0, 0.0, 0
-    for log_mel in log_mel_of(recording, plan):
-        frames = log_mel.double().cpu().numpy()  # (f, t)
-        sums, squares = sums + frames.sum(1), squares + np.square(frames).sum(1)
-        count += frames.shape[1]
-    mean = sums / count
-    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-    return np.concatenate([mean, std]).astype(np.float32)
+def log_mel_of(model: HearModel, piece: Piece) -> Tensor:
+    """Log-mel frames of a piece of a scene, not normalised: (f, t) on the CPU."""
+    first, last = piece.layout.first, piece.layout.last
+    return model.frontend.log_mel_range(piece.waveform[None], first, last)[0].cpu()

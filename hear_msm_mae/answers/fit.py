@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ MAX_ITERATIONS = 300
 NEIGHBOURS = 5
 NEVER = -30.0  # logit of a label without training recordings
 TEMPERATURES = np.geomspace(0.5, 20.0, 80)  # perfect separation would give 0
+
+
+class Division(NamedTuple):
+    """Indices of the training and test recordings; inner folds choose the regularisation."""
+
+    learn: Indices
+    check: Indices
+    inner: Folds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +73,15 @@ def folds(y: Targets, groups: NDArray[np.str_], count: int, seed: int) -> Folds:
         return list(splitter.split(stratum, stratum, groups))
 
 
+def standards(x: NDArray[np.floating]) -> tuple[Array, Array]:
+    """Mean and standard deviation of each feature; infinite for a feature that is constant.
+
+    Such a feature is not scaled up, as it may vary in other recordings.
+    """
+    mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    return mean, np.where(std > 1e-8 * np.maximum(1.0, np.abs(mean)), std, np.inf)
+
+
 def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float]) -> list[Linear]:
     """A classifier for each regularisation strength of the grid.
 
@@ -73,11 +91,8 @@ def fit(x: NDArray[np.floating], y: Targets, several: bool, grid: Sequence[float
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x = x.astype(np.float64)
-    mean, scale = x.mean(0), x.std(0)
-    # A feature that is constant in training is not scaled up, as it may vary in other recordings.
-    used = scale > 1e-8 * np.maximum(1.0, np.abs(mean))
-    scale = np.where(used, scale, np.inf) * np.sqrt(max(1, used.sum()))
+    mean, scale = standards(x)
+    scale = scale * np.sqrt(max(1, np.isfinite(scale).sum()))
     z, basis = (x - mean) / scale, None
     if len(x) < x.shape[1]:
         u, s, basis = np.linalg.svd(z, full_matrices=False)
@@ -156,9 +171,9 @@ def _log_softmax(logits: Array) -> Array:
 
 def neighbours(x: NDArray[np.floating], y: Targets, learn: Indices, check: Indices) -> Array:
     """Shares of the labels among the five nearest neighbours by cosine; the nearest break ties."""
-    mean, scale = x[learn].mean(0), x[learn].std(0)
-    unit = (x - mean) / np.where(scale > 1e-8 * np.maximum(1, np.abs(mean)), scale, np.inf)
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    mean, scale = standards(x[learn])
+    unit = (x - mean) / scale
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     similarity = unit[check] @ unit[learn].T
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
     weights = 1 + 0.01 * np.take_along_axis(similarity, order, axis=1)

@@ -26,7 +26,7 @@ from .loading import Model, loaded, read_output
 
 CENTRE_PARTS = 20  # number of evenly spaced runs of rows from which the mean is computed
 CENTRE_ROWS = 1000  # rows in each run; of a smaller index all rows are used
-TILE_ROWS = 256  # rows that are read and compared at once; they fit into the cache of a core
+TILE_ROWS = 256  # rows that are multiplied at once; as float32 they fit into the cache of a core
 STEP_ROWS = 4096  # rows that a thread takes at once
 
 Rows = NDArray[np.float32]
@@ -69,6 +69,10 @@ class Index:
     Args:
         path: output of `embed` with one embedding for each recording or window.
 
+    Attributes:
+        mapped: (r, d) all rows of an `.npz` file, mapped into memory. Other formats are decoded
+            from front to back in each search.
+
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: it is not such an output, has timestamps, or has no rows.
@@ -81,34 +85,35 @@ class Index:
                 f"{printable(path)} was made with --timestamps; search needs an embedding for each "
                 "recording or window, as 'hear-msm-mae index' makes them"
             )
-        if not self.table.total_rows:
+        total = self.table.total_rows
+        if not total:
             raise ValueError(f"{printable(path)} holds no embeddings")
-        self._numbers: dict[str, int] = {}  # file of each row
-        numbers = self._numbers
-        files = [numbers.setdefault(str(x.key[0]), len(numbers)) for x in self.table.recordings]
-        self._files = np.array([files[clip.recording] for clip in self.table.clips])
+        files = np.array([x.key[0] for x in self.table.recordings], object)
+        self._files = files[[clip.recording for clip in self.table.clips]]  # absolute path of each
         self._paths = self.table.paths()
+        npz = self.path.suffix.lower() == ".npz"
+        self.mapped = self.table.rows_of(0, total).rows if npz else None
+        self._lengths = torch.full((total,), torch.nan)  # of centred rows
         self._centre = self._mean()
-        self._lengths = torch.full((self.table.total_rows,), torch.nan)  # of centred rows
-        # Several threads can read one array. Other formats are read from front to back.
-        self.anywhere = self.path.suffix.lower() == ".npz"
 
     def _mean(self) -> Tensor:
         total = self.table.total_rows
         if total < 3:  # with one or two rows nothing would be left
             return torch.zeros(self.table.width)
         step = -(-total // CENTRE_PARTS)
-        firsts = range(0, total, step)
-        sums, count = np.zeros(self.table.width), 0
-        for first in firsts:
-            rows = self.table.rows_of(first, min(step, CENTRE_ROWS, total - first)).rows
-            sums += rows.sum(0, dtype=np.float64)
-            count += len(rows)
-        return torch.from_numpy(sums / count).float()
+        parts = [self._rows(first, min(step, CENTRE_ROWS)) for first in range(0, total, step)]
+        sums = sum(part.sum(0, dtype=np.float64) for part in parts)
+        return torch.from_numpy(sums / sum(map(len, parts))).float()
+
+    def _rows(self, first: int, count: int) -> NDArray[np.floating]:
+        """At most so many rows."""
+        if self.mapped is not None:
+            return self.mapped[first : first + count]
+        return self.table.rows_of(first, min(count, self.table.total_rows - first)).rows
 
     def directions(self, rows: NDArray[np.floating]) -> Tensor:
         """Centred embeddings of length 1: (r, d)."""
-        centred = _float(rows).sub_(self._centre)
+        centred = _tensor(rows).to(torch.float32, copy=True).sub_(self._centre)
         return centred.div_(self._length(centred)[:, None])
 
     def _length(self, centred: Tensor) -> Tensor:
@@ -116,31 +121,6 @@ class Index:
         if not lengths.isfinite().all():
             raise ValueError(f"{printable(self.path)} holds NaN or infinite values; make it again")
         return lengths.clamp_(min=1e-12)
-
-    def _compared(self, unit: Tensor, first: int, last: int, read: Rows | None) -> Rows:
-        """Similarities of directions (q, d) with rows of the file: (q, r); `read` are the rows.
-
-        Each row is read and multiplied once: u (x - c) is u x - u c, and |x - c| is known.
-        """
-        products, known = [], not self._lengths[first:last].isnan().any()
-        for begin in range(first, last, TILE_ROWS):
-            end = min(begin + TILE_ROWS, last)
-            if read is None:
-                rows = _float(self.table.rows_of(begin, end - begin).rows)
-            else:
-                rows = _float(read[begin - first : end - first])
-            if not known:
-                self._lengths[begin:end] = self._length(rows - self._centre)
-            products.append(unit @ rows.T)
-        found = torch.cat(products, dim=1).sub_((unit @ self._centre)[:, None])
-        return found.div_(self._lengths[first:last]).numpy()
-
-    def similarities_of(self, direction: Tensor, rows: NDArray[np.int64]) -> Rows:
-        """Similarities of a direction (d,) with some rows (r,): (r,)."""
-        read = [self.table.rows_of(row, 1).rows for row in rows.tolist()]
-        if not read:
-            return np.zeros(0, np.float32)
-        return (self.directions(np.concatenate(read)) @ direction).numpy()
 
     def similarities(self, unit: Tensor, start: int = 0) -> Iterator[tuple[int, Rows]]:
         """Similarities of directions (q, d) with all rows from one on, in order.
@@ -151,17 +131,13 @@ class Index:
         Yields:
             Number of the first row of a block, and similarities (q, r) of its rows.
         """
-        total, threads = self.table.total_rows, torch.get_num_threads()
-        firsts = range(start, total, STEP_ROWS)
+        threads = torch.get_num_threads()
+        waiting: deque[tuple[int, Future[Rows]]] = deque()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting: deque[tuple[int, Future[Rows]]] = deque()
             try:
-                for first in firsts:
-                    last = min(first + STEP_ROWS, total)
-                    rows = None
-                    if not self.anywhere:
-                        rows = self.table.rows_of(first, last - first).rows
-                    waiting.append((first, pool.submit(self._compared, unit, first, last, rows)))
+                for first in range(start, self.table.total_rows, STEP_ROWS):
+                    rows = self._rows(first, STEP_ROWS)
+                    waiting.append((first, pool.submit(self._compared, unit, first, rows)))
                     if len(waiting) > 2 * threads:
                         yield waiting[0][0], waiting.popleft()[1].result()
                 for first, future in waiting:
@@ -169,6 +145,24 @@ class Index:
             finally:
                 pool.shutdown(cancel_futures=True)
                 torch.set_num_threads(threads)  # the thread pool sets this for new threads
+
+    def _compared(self, unit: Tensor, first: int, rows: NDArray[np.floating]) -> Rows:
+        """Similarities of directions (q, d) with rows (r, d) from `first` on: (q, r).
+
+        Each row is read and multiplied once: u (x - c) is u x - u c, and |x - c| is kept from the
+        first search. All rows pass through one float32 tile, which stays in the cache.
+        """
+        lengths = self._lengths[first : first + len(rows)]
+        known = not lengths[0].isnan()
+        tile = torch.empty(TILE_ROWS, rows.shape[1])
+        found = torch.empty(len(rows), len(unit))
+        for begin in range(0, len(rows), TILE_ROWS):
+            part = slice(begin, begin + TILE_ROWS)
+            some = tile[: len(rows[part])].copy_(_tensor(rows[part]))
+            torch.mm(some, unit.T, out=found[part])
+            if not known:
+                lengths[part] = self._length(some.sub_(self._centre))
+        return found.T.sub_((unit @ self._centre)[:, None]).div_(lengths).numpy()
 
     def nearest(
         self,
@@ -180,7 +174,7 @@ class Index:
         """Rows and similarities of the nearest rows of each query (q, d), the best first.
 
         Args:
-            queries: (q, d) centred embeddings of length 1.
+            queries: (q, d) embeddings.
             count: maximum number of rows.
             hidden: for each query the rows that are not returned.
             one_per_file: return only the best row of each file.
@@ -188,19 +182,18 @@ class Index:
         unit = self.directions(queries)
         best = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in unit]
         for first, scores in self.similarities(unit):
-            numbers = np.arange(first, first + scores.shape[1])
             for q, row in enumerate(scores):
                 if hidden is not None:
-                    inside = (hidden[q] >= numbers[0]) & (hidden[q] <= numbers[-1])
-                    row[hidden[q][inside] - numbers[0]] = -np.inf
-                known, known_scores = best[q]
-                worst = known_scores[-1] if len(known) == count else -np.inf
+                    inside = (hidden[q] >= first) & (hidden[q] < first + len(row))
+                    row[hidden[q][inside] - first] = -np.inf
+                known, values = best[q]
+                worst = values[-1] if len(known) == count else -np.inf
                 new = np.flatnonzero(row > worst)
                 if len(new):
-                    found = np.concatenate([known, numbers[new]])
-                    values = np.concatenate([known_scores, row[new]])
-                    best[q] = self.best(found, values, count, one_per_file)
-        return [[(int(r), float(s)) for r, s in zip(*x, strict=True)] for x in best]
+                    rows = np.concatenate([known, first + new])
+                    values = np.concatenate([values, row[new]])
+                    best[q] = self.best(rows, values, count, one_per_file)
+        return [list(zip(rows.tolist(), values.tolist(), strict=True)) for rows, values in best]
 
     def best(
         self, rows: NDArray[np.int64], scores: Rows, count: int, one_per_file: bool
@@ -214,9 +207,8 @@ class Index:
 
     def pairs(self, threshold: float) -> Iterator[tuple[int, int, float]]:
         """All pairs of rows of different files with at least the given similarity."""
-        total = self.table.total_rows
-        for first in range(0, total, STEP_ROWS):
-            left = self.directions(self.table.rows_of(first, min(STEP_ROWS, total - first)).rows)
+        for first in range(0, self.table.total_rows, STEP_ROWS):
+            left = self.directions(self._rows(first, STEP_ROWS))
             for second, scores in self.similarities(left, first):
                 for i, j in np.argwhere(scores >= threshold).tolist():
                     a, b = first + i, second + j
@@ -226,12 +218,11 @@ class Index:
     def stretch(self, row: int) -> tuple[str, float, float, str]:
         """Path, start and end in seconds, and absolute path of a row."""
         clip = self.table.clips[row]
-        file = str(self.table.recordings[clip.recording].key[0])
-        return self._paths[clip.recording], clip.start, clip.end, file
+        return self._paths[clip.recording], clip.start, clip.end, self._files[row]
 
     def overlapping(self, query: Recording, end: float) -> NDArray[np.int64]:
         """Rows that overlap a part of a file."""
-        rows = np.flatnonzero(self._files == self._numbers.get(query.where, -1))
+        rows = np.flatnonzero(self._files == query.where)
         clips = [self.table.clips[row] for row in rows]
         shared = [clip.start < end and query.start < clip.end for clip in clips]
         return rows[np.array(shared, bool)]
@@ -243,8 +234,6 @@ class Index:
         return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1
 
 
-def _float(rows: NDArray[np.floating]) -> Tensor:
-    """A copy as float32."""
+def _tensor(rows: NDArray[np.floating]) -> Tensor:
     # Arrays that pyarrow reads cannot be written to, which torch warns about.
-    writeable = rows if rows.flags.writeable else rows.copy()
-    return torch.from_numpy(writeable).to(torch.float32, copy=True)
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())

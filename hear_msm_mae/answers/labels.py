@@ -27,7 +27,6 @@ SPLITS = {
     **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
     "test": "test",
 }
-_SEVERAL = re.compile("[;|]")  # between the labels of one recording; labels may hold commas
 _SHOWN = 5
 
 
@@ -38,18 +37,16 @@ class Labelled:
     Attributes:
         recordings: the recordings.
         labels: labels of each recording: exactly one, unless `several` is set.
+        groups: "group NAME" of each recording, such as a session or an animal, or "file PATH".
+        splits: "train", "valid" or "test" for each recording; empty if they are not split.
         several: whether a recording may have several labels or none.
-        groups: group of each recording, such as a session or an animal; by default its file.
-        grouped: whether the table has a column with groups.
-        splits: "train", "valid" or "test" for each recording; None if the table has no such column.
     """
 
     recordings: list[Recording]
     labels: list[tuple[str, ...]]
-    several: bool
     groups: list[str]
-    grouped: bool = False
-    splits: list[str] | None = None
+    splits: list[str]
+    several: bool
 
     @property
     def names(self) -> list[str]:
@@ -59,19 +56,16 @@ class Labelled:
     @property
     def targets(self) -> NDArray[np.bool_]:
         """(n, c) booleans: whether a recording has a label."""
-        place = {name: i for i, name in enumerate(self.names)}
-        targets = np.zeros((len(self.labels), len(place)), bool)
-        for row, labels in zip(targets, self.labels, strict=True):
-            row[[place[label] for label in labels]] = True
-        return targets
+        from sklearn.preprocessing import MultiLabelBinarizer
+
+        binarizer = MultiLabelBinarizer(classes=self.names)
+        return np.asarray(binarizer.fit_transform(self.labels), bool)
 
     def select(self, keep: Sequence[int] | NDArray[np.int64]) -> Labelled:
         """Some of the recordings."""
-        parts: list[Any] = [
-            values and [values[i] for i in keep]
-            for values in (self.recordings, self.labels, self.groups, self.splits)
-        ]
-        return Labelled(parts[0], parts[1], self.several, parts[2], self.grouped, parts[3])
+        columns = (self.recordings, self.labels, self.groups, self.splits)
+        kept: list[Any] = [values and [values[i] for i in keep] for values in columns]
+        return Labelled(kept[0], kept[1], kept[2], kept[3], self.several)
 
 
 def read_labels(source: str | Path) -> Labelled:
@@ -89,50 +83,47 @@ def read_labels(source: str | Path) -> Labelled:
             or spaces, a label is missing, or a group is on both sides of the split. The message
             says what to do.
     """
-    path = os.fspath(source)
+    path, shown = os.fspath(source), printable(source)
     folder = os.path.isdir(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such file or folder: {shown}")
     if not folder and not path.lower().endswith(LIST_SUFFIXES):
         raise ValueError(
-            f"{printable(path)} is neither a folder with a sub-folder for each label nor a table "
+            f"{shown} is neither a folder with a sub-folder for each label nor a table "
             f"({', '.join(LIST_SUFFIXES)}) with the columns path and label"
         )
     found = find_recordings(path)
-    labelled = _of_folder(path, found) if folder else _of_table(path, found)
-    _require_spelling(printable(path), labelled.labels)
+    labelled = _of_folder(shown, found) if folder else _of_table(shown, found)
+    if not labelled.names:
+        raise ValueError(f"{shown} has no labels at all; fill in the column 'labels'")
+    _require_one_spelling(shown, labelled)
     if len(labelled.names) < 2 and not labelled.several:
         raise ValueError(
-            f"{printable(path)} has one label only ({labelled.names[0]!r}); a classifier needs "
-            "recordings of at least two"
+            f"{shown} has one label only ({labelled.names[0]!r}); a classifier needs recordings of "
+            "at least two"
         )
-    if not labelled.names:
-        raise ValueError(f"{printable(path)} has no labels at all; fill in the column 'labels'")
-    _require_apart(printable(path), labelled)
+    _require_apart(shown, labelled)
     return labelled
 
 
-def _of_folder(path: str, found: list[Recording]) -> Labelled:
-    below = [recording for recording in found if "/" in recording.name]
+def _of_folder(shown: str, found: list[Recording]) -> Labelled:
+    below = [x for x in found if "/" in x.name]
     if not below:
         raise ValueError(
-            f"{printable(path)} has no sub-folders with audio; put the recordings of each label "
-            "into a folder with its name"
+            f"{shown} has no sub-folders with audio; put the recordings of each label into a "
+            "folder with its name"
         )
-    if len(below) < len(found):
-        logger.warning(
-            "%d files beside the sub-folders have no label and are left out",
-            len(found) - len(below),
-        )
-    labels: list[tuple[str, ...]] = [
-        (printable(recording.name.split("/")[0]).strip(),) for recording in below
-    ]
-    return Labelled(below, labels, False, [recording.where for recording in below])
+    if beside := len(found) - len(below):
+        logger.warning("%d files beside the sub-folders have no label and are left out", beside)
+    labels = [(printable(x.name.split("/")[0]).strip(),) for x in below]
+    return Labelled(below, list(labels), [f"file {x.where}" for x in below], [], False)
 
 
-def _of_table(path: str, found: list[Recording]) -> Labelled:
-    shown = printable(path)
+def _of_table(shown: str, found: list[Recording]) -> Labelled:
+    rows = [f"{printable(x.path)} (row {x.row + 1})" for x in found]
     missing = [
-        f"{printable(x.path)} (row {x.row + 1})"
-        for x in found
+        row
+        for x, row in zip(found, rows, strict=True)
         if not is_remote(x.path) and not os.path.isfile(x.path)
     ]
     if missing:
@@ -150,82 +141,80 @@ def _of_table(path: str, found: list[Recording]) -> Labelled:
             f"{shown} needs one column 'label', or 'labels' for several between semicolons; its "
             f"columns are {['path', *columns.values()]}"
         )
-    several = present[0] == "labels"
 
-    def cells(name: str) -> list[str | None]:
-        values = [x.columns[columns[name]] for x in found] if name in columns else []
-        texts = [None if value is None else str(value).strip() for value in values]
-        return [None if text and text.casefold() == "nan" else text or None for text in texts]
+    def cells(name: str) -> list[str]:
+        """Texts of a column; missing ones are empty."""
+        values = [x.columns.get(columns.get(name, "")) for x in found]
+        texts = ["" if value is None else str(value).strip() for value in values]
+        return ["" if text.casefold() == "nan" else text for text in texts]
 
+    several = present == ["labels"]
     texts = cells(present[0])
-    empty = [f"row {i + 1} ({printable(found[i].path)})" for i, x in enumerate(texts) if x is None]
+    empty = [row for text, row in zip(texts, rows, strict=True) if not text]
     if empty and not several:
         raise ValueError(
             f"{shown}: {len(empty)} rows have no label (empty or NaN): {_some(empty)}; write one, "
             "or remove the rows"
         )
-    labels = [tuple(_parts(x)) if several else (x or "",) for x in texts]
-    groups = cells("group") or [None] * len(found)
-    return Labelled(
-        found,
-        labels,
-        several,
-        # A recording without a group is one for itself; the prefixes keep the two apart.
-        [f"group {g}" if g else f"file {x.where}" for g, x in zip(groups, found, strict=True)],
-        any(groups),
-        _splits(shown, cells("split")),
-    )
+    labels = [tuple(_parts(text)) if several else (text,) for text in texts]
+    # A recording without a group is one for itself.
+    groups = [
+        f"group {group}" if group else f"file {x.where}"
+        for group, x in zip(cells("group"), found, strict=True)
+    ]
+    return Labelled(found, labels, groups, _splits(shown, cells("split")), several)
 
 
-def _parts(text: str | None) -> Iterable[str]:
-    parts = (part.strip() for part in _SEVERAL.split(text or ""))
-    return dict.fromkeys(part for part in parts if part)
+def _parts(text: str) -> Iterable[str]:
+    """Labels between semicolons or bars; labels may hold commas."""
+    return dict.fromkeys(part.strip() for part in re.split("[;|]", text) if part.strip())
 
 
-def _splits(shown: str, cells: Sequence[str | None]) -> list[str] | None:
+def _splits(shown: str, cells: Sequence[str]) -> list[str]:
     if not any(cells):
-        return None
-    splits = []
-    for row, cell in enumerate(cells, 1):
-        if cell is None or cell.casefold() not in SPLITS:
-            raise ValueError(
-                f"{shown}, row {row}: split must be train, valid or test, got {cell!r}; remove the "
-                "column to have the recordings divided"
-            )
-        splits.append(SPLITS[cell.casefold()])
+        return []
+    splits = [SPLITS.get(cell.casefold(), "") for cell in cells]
+    if "" in splits:
+        row = splits.index("")
+        raise ValueError(
+            f"{shown}, row {row + 1}: split must be train, valid or test, got {cells[row]!r}; "
+            "remove the column to have the recordings divided"
+        )
     if not {"train", "test"} <= set(splits):
         raise ValueError(f"{shown}: the column 'split' needs both train and test")
     return splits
 
 
-def _require_spelling(shown: str, labels: Sequence[tuple[str, ...]]) -> None:
-    counts = Counter(label for several in labels for label in several)
+def _require_one_spelling(shown: str, labelled: Labelled) -> None:
+    counts = Counter(label for labels in labelled.labels for label in labels)
     alike: dict[str, list[str]] = defaultdict(list)
     for label in counts:
         plain = unicodedata.normalize("NFKC", label).casefold()
         alike[" ".join(re.split(r"[\s_-]+", plain))].append(label)
-    if spellings := [x for x in alike.values() if len(x) > 1]:
-        several = ", ".join(f"{label!r} ({counts[label]})" for label in spellings[0])
-        raise ValueError(
-            f"{shown} spells a label in several ways: {several}; write it in one way (case, spaces "
-            "and hyphens count)"
-        )
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            several = ", ".join(f"{label!r} ({counts[label]})" for label in spellings)
+            raise ValueError(
+                f"{shown} spells a label in several ways: {several}; write it in one way (case, "
+                "spaces and hyphens count)"
+            )
 
 
 def _require_apart(shown: str, labelled: Labelled) -> None:
-    owners: dict[str, str] = {}
+    """Raise ValueError if a file is in two groups, or a group in two parts of the split."""
+    group_of: dict[str, str] = {}
     for recording, group in zip(labelled.recordings, labelled.groups, strict=True):
-        if owners.setdefault(recording.where, group) != group:
+        if (other := group_of.setdefault(recording.where, group)) != group:
             raise ValueError(
-                f"{shown}: {printable(recording.path)} is in two groups "
-                f"({owners[recording.where]!r}, {group!r}); put its rows into one"
+                f"{shown}: {printable(recording.path)} is in two groups ({other!r}, {group!r}); "
+                "put its rows into one"
             )
-    sides: dict[str, str] = {}
-    for group, split in zip(labelled.groups, labelled.splits or [], strict=False):
-        if sides.setdefault(group, split) != split:
+    split_of: dict[str, str] = {}
+    for group, split in zip(labelled.groups, labelled.splits, strict=False):
+        if (other := split_of.setdefault(group, split)) != split:
             raise ValueError(
-                f"{shown}: {group} is in {sides[group]} and in {split}; what belongs together must "
-                "be on one side of the split"
+                f"{shown}: {group} is in {other} and in {split}; what belongs together must be on "
+                "one side of the split"
             )
 
 

@@ -15,7 +15,6 @@ from ..embed.table import Table
 from ..files import printable
 from ..model import HearModel
 
-IN_MEMORY = "a model in memory"  # name of weights that were not loaded from a file
 _OF_THE_MODEL = ("weights", "mode", "precision", "layers", "normalization", "scene_pooling")
 
 Model = HearModel | str | Path  # a model, or weights for `load_model`
@@ -42,18 +41,17 @@ def read_output(path: str | Path) -> Table:
         ) from error
 
 
-def loaded(model: Model, device: str = "cpu", **options: Any) -> tuple[HearModel, str]:
+def loaded(model: Model, device: str, **options: Any) -> tuple[HearModel, str]:
     """Load the weights, or return a given model; also the name of the weights."""
-    if isinstance(model, (str, Path)):
-        name = str(model) or BUNDLED_WEIGHTS
-        return load_model(model, device=device, **options), name
-    return unwrap(model), IN_MEMORY
+    if not isinstance(model, (str, Path)):
+        return unwrap(model), "a model in memory"
+    return load_model(model, device=device, **options), str(model) or BUNDLED_WEIGHTS
 
 
 def same_model(
-    where: str | Path, made: Mapping[str, Any], model: Model = "", device: str = "cpu"
-) -> HearModel:
-    """The model that made an output or a head.
+    where: str | Path, made: Mapping[str, Any], model: Model, device: str
+) -> tuple[HearModel, str]:
+    """The model that made an output or a head, and the name of its weights.
 
     Args:
         where: the output or head, for messages.
@@ -63,27 +61,22 @@ def same_model(
     Raises:
         ValueError: the weights are missing, or they are other weights.
     """
-    if not isinstance(model, (str, Path)):
-        found = unwrap(model)
-    else:
-        name = str(model) or str(made.get("weights_name"))
-        weights = "" if name == BUNDLED_WEIGHTS else name
-        try:
-            found = load_model(weights, device=device, **_options(made))
-        except (FileNotFoundError, ConnectionError) as error:
-            raise ValueError(
-                f"{printable(where)} was made with the weights {name}, which cannot be loaded "
-                f"({error}); pass their path with --weights"
-            ) from error
-    require_same_model(where, made, settings_of(found, name_of(model, made)).stored())
-    return found
-
-
-def name_of(model: Model, made: Mapping[str, Any]) -> str:
-    """Name of the weights of `same_model`."""
-    if not isinstance(model, (str, Path)):
-        return IN_MEMORY
-    return str(model) or str(made.get("weights_name"))
+    if isinstance(model, (str, Path)):
+        model = str(model) or str(made["weights_name"])
+    try:
+        found, name = loaded("" if model == BUNDLED_WEIGHTS else model, device, **_options(made))
+    except (FileNotFoundError, ConnectionError) as error:
+        raise ValueError(
+            f"{printable(where)} was made with the weights {model}, which cannot be loaded "
+            f"({error}); pass their path with --weights"
+        ) from error
+    except ValueError as error:  # such as a layer that these weights do not have
+        raise ValueError(
+            f"{printable(where)} was made with the weights {made['weights_name']}; {model} cannot "
+            f"be loaded with their options ({error})"
+        ) from error
+    require_same_model(where, made, settings_of(found, name).stored())
+    return found, name
 
 
 def require_same_model(
@@ -92,29 +85,28 @@ def require_same_model(
     """Raise ValueError, with the setting and both values, if embeddings cannot be compared."""
     for key in _OF_THE_MODEL:
         was, now = made.get(key), other.get(key)
-        if was != now:
-            if key == "weights":
-                was, now = (
-                    f"{x.get('weights_name')} ({str(x.get(key))[:12]})" for x in (made, other)
-                )
-            raise ValueError(
-                f"{printable(where)} was made with another setting of {COMPARED[key]} than {what}: "
-                f"{was}, not {now}; embeddings of the two cannot be compared, so use {was} for "
-                f"both, or make {printable(where)} again"
-            )
+        if was == now:
+            continue
+        if key == "weights":
+            was, now = (f"{x.get('weights_name')} ({str(x.get(key))[:12]})" for x in (made, other))
+        raise ValueError(
+            f"{printable(where)} was made with another setting of {COMPARED[key]} than {what}: "
+            f"{was}, not {now}; embeddings of the two cannot be compared, so use {was} for both, "
+            f"or make {printable(where)} again"
+        )
 
 
 def _options(made: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `load_model` behind stored settings."""
     layers, _, scale = str(made["layers"]).partition(" x ")
     normalization = str(made["normalization"])
+    if normalization.startswith("("):
+        normalization = ast.literal_eval(normalization)
     return {
         "mode": made["mode"],
         "precision": made["precision"],
         # Only the default layer of the weights has a scale; all others have the factor 1.
         "layer": [int(x) for x in layers.split(",")] if float(scale) == 1 else None,
-        "normalization": ast.literal_eval(normalization)
-        if normalization.startswith("(")
-        else normalization,
+        "normalization": normalization,
         "scene_pooling": made["scene_pooling"],
     }

@@ -8,35 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..embed.run import Summary
 from ..embed.settings import settings_of
 from ..extras import need
-from ..files import printable
+from ..files import replacing
 from . import fit
-from .evaluate import evaluated, metrics_of, write
+from .evaluate import LOG_MEL, PROBE, ProbeResult, evaluated
 from .features import Features, features
-from .fit import NEIGHBOURS, Array, Folds, Indices, Targets
+from .fit import NEIGHBOURS, Array, Division, Folds, Indices
 from .head import Head
 from .labels import Labelled, read_labels
 from .loading import Model, loaded
-from .results import LOG_MEL, PROBE, ProbeResult
-from .scores import Metric
+from .page import probe_page
+from .scores import main_metric
 
 PAGE = "probe.html"
 KNN = f"{NEIGHBOURS} nearest neighbours"
 CONSTANT = "always the most frequent label"
 SHOTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # labelled recordings of each label
 FEW_THREADS = 2000  # with fewer recordings one thread is faster
-
-
-class Division(NamedTuple):
-    """Indices of the training and test recordings; inner folds choose the regularisation."""
-
-    learn: Indices
-    check: Indices
-    inner: Folds
 
 
 def probe(
@@ -73,44 +63,52 @@ def probe(
     """
     need("sklearn", "answers", "probes")
     need("pyarrow.parquet", "answers", "probes")
-    labelled = read_labels(labels)
-    divided(labelled, seed)  # before anything is embedded
+    labelled, out = read_labels(labels), Path(out)
+    divided(labelled, seed)  # refuses too few recordings before anything is embedded
     model, name = loaded(model, device)
-    out = Path(out)
     settings = settings_of(model, name)
-    found, summary = features(
-        labelled.recordings, model, settings, out, workers=workers, overwrite=overwrite
-    )
-    labelled = still_labelled(labelled, found, summary)
-    with few_threads(len(found.kept)):
-        result = _report(labelled, found, settings.stored(), seed)
-    result.failures, result.out = summary.failures, out
-    name = result.scores[PROBE][0].name
-    write(result, PAGE, f"{name.capitalize()} (%) by labelled recordings of each label")
+    labelled, found = features(labelled, model, settings, out, workers=workers, overwrite=overwrite)
+    y, several, x = labelled.targets, labelled.several, found.embeddings
+    with few_threads(labelled):
+        divisions = divided(labelled, seed)
+        tested = crossed(labelled, found, divisions)
+        temperature, linear = tested.temperature, tested.linear
+        if not labelled.splits:  # else the head is the classifier that was tested
+            inner = fit.folds(y, np.array(labelled.groups), fit.INNER_FOLDS, seed + 1)
+            _, temperature, linear = fit.choose(x, y, several, inner)
+        head = Head(labelled.names, several, linear, temperature, settings.stored())
+        curve = _curve(labelled, found, divisions, tested, seed)
+        result = evaluated(labelled, found, divisions, tested.methods, head, curve, out, seed)
+    metric, _ = main_metric(several)
+    write(result, PAGE, f"{metric.capitalize()} (%) by labelled recordings of each label")
     return result
 
 
-def still_labelled(labelled: Labelled, found: Features, summary: Summary) -> Labelled:
-    """The recordings that could be read.
+def write(result: ProbeResult, page: str, curve: str, note: str = "") -> None:
+    """Write the page, the labels and, last, the head into the folder of the result.
 
-    Raises:
-        ValueError: all of them have the same label.
+    Args:
+        page: name of the page.
+        curve, note: see `probe_page`.
     """
-    labelled = labelled.select(found.kept.tolist())
-    if len(labelled.names) < 2 - labelled.several:
-        raise ValueError(
-            f"only recordings of {labelled.names} could be read, a classifier needs two labels; "
-            f"see {printable(str(summary.failures_file))}"
-        )
-    return labelled
+    with replacing(result.out / page) as temporary:
+        temporary.write_text(probe_page(result, curve, note), "utf-8")
+    about = {
+        "temperature": result.head.temperature,
+        "recordings": result.recordings,
+        "scores": {k: [x._asdict() for x in scores] for k, scores in result.scores.items()},
+        "curve": result.curve,
+        "warnings": result.warnings,
+    }
+    result.head.save(result.out, about)
 
 
-def few_threads(recordings: int) -> AbstractContextManager[Any]:
+def few_threads(labelled: Labelled) -> AbstractContextManager[Any]:
     """Use one thread for small matrices, where more threads are slower."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-    limits: AbstractContextManager[Any] = threadpool_limits(1 if recordings < FEW_THREADS else None)
-    return limits
+    few = len(labelled.recordings) < FEW_THREADS
+    return threadpool_limits(1 if few else None)
 
 
 def divided(labelled: Labelled, seed: int) -> list[Division]:
@@ -125,7 +123,7 @@ def divided(labelled: Labelled, seed: int) -> list[Division]:
         pairs = fit.folds(y[learn], groups[learn], fit.INNER_FOLDS, seed + 1)
         return [(learn[a], learn[b]) for a, b in pairs]
 
-    if labelled.splits is None:
+    if not labelled.splits:
         outer = fit.folds(y, groups, fit.OUTER_FOLDS, seed)
         return [Division(learn, check, inside(learn)) for learn, check in outer]
     splits = np.array(labelled.splits)
@@ -136,24 +134,6 @@ def divided(labelled: Labelled, seed: int) -> list[Division]:
         )
     inner = [(train, valid)] if len(valid) else inside(train)
     return [Division(np.concatenate([train, valid]), test, inner)]
-
-
-def _report(
-    labelled: Labelled, found: Features, settings: dict[str, object], seed: int
-) -> ProbeResult:
-    y, groups, several = labelled.targets, np.array(labelled.groups), labelled.several
-    divisions = divided(labelled, seed)
-    outer = [(learn, check) for learn, check, _ in divisions]
-    methods, strengths, temperature, linear = crossed(labelled, found, divisions)
-    if labelled.splits is None:  # else the head is the classifier that was tested
-        inner = fit.folds(y, groups, fit.INNER_FOLDS, seed + 1)
-        _, temperature, linear = fit.choose(found.embeddings, y, several, inner)
-    head = Head(labelled.names, several, linear, temperature, dict(settings))
-    result = evaluated(labelled, found, outer, methods, head, seed)
-    metric = next(iter(metrics_of(several).values()))
-    result.curve = _curve(found.embeddings, y, several, outer, strengths, metric, seed)
-    result.curve["all"] = result.scores[PROBE][0].value
-    return result
 
 
 class Crossed(NamedTuple):
@@ -188,21 +168,22 @@ def crossed(labelled: Labelled, found: Features, divisions: Sequence[Division]) 
 
 
 def _curve(
-    x: NDArray[np.floating],
-    y: Targets,
-    several: bool,
-    outer: Folds,
-    strengths: list[float],
-    metric: Metric,
+    labelled: Labelled,
+    found: Features,
+    divisions: Sequence[Division],
+    crossed: Crossed,
     seed: int,
 ) -> dict[str, float]:
-    """The score of classifiers that were trained on a few recordings of each label."""
-    found = {}
+    """The score of classifiers that were trained on a few recordings of each label, and on all."""
+    x, y, several = found.embeddings, labelled.targets, labelled.several
+    _, metric = main_metric(several)
+    tested = np.concatenate([check for _, check, _ in divisions])
+    curve = {}
     generator = np.random.default_rng(seed)
-    most = min(int(y[learn].sum(0).max()) for learn, _ in outer)
+    most = min(int(y[learn].sum(0).max()) for learn, _, _ in divisions)
     for shots in (shots for shots in SHOTS if shots < most):
         scores = np.zeros(y.shape)
-        for (learn, check), strength in zip(outer, strengths, strict=True):
+        for (learn, check, _), strength in zip(divisions, crossed.strengths, strict=True):
             order = generator.permutation(learn)
             few = np.unique(np.concatenate([order[y[order, c]][:shots] for c in range(y.shape[1])]))
             if several:  # and as many without any of these labels
@@ -210,6 +191,5 @@ def _curve(
                 few = np.concatenate([few, generator.permutation(rest)[: len(few)]])
             [linear] = fit.fit(x[few], y[few], several, [strength])
             scores[check] = linear.logits(x[check])
-        tested = np.concatenate([check for _, check in outer])
-        found[str(shots)] = metric(scores[tested], y[tested], np.ones(len(tested)))
-    return found
+        curve[str(shots)] = metric(scores[tested], y[tested])
+    return {**curve, "all": metric(crossed.methods[PROBE][tested], y[tested])}

@@ -11,42 +11,51 @@ from .fit import Array, Targets
 
 DRAWS = 400
 
-Metric = Callable[[Array, Targets, Array], float]  # (scores, labels, weight of each recording)
+Metric = Callable[[Array, Targets], float]
 
 
-def accuracy(scores: Array, y: Targets, weight: Array) -> float:
+def accuracy(scores: Array, y: Targets) -> float:
     """Share of the recordings whose label has the highest score."""
-    return float(np.average(y[np.arange(len(y)), scores.argmax(1)], weights=weight))
+    return float(y[np.arange(len(y)), scores.argmax(1)].mean())
 
 
-def balanced_accuracy(scores: Array, y: Targets, weight: Array) -> float:
+def balanced_accuracy(scores: Array, y: Targets) -> float:
     """Mean recall of the labels (balanced accuracy)."""
-    hits = y[np.arange(len(y)), scores.argmax(1)] * weight
-    counts = weight @ y
+    hits = y[np.arange(len(y)), scores.argmax(1)].astype(float)
+    counts = y.sum(0)
     return float(((hits @ y)[counts > 0] / counts[counts > 0]).mean())
 
 
-def mean_average_precision(scores: Array, y: Targets, weight: Array) -> float:
+def mean_average_precision(scores: Array, y: Targets) -> float:
     """Mean average precision of the labels."""
-    values = average_precisions(scores, y, weight)
+    values = average_precisions(scores, y)
     return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
 
 
-def average_precisions(scores: Array, y: Targets, weight: Array) -> Array:
+def average_precisions(scores: Array, y: Targets) -> Array:
     """(c,) average precision of each label; NaN if no recording has it.
 
-    Equal scores count as one threshold.
+    Equal scores count as one threshold. Scikit-learn's function takes ten times as long.
     """
     found = np.full(y.shape[1], np.nan)
-    for c in range(y.shape[1]):
+    for c in np.flatnonzero(y.any(0)):
         order = np.argsort(-scores[:, c], kind="stable")
-        ends = np.append(np.diff(scores[order, c]) != 0, True)
-        true = np.cumsum(weight[order] * y[order, c])[ends]
-        every = np.cumsum(weight[order])[ends]
-        if true[-1] > 0:
-            precision = true / np.maximum(every, 1e-12)
-            found[c] = (np.diff(true, prepend=0.0) * precision).sum() / true[-1]
+        ends = np.flatnonzero(np.append(np.diff(scores[order, c]) != 0, True))
+        true = np.cumsum(y[order, c])[ends]
+        found[c] = (np.diff(true, prepend=0) * true / (ends + 1)).sum() / true[-1]
     return found
+
+
+# By whether a recording may have several labels; the first metric is the main score.
+METRICS: dict[bool, dict[str, Metric]] = {
+    False: {"accuracy": accuracy, "balanced accuracy": balanced_accuracy},
+    True: {"mean average precision": mean_average_precision},
+}
+
+
+def main_metric(several: bool) -> tuple[str, Metric]:
+    """Name and function of the main score."""
+    return next(iter(METRICS[several].items()))
 
 
 def interval(
@@ -60,8 +69,10 @@ def interval(
     _, index = np.unique(groups, return_inverse=True)
     count = int(index.max()) + 1
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), DRAWS)
-    values = [metric(scores, y, row[index].astype(float)) for row in drawn]
+    values = []
+    for times in generator.multinomial(count, np.full(count, 1 / count), DRAWS):
+        drawn = np.repeat(np.arange(len(y)), times[index])
+        values.append(metric(scores[drawn], y[drawn]))
     low, high = np.quantile(values, (0.025, 0.975))
     if low == 1.0:
         low = 0.025 ** (1 / count)

@@ -91,7 +91,7 @@ def search(
         if start < 0 or (end is not None and end <= start):
             raise ValueError(f"expected 0 <= start < end, got {start} and {end}")
         found = [dataclasses.replace(x, start=start, end=end) for x in found]
-    model = same_model(index.path, index.table.settings, model, device)
+    model, _ = same_model(index.path, index.table.settings, model, device)
     embeddings = list(embed_files(found, model))
     hidden = [index.overlapping(q, e.end) for q, e in zip(found, embeddings, strict=True)]
     more = count if one_per_file else count * index.crowding
@@ -128,11 +128,10 @@ def duplicates(index: str | Path | Index, threshold: float = DUPLICATE) -> list[
     if not -1 < threshold <= 1:
         raise ValueError(f"threshold must be above -1 and at most 1, got {threshold}")
     index = index if isinstance(index, Index) else Index(index)
-    best: dict[tuple[str, str], tuple[float, int, int]] = {}
+    best: dict[tuple[str, ...], tuple[float, int, int]] = {}
     # Rounding makes the cosine of equal embeddings slightly less or more than 1.
     for a, b, similarity in index.pairs(threshold - 1e-5):
-        first, second = sorted((index.stretch(a)[3], index.stretch(b)[3]))
-        key = first, second
+        key = tuple(sorted((index.stretch(a)[3], index.stretch(b)[3])))
         if key not in best and len(best) == MOST_PAIRS:
             raise ValueError(
                 f"more than {MOST_PAIRS} pairs of files have a similarity of at least {threshold}; "
@@ -140,13 +139,8 @@ def duplicates(index: str | Path | Index, threshold: float = DUPLICATE) -> list[
             )
         best[key] = max(best.get(key, (-2.0, 0, 0)), (similarity, a, b))
     ordered = sorted(best.values(), key=lambda x: (-x[0], x[1], x[2]))
-    return [
-        Pair(
-            *index.stretch(a)[:3],
-            *index.stretch(b)[:3],
-            s,
-            index.stretch(a)[3],
-            index.stretch(b)[3],
-        )
-        for s, a, b in ordered
-    ]
+    pairs = []
+    for similarity, a, b in ordered:
+        left, right = index.stretch(a), index.stretch(b)
+        pairs.append(Pair(*left[:3], *right[:3], similarity, left[3], right[3]))
+    return pairs

@@ -1,4 +1,4 @@
-"""The command line `hear-msm-mae`. Each command is a module of this package."""
+"""The command line `hear-msm-mae`. A module of this package has the commands of one topic."""
 
 from __future__ import annotations
 
@@ -12,24 +12,7 @@ import typer
 
 from .. import __version__
 from ..files import for_terminal
-from . import (
-    attention,
-    convert,
-    embed,
-    export,
-    export_onnx,
-    finetune,
-    index,
-    info,
-    predict,
-    prepare,
-    pretrain,
-    probe,
-    reconstruct,
-    report,
-    search,
-    validate,
-)
+from . import embed, labels, pictures, prepare, pretrain, search, weights
 from .common import EXIT_BAD_INPUT, EXIT_INTERRUPTED, complain, say
 
 app = typer.Typer(
@@ -50,11 +33,9 @@ def main() -> None:
     except KeyboardInterrupt:  # before the command began
         complain("interrupted")
         sys.exit(EXIT_INTERRUPTED)
-    except (ValueError, TypeError, OSError) as error:
-        complain(f"error: {error}")
-        sys.exit(EXIT_BAD_INPUT)
-    except ImportError as error:
-        if (error.name or "").startswith("hear_msm_mae"):  # a bug, not a missing package
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        name = error.name or "" if isinstance(error, ImportError) else ""
+        if name.startswith("hear_msm_mae"):  # a bug, not a missing package
             raise
         complain(f"error: {error}")
         sys.exit(EXIT_BAD_INPUT)
@@ -98,20 +79,20 @@ def _root(
 
 for _work in (
     embed.embed,
-    index.index,
+    search.index,
     search.search,
-    probe.probe,
-    predict.predict,
-    finetune.finetune,
-    info.info,
-    convert.convert,
-    validate.validate,
-    report.report,
-    reconstruct.reconstruct,
-    attention.attention,
+    labels.probe,
+    labels.predict,
+    labels.finetune,
+    weights.info,
+    weights.convert,
+    weights.validate,
+    pictures.report,
+    pictures.reconstruct,
+    pictures.attention,
     prepare.prepare,
     pretrain.pretrain,
-    export.export,
-    export_onnx.export_onnx,
+    weights.export,
+    weights.export_onnx,
 ):
     app.command()(_command(_work))

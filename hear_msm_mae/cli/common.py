@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +19,11 @@ import typer
 from ..files import for_terminal
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..model import HearModel
 
 EXIT_BAD_INPUT = 2  # an option or input was wrong, and nothing was written
 EXIT_SOME_FAILED = 3  # some files could not be read, and the others were processed
 EXIT_INTERRUPTED = 130  # shells report this status for a program that Ctrl-C ended
-CLIP_SECONDS = 10.0
 
 Weights = Annotated[
     str,
@@ -58,10 +55,6 @@ Channel = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace earlier results instead of adding to them.")
 ]
-Seed = Annotated[int, typer.Option(help="Random seed of the masks.")]
-Seconds = Annotated[float, typer.Option(help="Maximum length in seconds.")]
-Start = Annotated[float, typer.Option(help="Start in the file in seconds.")]
-Picture = Annotated[Path, typer.Option("--output", "-o", help="File to write, .png.")]
 
 
 def say(line: str) -> None:
@@ -123,25 +116,17 @@ def load(weights: str, device: str | None = None, **options: Any) -> HearModel:
     return load_model(weights, device=device, **options)
 
 
-def load_clip(
-    audio: Path, start: float, seconds: float, weights: str, device: str
-) -> tuple[HearModel, Tensor, Tensor]:
-    """The model, a part of a file (n,), and its log-mel spectrogram (f, t) on the CPU."""
-    if not seconds > 0:
-        raise ValueError(f"--seconds must be positive, got {seconds}")
-    with starting():
-        import torch
-
-        from ..audio import read_audio
-        from ..visualize.clip import spectrogram
-
-        model = load(weights, device)
-        samples = read_audio(audio, start, start + seconds, sample_rate=model.sample_rate)
-        waveform = torch.from_numpy(samples)
-    return model, waveform, spectrogram(model, waveform).cpu()
-
-
-def require_suffix(option: str, path: Path, suffix: str) -> None:
+def require_suffix(option: str, path: Path, *suffixes: str) -> None:
     """Raise ValueError if a file name has another ending."""
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{option} must end in {suffix}, got {str(path)!r}")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {str(path)!r}")
+
+
+def report_failures(failures: Iterable[tuple[str, str]]) -> None:
+    """Print path and reason of each failure; exit with EXIT_SOME_FAILED if there are any."""
+    failed = False
+    for path, reason in failures:
+        complain(f"could not read {path}: {reason}")
+        failed = True
+    if failed:
+        raise typer.Exit(EXIT_SOME_FAILED)

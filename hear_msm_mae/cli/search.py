@@ -1,4 +1,4 @@
-"""hear-msm-mae search."""
+"""hear-msm-mae index and search."""
 
 from __future__ import annotations
 
@@ -9,12 +9,63 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Device, MadeWith, say, starting
+from .common import (
+    Device,
+    MadeWith,
+    Overlap,
+    Overwrite,
+    Weights,
+    Workers,
+    require_suffix,
+    say,
+    starting,
+)
+from .embed import embed
 
 if TYPE_CHECKING:
     from ..answers.search import Hit, Pair
 
-_SUFFIXES = (".csv", ".json", ".html")
+
+def index(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Audio files, folders, globs, URLs, or lists.", metavar="SRC..."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .parquet or .npz.")
+    ],
+    segment: Annotated[float, typer.Option(help="Length of the windows in seconds.")] = 2.0,
+    overlap: Overlap = 1.0,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="One embedding per recording, without windows.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the output: float32 or float16.")
+    ] = "float16",
+    weights: Weights = "",
+    device: Device = "cpu",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Embed recordings for search: windows of 2 s, one every second, in half precision.
+
+    The index is an output of embed. Search reads .npz faster; other programs read .parquet.
+    Repeat the command to add new files of SRC.
+
+    Exit status 3: some files could not be read. INDEX.errors.csv lists them.
+    """
+    require_suffix("--output", output, ".parquet", ".npz")
+    embed(
+        sources,
+        str(output),
+        segment=None if whole else segment,
+        overlap=0.0 if whole else overlap,
+        dtype=dtype,
+        weights=weights,
+        device=device,
+        workers=workers,
+        overwrite=overwrite,
+    )
 
 
 def search(
@@ -64,23 +115,23 @@ def search(
         raise ValueError("pass either recordings as queries or --duplicates")
     if threshold is not None and not duplicates:
         raise ValueError("--threshold needs --duplicates; use --count to limit the hits of queries")
-    if output is not None and output.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"--output must end in one of {list(_SUFFIXES)}, got {str(output)!r}")
-    found: Sequence[Hit] | Sequence[Pair]
+    if output is not None:
+        require_suffix("--output", output, ".csv", ".json", ".html")
+    found: Sequence[Hit | Pair]
     with starting():
         from ..answers import search as engine
         from ..answers.index import Index
 
-        index_ = Index(index)
+        opened = Index(index)
     if duplicates:
         limit = engine.DUPLICATE if threshold is None else threshold
-        found = engine.duplicates(index_, limit)
+        found = pairs = engine.duplicates(opened, limit)
         title = f"{len(found)} pairs of files with a similarity of at least {limit:g}"
-        for pair in found:
+        for pair in pairs:
             say(f"{pair.similarity:.3f}  {_stretch(pair[:3])}  {_stretch(pair[3:6])}")
     else:
-        found = engine.search(
-            index_,
+        found = hits = engine.search(
+            opened,
             queries,
             weights,
             count=count,
@@ -90,8 +141,8 @@ def search(
             approximate=approximate,
             device=device,
         )
-        title = f"{len(found)} hits in {index_.table.total_rows} embeddings"
-        for hit in found:
+        title = f"{len(found)} hits in {opened.table.total_rows} embeddings"
+        for hit in hits:
             if hit.rank == 1:
                 say(hit.query)
             say(f"{hit.rank:4d}  {hit.similarity:.3f}  {_stretch(hit[2:5])}")
@@ -106,24 +157,18 @@ def _stretch(part: Sequence[Any]) -> str:
 
 
 def _write(
-    output: Path,
-    title: str,
-    found: Sequence[Hit] | Sequence[Pair],
-    start: float,
-    end: float | None,
+    output: Path, title: str, found: Sequence[Hit | Pair], start: float, end: float | None
 ) -> None:
+    from ..answers.events import csv_lines
+    from ..answers.page import search_page
     from ..files import replacing
 
     rows = [row._asdict() for row in found]
     if output.suffix.lower() == ".html":
-        from ..answers.page import search_page
-
-        text = search_page(title, rows, start, end)
+        text = search_page(title, found, start, end)
     elif output.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1)
     else:
-        from ..answers.events import csv_lines
-
-        text = csv_lines(rows)
+        text = csv_lines(rows, list(rows[0]) if rows else [])
     with replacing(output) as temporary:
         temporary.write_text(text, "utf-8")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +13,9 @@ from torch import Tensor
 
 from ..answers.features import log_mel_of
 from ..config import MS_PER_FRAME
-from ..embed.cutting import make_plan
+from ..embed.cutting import Resume, cut, make_plan
 from ..embed.sources import Recording
-from ..files import available_cpus, replacing
+from ..files import available_cpus
 from ..log_mel import SILENCE
 from ..model import HearModel
 from .settings import Tuning
@@ -40,48 +38,23 @@ class Batch(NamedTuple):
         return Batch(*map(function, self))
 
 
-@dataclasses.dataclass
-class Frames:
-    """Log-mel frames of all recordings, one after the other, in a memory-mapped file.
-
-    Attributes:
-        values: (n, f) float16, not normalised.
-        starts, lengths: (r,) first frame and number of frames of each recording.
-    """
-
-    values: NDArray[np.float16]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-
-def write_frames(
-    path: Path, recordings: Sequence[Recording], model: HearModel, workers: int | None = None
-) -> Frames:
-    """Decode recordings and store their spectrograms, 58 MB per hour at 80 mel bands.
+def spectrograms(
+    recordings: Sequence[Recording], model: HearModel, workers: int | None = None
+) -> list[NDArray[np.float16]]:
+    """Log-mel spectrograms (t, f), not normalised: 58 MB per hour at 80 mel bands.
 
     Raises:
         OSError, ValueError: a recording can no longer be read.
     """
-    plan, n_mels = make_plan(model, timestamps=False), model.config.n_mels
+    plan = make_plan(model, timestamps=False)
 
+    @torch.inference_mode()
     def spectrogram(recording: Recording) -> NDArray[np.float16]:
-        parts = [x.T.half().cpu().numpy() for x in log_mel_of(recording, plan)]
-        return np.concatenate(parts)
+        pieces = (piece for _, piece in cut(recording, plan, Resume(0, 0)))
+        return np.concatenate([log_mel_of(model, piece).T.half().numpy() for piece in pieces])
 
-    lengths = []
-    workers = workers or min(16, available_cpus())
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        for first in range(0, len(recordings), 4 * workers):  # limits the memory
-            for found in pool.map(spectrogram, recordings[first : first + 4 * workers]):
-                file.write(np.ascontiguousarray(found).data)
-                lengths.append(len(found))
-    ends = np.cumsum(lengths, dtype=np.int64)
-    values = np.memmap(path, np.float16, "r", shape=(int(ends[-1]), n_mels))
-    return Frames(values, ends - lengths, np.array(lengths))
+    with ThreadPoolExecutor(workers or min(16, available_cpus())) as pool:
+        return list(pool.map(spectrogram, recordings))
 
 
 class Crops:
@@ -92,15 +65,16 @@ class Crops:
     their embeddings.
 
     Args:
-        frames: log-mel frames of n recordings.
+        frames: n spectrograms (t, f).
         targets: (n, c) booleans: whether a recording has a label.
         settings: length of the crops, batch size, mixup and seed.
     """
 
-    def __init__(self, frames: Frames, targets: NDArray[np.bool_], settings: Tuning) -> None:
+    def __init__(
+        self, frames: list[NDArray[np.float16]], targets: NDArray[np.bool_], settings: Tuning
+    ) -> None:
         self.frames, self.targets, self.settings = frames, targets.astype(np.float32), settings
-        most = max(1, round(settings.seconds * 1000 / MS_PER_FRAME))
-        self.lengths = np.minimum(frames.lengths, most)
+        self.most = max(1, round(settings.seconds * 1000 / MS_PER_FRAME))  # frames of a crop
         self.batch = min(settings.batch, len(targets))
 
     @property
@@ -115,13 +89,13 @@ class Crops:
         order = np.random.default_rng([s.seed, _ORDER, epoch]).permutation(len(self.targets))
         chosen = order.take(np.arange(inside * b, (inside + 1) * b), mode="wrap")
         generator = np.random.default_rng([s.seed, _CROPS, step])
-        lengths = self.lengths[chosen]
-        first = generator.integers(0, self.frames.lengths[chosen] - lengths + 1)
-        first += self.frames.starts[chosen]
-        shape = (b, int(self.lengths.max()), self.frames.values.shape[1])
+        totals = np.array([len(self.frames[i]) for i in chosen])
+        lengths = np.minimum(totals, self.most)
+        starts = generator.integers(0, totals - lengths + 1)
+        shape = (b, int(lengths.max()), self.frames[0].shape[1])
         values = np.full(shape, SILENCE, np.float16)  # (b, t, f)
-        for crop, start, length in zip(values, first, lengths, strict=True):
-            crop[:length] = self.frames.values[start : start + length]
+        for crop, i, start, length in zip(values, chosen, starts, lengths, strict=True):
+            crop[:length] = self.frames[i][start : start + length]
         shares = generator.beta(s.mixup, s.mixup, b) if s.mixup else np.ones(b)
         return Batch(
             torch.from_numpy(values),

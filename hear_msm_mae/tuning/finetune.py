@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from ..answers.loading import Model
 from ..extras import need
-from .results import FinetuneResult
-from .settings import tuning_of
+from .settings import FinetuneResult, Tuning
 
 _PACKAGES = ("sklearn", "pyarrow.parquet", "lightning.fabric", "yaml", "jsonargparse")
 
@@ -49,7 +49,10 @@ def finetune(
             has too few recordings, or the folder has other files.
         KeyboardInterrupt: Ctrl-C was pressed, and a checkpoint was written.
     """
-    settings = tuning_of(options)
+    names = [field.name for field in dataclasses.fields(Tuning)]
+    if unknown := sorted(set(options) - set(names)):
+        raise ValueError(f"unknown option(s) {unknown}; valid options: {names}")
+    settings = Tuning(**options)
     for package in _PACKAGES:
         need(package, "answers,pretrain", "fine-tuning runs")
     from .run import finetuned  # the packages are needed from here on

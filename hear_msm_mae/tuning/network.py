@@ -14,11 +14,11 @@ from ..answers.fit import Linear
 from ..encoder import DTYPE
 from ..log_mel import SILENCE
 from ..model import HearModel
+from ..pooling import Sums, moments_of, pooled
 from ..pretrain.sampling import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
-_FLAT = 1e-12  # below this variance over time, its root has no gradient
 
 
 class Network(nn.Module):
@@ -71,33 +71,26 @@ class Network(nn.Module):
     def scenes(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
         """Scene embeddings of crops, equal to those of the model: (b, f, t), (b,) -> (b, d)."""
         unit, patch = self.model.config.unit_frames, self.model.config.patch_frames
+        device, sizes = spectrogram.device, lengths.tolist()
         alike: dict[int, list[tuple[int, int]]] = {}  # crop and first frame of units of one length
-        sizes = lengths.tolist()
         for crop, length in enumerate(sizes):
             for start in range(0, length, unit):
                 columns = -(-min(unit, length - start) // patch)
                 alike.setdefault(columns, []).append((crop, start))
-        parts, owners, weights = [], [], []
+        powers = len(self.model.options.scene_pooling.split("+"))
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        d = self.model.timestamp_embedding_size
+        moments = torch.zeros(len(sizes), powers, d, dtype=wide, device=device)
         for columns, places in alike.items():
             units = [spectrogram[crop, :, a : a + columns * patch] for crop, a in places]
-            parts.append(self.model.embed_units(torch.stack(units)).flatten(0, 1))  # (u c, d)
-            for crop, start in places:
-                owners += [crop] * columns
-                left = sizes[crop] - start
-                weights += [min(patch, left - patch * column) for column in range(columns)]
-        device = spectrogram.device
-        owner = torch.tensor(owners, device=device)
-        share = torch.tensor(weights, device=device) / lengths[owner]
-        with torch.autocast(device.type, enabled=False):
-            frames = torch.cat(parts)
-            mean = frames.new_zeros(len(sizes), frames.shape[1])
-            mean = mean.index_add(0, owner, share[:, None] * frames)
-            if "std" not in self.model.options.scene_pooling:
-                return mean
-            squares = share[:, None] * (frames - mean[owner]).square()
-            variance = torch.zeros_like(mean).index_add(0, owner, squares)
-            # The root of zero has no gradient.
-            return torch.cat([mean, variance.clamp_min(_FLAT).sqrt()], dim=1)
+            embeddings = self.model.embed_units(torch.stack(units))  # (u, c, d)
+            crops, starts = torch.tensor(places, device=device).unbind(1)
+            first = starts[:, None] + patch * torch.arange(columns, device=device)  # (u, c)
+            frames = (lengths[crops, None] - first).clamp(max=patch)  # of the crop in each column
+            with torch.autocast(device.type, enabled=False):
+                parts = moments_of(embeddings, frames.to(wide), powers)
+                moments = moments.index_add(0, crops, parts)
+        return torch.stack([pooled(Sums(*x)) for x in zip(moments, sizes, strict=True)])
 
     def arguments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments of `forward`: crops mixed in power, normalised, padded to whole patches."""
@@ -128,39 +121,20 @@ class Network(nn.Module):
     # -----------------------------------------------------------------------------------------
     # Trained parameters
     # -----------------------------------------------------------------------------------------
-    @property
-    def top(self) -> int:
-        """The block whose output is the embedding."""
-        return max(self.model.options.layers)
-
-    @staticmethod
-    def require_blocks(model: HearModel, blocks: int | None) -> None:
-        """Raise ValueError if there are fewer blocks to train."""
-        most = max(model.options.layers) + 1
-        if blocks is not None and blocks > most:
-            raise ValueError(
-                f"blocks is {blocks}, but embeddings of these weights are read from block {most} "
-                f"of {model.config.depth}; give at most {most}"
-            )
+    def depth(self, name: str) -> int:
+        """Depth of a parameter below the classifier; negative if embeddings do not depend on it."""
+        last = max(self.model.options.layers)  # the block whose output is the embedding
+        if match := _BLOCK.match(name):
+            return last + 1 - int(match[1]) if int(match[1]) <= last else -1
+        if name.startswith("model.encoder.norm."):
+            return 0 if last == self.model.config.depth - 1 else -1
+        return last + 2 if name.startswith("model.encoder.") else 0  # patches and CLS token
 
     def freeze(self, blocks: int | None) -> None:
         """Train the classifier and the last blocks; None trains all that embeddings depend on."""
-        first = 0 if blocks is None else self.top + 1 - blocks
         for name, parameter in self.named_parameters():
-            if match := _BLOCK.match(name):
-                learns = first <= int(match[1]) <= self.top
-            elif name.startswith("model.encoder.norm."):
-                learns = self.top == self.model.config.depth - 1
-            else:
-                learns = blocks is None or name.startswith("head.")
-            parameter.requires_grad_(learns)
-
-    def lr_scale(self, name: str, decay: float) -> float:
-        """Factor of a parameter's learning rate: `decay` to the power of its depth."""
-        if match := _BLOCK.match(name):
-            return float(decay ** (self.top + 1 - int(match[1])))
-        below = name.startswith(("model.encoder.patch_embed.", "model.encoder.cls_token"))
-        return float(decay ** (self.top + 2)) if below else 1.0
+            depth = self.depth(name)
+            parameter.requires_grad_(depth >= 0 and (blocks is None or depth <= blocks))
 
     def learnt(self) -> dict[str, Tensor]:
         """Trained parameters by name."""

@@ -4,51 +4,33 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import shutil
+import signal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ..answers import fit
-from ..answers.evaluate import evaluated, metrics_of, write
+from ..answers.evaluate import PROBE, Score, evaluated
 from ..answers.features import Features, features
-from ..answers.fit import Array, Indices, Targets
+from ..answers.fit import Array, Division, Indices, Targets
 from ..answers.head import FILE, Head
 from ..answers.labels import Labelled, read_labels
 from ..answers.loading import Model, loaded
-from ..answers.probe import crossed, few_threads, still_labelled
-from ..answers.results import PROBE, Score
-from ..answers.scores import Metric, interval
+from ..answers.probe import crossed, divided, few_threads, write
+from ..answers.scores import interval, main_metric
 from ..api import load_model
 from ..checkpoints.hub import WEIGHTS_FILE, save_folder
 from ..checkpoints.native import Checkpoint, state_tensors
-from ..embed.records import embed_files
 from ..embed.settings import settings_of
 from ..files import printable
 from ..model import HearModel
 from ..pretrain import snapshots
-from ..pretrain.hardware import denormals_flushed, faster_precision, launch, set_attention
-from .crops import Crops, write_frames
-from .network import Network
-from .results import PAGE, FinetuneResult
-from .settings import Tuning
-from .sides import sides_of
-from .train import Look, Run, resumed, stop
+from .settings import PAGE, FinetuneResult, Tuning
+from .train import Run, Sides
 
 TUNED = "fine-tuned"  # among the methods
-FRAMES = "frames.f16"
-
-
-class _Placing(NamedTuple):
-    """Devices for `launch`."""
-
-    accelerator: str
-    devices: Any
-    nodes: int = 1
 
 
 def finetuned(
@@ -63,21 +45,67 @@ def finetuned(
     """See `hear_msm_mae.tuning.finetune.finetune`."""
     labelled = read_labels(labels)
     sides_of(labelled, settings.seed)  # before anything is embedded
-    _require_place(out, overwrite)
+    there = [name for name in (FILE, WEIGHTS_FILE) if (out / name).exists()]
+    if there and not overwrite and not snapshots.checkpoints(out):
+        raise ValueError(
+            f"{printable(out)} holds {there[0]}, but no checkpoints of fine-tuning to continue "
+            "from; choose another folder, or pass --overwrite"
+        )
     tuned, name = _copied(model, device)
     before = settings_of(tuned, name)
-    Network.require_blocks(tuned, settings.blocks)
+    most = max(tuned.options.layers) + 1
+    if settings.blocks is not None and settings.blocks > most:
+        raise ValueError(
+            f"blocks is {settings.blocks}, but embeddings of these weights are read from block "
+            f"{most} of {tuned.config.depth}; give at most {most}"
+        )
     with snapshots.locked(out), snapshots.device_failures_named(out):
         if overwrite:
             shutil.rmtree(snapshots.checkpoint_folder(out), ignore_errors=True)
         how: dict[str, Any] = {"workers": workers, "overwrite": overwrite}
-        found, summary = features(labelled.recordings, tuned, before, out, **how)
-        labelled = still_labelled(labelled, found, summary)
+        labelled, found = features(labelled, tuned, before, out, **how)
         result = _tuned(labelled, found, tuned, settings, out, workers)
-        result.failures, result.out = summary.failures, out
-        curve = f"{result.gain.name.capitalize()} (%) of the validation recordings by epoch"
+        metric, _ = main_metric(labelled.several)
+        curve = f"{metric.capitalize()} (%) of the validation recordings by epoch"
         write(result, PAGE, curve, result.comparison)
     return result
+
+
+def sides_of(labelled: Labelled, seed: int) -> Sides:
+    """Split recordings so that no group is divided.
+
+    Raises:
+        ValueError: there are too few groups, of all recordings or of a label.
+    """
+    y, groups = labelled.targets, np.array(labelled.groups)
+    try:
+        learn, test, inner = divided(labelled, seed)[0]
+        if "valid" in labelled.splits:
+            train, valid = inner[0]
+        else:
+            train, valid = fit.folds(y[learn], groups[learn], fit.OUTER_FOLDS, seed + 1)[0]
+            train, valid = learn[train], learn[valid]
+    except ValueError as error:
+        if not labelled.splits:
+            raise
+        raise ValueError(
+            "there is no validation group to say when to stop, and the recordings to learn from "
+            f"cannot be divided ({error}); write 'valid' for some rows into the column 'split'"
+        ) from error
+    sizes = [len(np.unique(groups[y[:, c]])) for c in range(y.shape[1])]
+    least = 0 if labelled.several or labelled.splits else len(Sides._fields)
+    lacking = [
+        f"{name!r} ({y[:, c].sum()} recordings in {sizes[c]} groups)"
+        for c, name in enumerate(labelled.names)
+        if sizes[c] < least or not y[train, c].any()
+    ]
+    if lacking:
+        raise ValueError(
+            f"too few recordings to learn from of {', '.join(lacking)}: a label needs some of at "
+            "least three groups (or files), to learn from, to stop by and to test; label more, or "
+            "leave the label out"
+        )
+    return Sides(train, valid, test)
 
 
 def _tuned(
@@ -88,83 +116,53 @@ def _tuned(
     out: Path,
     workers: int | None,
 ) -> FinetuneResult:
-    sides = sides_of(labelled, settings.seed)
+    train, valid, test = sides = sides_of(labelled, settings.seed)
     x, y, several = found.embeddings, labelled.targets, labelled.several
-    metric_name, metric = next(iter(metrics_of(several).items()))
-    with few_threads(len(y)):
-        compared = crossed(labelled, found, [sides.division])
-        # This is not the probe that is compared, which was also trained on `valid`.
-        [probe] = fit.fit(x[sides.train], y[sides.train], several, compared.strengths)
-    fabric = launch(_Placing(*_place(model.device)))
-    if fabric.world_size > 1:
-        raise ValueError("fine-tuning takes one process; start it without torchrun")
-    if settings.precision == "auto":
-        state = resumed(out)
-        choice = state["settings"]["precision"] if state else faster_precision(model.device.type)
-        settings = dataclasses.replace(settings, precision=choice)
-    network = Network(model, probe, x[sides.train], several)
-    network.freeze(settings.blocks)
-    set_attention(network, model.device.type != "cpu" or settings.precision == "fp32")
-
-    def validate() -> Look:
-        logits = network.linear().logits(_embedded(labelled.select(sides.valid), model, workers))
-        _, loss = fit.calibrate(logits, y[sides.valid], several)
-        return Look(loss, metric(logits, y[sides.valid], np.ones(len(logits))))
-
-    def crops() -> Crops:
-        frames = write_frames(out / FRAMES, labelled.select(sides.train).recordings, model, workers)
-        return Crops(frames, y[sides.train], settings)
-
-    data = _fingerprint(x, y, *sides)
-    run = Run(settings, fabric, network, crops, validate, out, data)
-    with denormals_flushed():
-        if (interrupted := run.train()) is not None:
-            stop(interrupted)
-    (out / FRAMES).unlink(missing_ok=True)
+    # The probe that is compared is finally trained on the validation recordings too.
+    division = Division(np.concatenate([train, valid]), test, [(train, valid)])
+    with few_threads(labelled):
+        compared = crossed(labelled, found, [division])
+        [start] = fit.fit(x[train], y[train], several, compared.strengths)
+    run = Run(settings, model, labelled, x, sides, start, out, workers)
+    if (number := run.train()) is not None:  # end in the way of the signal
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
     save_folder(out, _checkpoint(model))
     saved = load_model(out, device=model.device)  # scores are those of the files that users load
-    rest = np.concatenate([sides.valid, sides.test])
-    logits = np.zeros(y.shape)
-    logits[rest] = network.linear().logits(_embedded(labelled.select(rest), saved, workers))
-    temperature, _ = fit.calibrate(logits[sides.valid], y[sides.valid], several)
-    tuned, linear = fit.probabilities(logits / temperature, several), network.linear()
-    if not run.best.epoch:  # nothing was gained: the probe has learnt from more recordings
+    best, linear = run.best.epoch, run.network.linear()
+    if best:
+        rest = np.concatenate([valid, test])
+        logits = np.zeros(y.shape)
+        logits[rest] = run.logits(saved, rest)
+        temperature, _ = fit.calibrate(logits[valid], y[valid], several)
+        tuned = fit.probabilities(logits / temperature, several)
+    else:  # nothing was gained: the probe has learnt from more recordings
         tuned, linear = compared.methods[PROBE], compared.linear
         temperature = compared.temperature
     stored = settings_of(saved, WEIGHTS_FILE).stored()
     head = Head(labelled.names, several, linear, temperature, stored)
-    outer = [(sides.division.learn, sides.test)]
-    result = evaluated(
-        labelled, found, outer, {TUNED: tuned, **compared.methods}, head, settings.seed
-    )
-    result.curve = {str(epoch): look.score for epoch, look in enumerate(run.history)}
-    best = run.best.epoch
+    curve = {str(epoch): look.score for epoch, look in enumerate(run.history)}
+    methods = {TUNED: tuned, **compared.methods}
+    result = evaluated(labelled, found, [division], methods, head, curve, out, settings.seed)
     if not best:
         result.warnings.append(
             "no epoch was better than the start on the validation recordings; the encoder is that "
             "of the weights, and the classifier the probe"
         )
-    gain = _gain(metric_name, metric, tuned, compared.methods[PROBE], labelled, sides.test)
+    gain = _gain(tuned, compared.methods[PROBE], labelled, test)
     return FinetuneResult(**vars(result), best_epoch=best, gain=gain)
 
 
-def _embedded(labelled: Labelled, model: HearModel, workers: int | None) -> NDArray[np.floating]:
-    found = embed_files(labelled.recordings, model, workers=workers)
-    return np.stack([record.embedding for record in found])
-
-
-def _gain(
-    name: str, metric: Metric, tuned: Array, probe: Array, labelled: Labelled, test: Indices
-) -> Score:
+def _gain(tuned: Array, probe: Array, labelled: Labelled, test: Indices) -> Score:
     """Difference of the scores, with a paired bootstrap over groups."""
+    name, metric = main_metric(labelled.several)
     count = tuned.shape[1]
 
-    def difference(both: Array, y: Targets, weight: Array) -> float:
-        return metric(both[:, :count], y, weight) - metric(both[:, count:], y, weight)
+    def difference(both: Array, y: Targets) -> float:
+        return metric(both[:, :count], y) - metric(both[:, count:], y)
 
     both, y = np.concatenate([tuned, probe], axis=1)[test], labelled.targets[test]
-    value = difference(both, y, np.ones(len(y)))
-    return Score(name, value, *interval(difference, both, y, np.array(labelled.groups)[test]))
+    low, high = interval(difference, both, y, np.array(labelled.groups)[test])
+    return Score(name, difference(both, y), low, high)
 
 
 def _copied(model: Model, device: str) -> tuple[HearModel, str]:
@@ -200,24 +198,3 @@ def _checkpoint(model: HearModel) -> Checkpoint:
         scene_pooling=options.scene_pooling,
     )
     return Checkpoint(config, state_tensors(model.encoder))
-
-
-def _place(device: torch.device) -> tuple[str, Any]:
-    return device.type, 1 if device.index is None else [device.index]
-
-
-def _fingerprint(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _require_place(out: Path, overwrite: bool) -> None:
-    """Raise ValueError if the folder has results that would be replaced."""
-    there = [name for name in (FILE, WEIGHTS_FILE) if (out / name).exists()]
-    if there and not overwrite and not snapshots.checkpoints(out):
-        raise ValueError(
-            f"{printable(out)} holds {there[0]}, but no checkpoints of fine-tuning to continue "
-            "from; choose another folder, or pass --overwrite"
-        )

@@ -1,10 +1,16 @@
-"""Typed settings of a fine-tuning run."""
+"""Settings and result of a fine-tuning run."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+
+from ..answers.evaluate import ProbeResult, Score
+
+PAGE = "finetune.html"
+_INTEGERS = {"blocks": 1, "epochs": 1, "patience": 1, "batch": 1, "seed": 0}  # and their minimum
+_POSITIVE = ("lr", "layer_decay", "seconds")
+_AT_LEAST_0 = ("mixup", "weight_decay", "clip_norm", "checkpoint_minutes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,26 +52,23 @@ class Tuning:
     seed: int = 0
     """Random seed of the splits, the crops and mixup."""
 
-    # Fixed settings that a step needs.
+    # Fixed settings that a step of `pretrain` needs.
     accumulation = 1
     beta1 = 0.9
     beta2 = 0.999
     cuda_graph = False  # lengths of units differ from step to step
 
     def __post_init__(self) -> None:
-        low = {"blocks": 1, "epochs": 1, "patience": 1, "batch": 1, "seed": 0}
-        for name, least in low.items():
-            value = getattr(self, name)
-            if value is None and name == "blocks":
+        for name, value in vars(self).items():
+            least = _INTEGERS.get(name)
+            if name == "blocks" and value is None:
                 continue
-            if type(value) is not int or value < least:
+            if least is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name in ("lr", "layer_decay", "seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("mixup", "weight_decay", "clip_norm", "checkpoint_minutes"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            if name in _POSITIVE and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, got {value}")
+            if name in _AT_LEAST_0 and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         if self.layer_decay > 1 or not 0 <= self.warmup < 1:
             raise ValueError(
                 "expected layer_decay of at most 1 and warmup from 0 to below 1, got "
@@ -74,22 +77,25 @@ class Tuning:
         if self.precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be auto, bf16 or fp32, got {self.precision!r}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings by name."""
-        return dataclasses.asdict(self)
 
+@dataclasses.dataclass
+class FinetuneResult(ProbeResult):
+    """The result of `finetune`; `scores` has the fine-tuned classifier first, then the probe.
 
-# Settings that may change when a run continues: they do not change what is learnt.
-CHANGEABLE = frozenset({"checkpoint_minutes"})
-NAMES = tuple(field.name for field in dataclasses.fields(Tuning))
-
-
-def tuning_of(options: dict[str, Any]) -> Tuning:
-    """Settings by name.
-
-    Raises:
-        ValueError: a name is unknown, or see `Tuning`.
+    Attributes:
+        curve: score of the validation recordings by epoch.
+        best_epoch: epoch whose weights were kept; 0 means the original encoder with the probe.
+        gain: score of the fine-tuned classifier minus that of the probe.
     """
-    if unknown := sorted(set(options) - set(NAMES)):
-        raise ValueError(f"unknown option(s) {unknown}; valid options: {list(NAMES)}")
-    return Tuning(**options)
+
+    best_epoch: int
+    gain: Score
+
+    @property
+    def comparison(self) -> str:
+        """The gain and the best epoch in words."""
+        name, value, low, high = self.gain
+        return (
+            f"fine-tuned - probe: {name} {value:+.3f} ({low:+.3f} to {high:+.3f}), epoch "
+            f"{self.best_epoch}"
+        )

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from hear_msm_mae.answers import fit, scores
-from hear_msm_mae.answers.doubts import explained
+from hear_msm_mae.answers.evaluate import explained
 
 
 def one_hot(labels: np.ndarray, count: int) -> np.ndarray:
@@ -75,35 +75,30 @@ def test_scores_are_those_of_scikit_learn():
     generator = np.random.default_rng(0)
     y = one_hot(generator.integers(0, 4, 80), 5)  # the last label is nowhere
     values = np.round(generator.normal(size=(80, 5)), 1)  # with equal ones
-    weight = generator.integers(0, 3, 80).astype(float)
-    expected = [
-        average_precision_score(y[:, c], values[:, c], sample_weight=weight) for c in range(4)
-    ]
-    found = scores.average_precisions(values, y, weight)
+    expected = [average_precision_score(y[:, c], values[:, c]) for c in range(4)]
+    found = scores.average_precisions(values, y)
     np.testing.assert_allclose(found[:4], expected)
     assert np.isnan(found[4])
     labels, said = y.argmax(1), values.argmax(1)
     keep = said < 4
-    assert scores.balanced_accuracy(values[keep], y[keep], weight[keep]) == pytest.approx(
-        balanced_accuracy_score(labels[keep], said[keep], sample_weight=weight[keep])
+    assert scores.balanced_accuracy(values[keep], y[keep]) == pytest.approx(
+        balanced_accuracy_score(labels[keep], said[keep])
     )
-    assert scores.accuracy(values, y, weight) == pytest.approx(
-        np.average(labels == said, weights=weight)
-    )
+    assert scores.accuracy(values, y) == pytest.approx(np.mean(labels == said))
 
 
 def test_intervals_cover_the_truth():
-    """Groups of four that are right or wrong together: about 95 of 100 intervals hold 0.7."""
+    """Groups of four that are right or wrong together: about 95 % of the intervals hold 0.7."""
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), 4).astype(str)
     y = one_hot(np.zeros(240, int), 2)
     covered = 0
-    for trial in range(100):
+    for trial in range(50):
         right = np.repeat(generator.random(60) < 0.7, 4)
         values = np.stack([right, ~right], axis=1).astype(float)
         low, high = scores.interval(scores.accuracy, values, y, groups, trial)
         covered += low <= 0.7 <= high
-    assert 88 <= covered <= 99
+    assert 43 <= covered <= 50
 
 
 def test_a_perfect_score_has_an_interval():

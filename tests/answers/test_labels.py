@@ -65,7 +65,7 @@ def test_several_labels(files):
         ("path,label\na.wav,x\nb.wav,x\n", "one label only .'x'.*at least two"),
         ("path,label\na.wav,Dog\nb.wav,dog\nc.wav,cat\n", r"'Dog' \(1\), 'dog' \(1\)"),
         ("path,labels\na.wav,hot dog;Hot-dog\nb.wav,cat\n", "spells a label in several ways"),
-        ("path,label\na.wav,x\nb.wav,nan\nc.wav,\n", r"2 rows have no label.*row 2 .*row 3"),
+        ("path,label\na.wav,x\nb.wav,nan\nc.wav,\n", r"2 rows have no label.*row 2.*row 3"),
         ("path,labels\na.wav,\nb.wav,nan\n", "no labels at all"),
         ("path,class\na.wav,x\n", "needs one column 'label'.*'class'"),
         ("path,label,labels\na.wav,x,y\n", "needs one column 'label'"),

@@ -93,16 +93,22 @@ def test_mistakes_warnings_and_failures(run, labelled, tiny_file, tmp_path):
     assert [x.path for x in found.failures] == [str(tmp_path / "damaged.wav")]
 
 
-def test_a_given_split_is_kept(labelled, tiny_file, tmp_path):
-    lines = ["path,label,split"]
-    for label in ("low", "middle"):
+def test_a_given_split_is_kept_and_labels_that_follow_length_are_told(
+    labelled, tiny_file, tmp_path
+):
+    lines = ["path,end,label,split"]
+    for label, seconds in (("low", 0.2), ("middle", 0.5)):
         splits = ["train"] * 4 + ["valid"] * 2 + ["test"] * 2
-        lines += [f"{labelled / label / f'{i}.wav'},{label},{s}" for i, s in enumerate(splits)]
+        lines += [
+            f"{labelled / label / f'{i}.wav'},{seconds},{label},{split}"
+            for i, split in enumerate(splits)
+        ]
     (tmp_path / "l.csv").write_text("\n".join(lines))
     found = probe(tmp_path / "l.csv", tmp_path / "out", tiny_file)
     assert found.confusion is not None
     assert found.confusion.sum() == 4
     assert found.scores["linear probe"][0].value == 1.0
+    assert any("labels follow the length" in note for note in found.warnings)
 
 
 def test_several_labels(labelled, tiny_file, tmp_path):
@@ -123,15 +129,6 @@ def test_several_labels(labelled, tiny_file, tmp_path):
     model = load_model(tiny_file)
     both = get_scene_embeddings(read_audio(tmp_path / "lowmiddle3.wav")[None], model)
     assert (found.head.probabilities(both.numpy())[0] > 0.5).all()
-
-
-def test_labels_that_follow_length_are_told(labelled, tiny_file, tmp_path):
-    lines = ["path,start,end,label"]
-    for k, label in enumerate(("low", "middle")):
-        lines += [f"{labelled / label / f'{i}.wav'},0,{0.2 + 0.3 * k},{label}" for i in range(8)]
-    (tmp_path / "l.csv").write_text("\n".join(lines))
-    found = probe(tmp_path / "l.csv", tmp_path / "out", tiny_file)
-    assert any("labels follow the length" in note for note in found.warnings)
 
 
 def test_bad_input_leaves_nothing(run, probed, labelled, tiny_file, tmp_path):

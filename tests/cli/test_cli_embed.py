@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -57,51 +56,15 @@ def test_embed_a_folder(run, recordings, tiny_file, tmp_path):
         np.testing.assert_allclose(row, expected.numpy(), atol=1e-5)
 
 
-def test_stereo_is_mixed_and_resampled(run, tiny_file, tmp_path):
-    """The same sound, at 16 kHz mono and at 48 kHz with one silent channel, at half the level."""
-    time = np.arange(48000) / 48000
-    tone = 0.5 * np.sin(2 * np.pi * 440 * time) + 0.2 * np.sin(2 * np.pi * 1760 * time)
-    soundfile.write(tmp_path / "mono.wav", tone[::3] / 2, 16000, subtype="FLOAT")
-    stereo = np.stack([tone, 0 * tone], axis=1)
-    soundfile.write(tmp_path / "stereo.wav", stereo, 48000, subtype="FLOAT")
-    output = tmp_path / "out.npz"
-    files = (tmp_path / "mono.wav", tmp_path / "stereo.wav")
-    assert run("embed", *files, "-o", output, "-w", tiny_file).status == 0
-    mono, mixed = load(output)["embeddings"]
-    assert mono @ mixed / np.linalg.norm(mono) / np.linalg.norm(mixed) > 0.98
-
-
-def test_timestamps(run, recordings, tiny_file, tmp_path):
-    output = tmp_path / "out.npz"
-    result = run("embed", recordings, "-o", output, "-w", tiny_file, "--timestamps")
-    assert result.status == 0, result.err
-    arrays = load(output)
-    names = {"paths", "start", "seconds", "embeddings", "timestamps", "clip", "recordings"}
-    assert arrays.keys() == names
-    rows = len(arrays["embeddings"])
-    assert arrays["timestamps"].shape == arrays["clip"].shape == (rows,)
-    assert arrays["clip"].dtype.kind == "i"
-    assert (np.diff(arrays["clip"]) >= 0).all()
-    assert set(arrays["clip"]) == {0, 1, 2}
-    model = load_model(tiny_file)
-    for index, path in enumerate(arrays["paths"]):
-        embeddings, timestamps = get_timestamp_embeddings(read_audio(path)[None], model)
-        rows_of_clip = arrays["clip"] == index
-        np.testing.assert_allclose(
-            arrays["embeddings"][rows_of_clip], embeddings[0].numpy(), atol=1e-5
-        )
-        np.testing.assert_array_equal(arrays["timestamps"][rows_of_clip], timestamps[0].numpy())
-        assert arrays["timestamps"][rows_of_clip].max() <= 1000 * arrays["seconds"][index]
-
-
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (["--hop-ms", 80], {"timestamp_hop_ms": 80}),
-        (["--mode", "paper"], {"mode": "paper"}),
-        (["--precision", "bfloat16"], {"precision": "bfloat16"}),
-        (["--mode", "paper", "--hop-ms", 160], {"mode": "paper", "timestamp_hop_ms": 160}),
         (["--device", "cpu"], {}),
+        (
+            ["--hop-ms", 80, "--precision", "bfloat16"],
+            {"timestamp_hop_ms": 80, "precision": "bfloat16"},
+        ),
+        (["--mode", "paper", "--hop-ms", 160], {"mode": "paper", "timestamp_hop_ms": 160}),
     ],
 )
 def test_options_reach_the_model(run, recordings, tiny_file, tmp_path, arguments, options):
@@ -141,15 +104,12 @@ def test_embed_on_cuda(run, recordings, tiny_file, tmp_path):
     np.testing.assert_allclose(cuda["embeddings"], cpu["embeddings"], atol=1e-3)
 
 
-@pytest.mark.parametrize("timestamps", [[], ["--timestamps"]])
-def test_an_unreadable_file_does_not_stop_the_rest(
-    run, recordings, tiny_file, tmp_path, timestamps
-):
+def test_an_unreadable_file_does_not_stop_the_rest(run, recordings, tiny_file, tmp_path):
     broken = recordings / "aa-broken.wav"
     broken.write_text("this is not audio")
     (recordings / "empty.flac").touch()
     output = tmp_path / "out.npz"
-    result = run("embed", recordings, "-o", output, "-w", tiny_file, *timestamps)
+    result = run("embed", recordings, "-o", output, "-w", tiny_file, "--timestamps")
     assert result.status == 3
     assert f"could not read {broken}: " in result.err
     assert "empty.flac" in result.err
@@ -157,38 +117,21 @@ def test_an_unreadable_file_does_not_stop_the_rest(
     assert "3 of 5 files" in result.out
     arrays = load(output)
     assert [Path(path).name for path in arrays["paths"]] == ["a.wav", "b.flac", "c.ogg"]
-    if timestamps:
-        assert set(arrays["clip"]) == {0, 1, 2}  # indices into what is there
-    else:
-        assert len(arrays["embeddings"]) == 3
-
-
-def test_a_file_with_nan_is_unreadable(run, recordings, tiny_file, tmp_path):
-    samples = np.zeros(16000, np.float32)
-    samples[-1] = np.nan
-    soundfile.write(recordings / "nan.wav", samples, 16000, subtype="FLOAT")
-    result = run("embed", recordings, "-o", tmp_path / "out.npz", "-w", tiny_file)
-    assert result.status == 3
-    assert re.search(r"could not read \S*nan\.wav: .*NaN", result.err)
+    assert set(arrays["clip"]) == {0, 1, 2}  # indices into what is there
 
 
 def test_only_the_reasons_are_written_when_no_file_can_be_read(run, tiny_file, tmp_path):
     (tmp_path / "broken.wav").write_text("this is not audio")
     output = tmp_path / "out" / "out.npz"
-    result = run("embed", tmp_path / "broken.wav", "-o", output, "-w", tiny_file)
+    command = ("embed", tmp_path / "broken.wav", "-o", output, "-w", tiny_file)
+    result = run(*command)
     assert result.status == 3
     assert "could not read" in result.err
     assert "0 of 1 files -> nothing was written" in result.out
     assert "Traceback" not in result.err
     assert [path.name for path in output.parent.iterdir()] == ["out.npz.errors.csv"]
-
-
-def test_an_existing_output_stays_when_nothing_can_be_read(run, tiny_file, tmp_path):
-    (tmp_path / "broken.wav").write_text("this is not audio")
-    output = tmp_path / "out.npz"
     output.write_text("old")
-    arguments = ("embed", tmp_path / "broken.wav", "-o", output, "-w", tiny_file, "--overwrite")
-    assert run(*arguments).status == 3
+    assert run(*command, "--overwrite").status == 3
     assert output.read_text() == "old"
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import hear_msm_mae
 from hear_msm_mae import finetune, get_scene_embeddings, load_model, predict
+from hear_msm_mae.answers.evaluate import ProbeResult
 from hear_msm_mae.answers.fit import Linear, log_loss
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.answers.labels import read_labels
@@ -25,11 +26,10 @@ from hear_msm_mae.audio import read_audio
 from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.pretrain import snapshots
 from hear_msm_mae.tuning import train
-from hear_msm_mae.tuning.crops import Crops, write_frames
+from hear_msm_mae.tuning.crops import Crops, spectrograms
 from hear_msm_mae.tuning.network import Network
-from hear_msm_mae.tuning.results import FinetuneResult
-from hear_msm_mae.tuning.settings import Tuning
-from hear_msm_mae.tuning.sides import sides_of
+from hear_msm_mae.tuning.run import sides_of
+from hear_msm_mae.tuning.settings import FinetuneResult, Tuning
 
 RESULTS = ("model.safetensors", "head.safetensors", "finetune.html", "labels.json")
 QUICK = {"epochs": 10, "patience": 10, "batch": 8, "lr": 0.01, "precision": "fp32"}
@@ -67,6 +67,11 @@ def tuned(beats, tiny_file, tmp_path_factory) -> FinetuneResult:
     return result
 
 
+@pytest.fixture(scope="module")
+def probed_beats(beats, tiny_file, tmp_path_factory) -> ProbeResult:
+    return hear_msm_mae.probe(beats / "labels.csv", tmp_path_factory.mktemp("probed"), tiny_file)
+
+
 def test_what_it_leaves_loads_everywhere(run, tuned, beats, tiny_file, tmp_path):
     before, after = load_model(tiny_file), load_model(tuned.out)
     assert after.options == before.options
@@ -91,10 +96,9 @@ def test_what_it_leaves_loads_everywhere(run, tuned, beats, tiny_file, tmp_path)
         predict(tuned.out, beats, tmp_path / "o.csv", before)
 
 
-def test_it_is_compared_with_the_probe_on_the_same_recordings(tuned, beats, tiny_file, tmp_path):
+def test_it_is_compared_with_the_probe_on_the_same_recordings(tuned, probed_beats):
     assert list(tuned.scores)[:2] == ["fine-tuned", "linear probe"]
-    probed = hear_msm_mae.probe(beats / "labels.csv", tmp_path / "probe", tiny_file)
-    assert tuned.scores["linear probe"] == probed.scores["linear probe"]
+    assert tuned.scores["linear probe"] == probed_beats.scores["linear probe"]
     assert tuned.confusion is not None
     assert tuned.confusion.sum() == 5
     values = [tuned.scores[name][0].value for name in ("fine-tuned", "linear probe")]
@@ -131,13 +135,12 @@ def test_learning_lowers_the_loss(beats, tiny_file, tmp_path, caplog):
     assert result.best_epoch == int(np.argmin(losses)) > 0
 
 
-def test_without_a_gain_the_probe_is_kept(beats, tiny_file, tmp_path, monkeypatch):
+def test_without_a_gain_the_probe_is_kept(beats, probed_beats, tiny_file, tmp_path, monkeypatch):
     monkeypatch.setattr(train.Run, "_look", _always_worse(train.Run._look))
     result = finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **{**QUICK, "epochs": 1})
     assert result.best_epoch == result.gain.value == 0
     assert any("no epoch was better" in note for note in result.warnings)
-    probed = hear_msm_mae.probe(beats / "labels.csv", tmp_path / "probe", tiny_file)
-    np.testing.assert_array_equal(result.head.linear.weight, probed.head.linear.weight)
+    np.testing.assert_array_equal(result.head.linear.weight, probed_beats.head.linear.weight)
 
 
 def _always_worse(look):
@@ -157,7 +160,8 @@ def _always_worse(look):
 )
 def test_what_is_frozen_stays(beats, tiny_file, tmp_path, blocks, learns, monkeypatch):
     monkeypatch.setattr(train.Run, "_look", _always_better(train.Run._look))
-    finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **{**QUICK, "blocks": blocks})
+    options = {**QUICK, "epochs": 1, "blocks": blocks}
+    finetune(beats / "labels.csv", tmp_path / "out", tiny_file, **options)
     before, after = load_file(tiny_file), load_file(tmp_path / "out" / "model.safetensors")
     changed = {n.removeprefix("encoder.") for n in after if not torch.equal(after[n], before[n])}
     assert {".".join(n.split(".")[: 2 if "blocks" in n else 1]) for n in changed} == learns
@@ -180,7 +184,7 @@ def test_layers_below_learn_more_slowly(tiny_file):
     d = model.scene_embedding_size
     linear = Linear(np.ones((2, d)), np.zeros(2))
     network = Network(model, linear, np.random.default_rng(0).normal(size=(9, d)), False)
-    scales = {name: network.lr_scale(name, 0.5) for name, _ in network.named_parameters()}
+    scales = {name: 0.5 ** network.depth(name) for name, _ in network.named_parameters()}
     assert scales["head.weight"] == scales["model.encoder.norm.weight"] == 1
     assert scales["model.encoder.blocks.1.mlp.fc1.weight"] == 0.5
     assert scales["model.encoder.blocks.0.norm1.bias"] == 0.25
@@ -191,7 +195,7 @@ def test_layers_below_learn_more_slowly(tiny_file):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "mean+std"])
-def test_crops_are_embedded_as_recordings_are(labelled, tiny_file, tmp_path, pooling):
+def test_crops_are_embedded_as_recordings_are(tiny_file, pooling):
     """Without mixing, the loss of whole recordings is that of the probe on their embeddings."""
     generator = np.random.default_rng(0)
     lengths = (800, 5600, 9600, 40000, 70000)  # of less than a patch up to three units
@@ -202,8 +206,7 @@ def test_crops_are_embedded_as_recordings_are(labelled, tiny_file, tmp_path, poo
     y = np.eye(5, dtype=bool)
     linear = Linear(generator.normal(size=(5, embeddings.shape[1])), np.zeros(5))
     network = Network(model, linear, embeddings, False)
-    frames = write_frames(tmp_path / "frames", recordings, model)
-    crops = Crops(frames, y, Tuning(mixup=0.0))
+    crops = Crops(spectrograms(recordings, model), y, Tuning(mixup=0.0))
     with torch.no_grad():
         loss = network(*network.arguments(crops(0)))
     assert float(loss) == pytest.approx(log_loss(linear.logits(embeddings), y, False), rel=2e-3)
@@ -239,7 +242,7 @@ def test_a_killed_run_ends_in_the_same_bits(tuned, beats, tiny_file, tmp_path):
     for name, content in files(out).items():
         assert content == files(tuned.out)[name], name
     left = {path.name for path in out.iterdir()} - {*RESULTS, "checkpoints", "lock"}
-    assert left == {"README.md", "config.json", "embeddings.parquet", "log-mel.npz"}
+    assert left == {"README.md", "config.json", "embeddings.parquet", "log-mel.parquet"}
 
 
 def test_a_signal_ends_with_a_checkpoint(tuned, beats, tiny_file, tmp_path, monkeypatch):

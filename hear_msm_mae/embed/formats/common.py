@@ -141,7 +141,7 @@ ArrayReader = Callable[[int, int], NDArray[Any]]  # (first row, number of rows) 
 def array_reader(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> ArrayReader:
-    """A reader of rows of an array that lies in a file in C order.
+    """A reader of rows of an array that lies in a file in C order; they are mapped into memory.
 
     Raises:
         ValueError: the file is too short.
@@ -151,9 +151,10 @@ def array_reader(
         raise ValueError(f"{printable(path)} is too short; the output is damaged")
 
     def read(first: int, count: int) -> NDArray[Any]:
-        with path.open("rb") as file:
-            file.seek(offset + first * size * dtype.itemsize)
-            return np.fromfile(file, dtype, count * size).reshape(count, *shape[1:])
+        if not count or not size:  # nothing can be mapped
+            return np.empty((count, *shape[1:]), dtype)
+        begin = offset + first * size * dtype.itemsize
+        return np.memmap(path, dtype, "c", begin, (count, *shape[1:]))
 
     return read
 
