@@ -116,8 +116,8 @@ def table(weights: Path, repeats: int, seeds: int, cache: Path) -> str:
     text = (
         f"{weights.stem}; {where}. Times are the best of {repeats} runs in turn, with torch's time "
         f"divided by it in brackets; probes are means over {seeds} divisions. ONNX files hold the "
-        "encoder up to the block that is read, int8 ones matrices of 8 bits with a scale for each "
-        "channel."
+        "encoder up to the block that is read. int8 stands for matrices of 8 bits with a scale for "
+        "each channel, and of 16 bits in the patch projection and the first block."
     )
     return "\n".join([text, "", *lines])
 

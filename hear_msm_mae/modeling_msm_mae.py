@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import einops  # noqa: F401  (Transformers asks for what this file imports; encoder.py needs it)
@@ -170,8 +171,8 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: MsmMaeConfig) -> None:
         super().__init__(config)
         options = resolve_options(config.sizes, {"timestamp_hop_ms": config.timestamp_hop_ms})
-        without_weights: Any = _Sizes(config.sizes)
-        self.hear = HearModel(without_weights, options)
+        without_weights: Any = SimpleNamespace(config=config.sizes, decoder_tensors={})
+        self.hear = HearModel(without_weights, options, Encoder(config.sizes))
         # While Transformers builds a model, the dtype that the caller asks for is the default one.
         self.hear.encoder.to(torch.get_default_dtype())
         self.post_init()
@@ -189,19 +190,20 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
                 f"the weights in {args[0] if args else 'the folder'} are of another architecture: "
                 f"they lack {missing[0]!r} and {len(missing) - 1} other tensors"
             )
+        model._set_tables()
         return (model, info) if output_loading_info else model
+
+    def _set_tables(self) -> None:
+        """Compute what files do not hold, since Transformers builds models without values."""
+        sizes, encoder = self.hear.config, self.hear.encoder
+        table = sincos_2d(sizes.rows, sizes.columns, sizes.width)
+        encoder.positions = table.to(encoder.patch_embed.weight)
+        fresh = LogMel(sizes.n_mels, sizes.norm_mean, sizes.norm_std, sizes.sample_rate)
+        self.hear.frontend = fresh.to(encoder.patch_embed.weight.device)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """What files do not hold: the tables that the configuration fixes, and new weights."""
-        sizes = self.hear.config
-        if isinstance(module, LogMel):
-            fresh = LogMel(sizes.n_mels, sizes.norm_mean, sizes.norm_std, sizes.sample_rate)
-            for name, values in fresh.named_buffers():
-                module.get_buffer(name).copy_(values)
-        elif isinstance(module, Encoder):
-            table = sincos_2d(sizes.rows, sizes.columns, sizes.width)
-            module.positions = table.to(module.patch_embed.weight)
+        """Draw new weights."""
         # Transformers marks what it has loaded, and asks for modules of which a buffer is not.
         if any(hasattr(p, "_is_hf_initialized") for p in module.parameters(recurse=False)):
             return
@@ -250,14 +252,3 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
             "timestamps": pad_sequence(timestamps, batch_first=True),
             "frame_mask": pad_sequence(real, batch_first=True),
         }
-
-
-@dataclasses.dataclass
-class _Sizes:
-    """A checkpoint without tensors: Transformers puts them in place after the model is built."""
-
-    config: ModelConfig
-    decoder_tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-
-    def load_into(self, module: nn.Module) -> None:
-        """Leave the module as it is."""

@@ -18,13 +18,11 @@ from .extras import need
 from .files import replacing
 from .log_mel import LogMel
 from .model import HearModel
+from .onnx_int8 import smoothed, write_quantized
 
 OPSET = 20  # the first version with the exact GELU
 FORMAT = "hear_msm_mae"
 FORMAT_VERSION = "1"
-# onnxruntime sets this key when it prepares a model for quantisation, and warns if it is missing.
-# Torch's exporter has already done the same preparation.
-_PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
 
 
 def export_onnx(
@@ -41,7 +39,8 @@ def export_onnx(
         model: from `load_model`, on the CPU, in float32, with one layer. Its layer and statistics
             become the defaults of the file.
         path: file to write, `.onnx`.
-        int8: store matrices in 8 bits, with a scale for each channel. Activations are quantised
+        int8: store matrices in 8 bits, with a scale for each channel, but for those of the
+            projection and the first block, which are stored in float16. Activations are quantised
             when the model runs.
         log_mel: file to write the front end to, `.onnx`: `waveform` (b, n) float32 -> `log_mel`
             (b, f, t), t = 1 + n // hop. The caller pads t to a multiple of the patch width.
@@ -66,6 +65,8 @@ def export_onnx(
     sizes: dict[int, Any] = {0: batch}
     if config.columns > 1:
         sizes[2] = config.patch_frames * torch.export.Dim("columns", max=config.columns)
+    if int8:
+        model = smoothed(model)
     graph = _graph(_Units(model), units, sizes, "log_mel", "embeddings")
     _write(graph, path, metadata, int8)
     if log_mel is not None:
@@ -107,14 +108,11 @@ def _graph(module: nn.Module, example: Tensor, sizes: Any, source: str, result: 
 
 def _write(proto: Any, path: str | Path, metadata: dict[str, str], int8: bool) -> None:
     import onnx
-    from onnxruntime.quantization import quantize_dynamic
 
-    onnx.helper.set_model_props(proto, metadata | dict([_PREPARED]))
+    onnx.helper.set_model_props(proto, metadata)
     with replacing(path) as temporary:
         if int8:
-            # Matrices use 7 bits, because CPUs with AVX2 but without VNNI add pairs of products in
-            # 16 bits, which 8 bits can overflow. The error of embeddings grows by a tenth.
-            quantize_dynamic(proto, temporary, per_channel=True, reduce_range=True)
+            write_quantized(proto, temporary)
         else:
             onnx.save_model(proto, temporary)
 

@@ -44,13 +44,15 @@ def load_any(
     """Read weights of any supported format: this package's safetensors or a PyTorch pickle.
 
     Args:
-        path: the file.
-        name: see `load_pickle`; safetensors hold their name.
-        norm_pixels: see `load_pickle`; it also replaces the value of a safetensors file.
+        path: the file. A pickle that would run code is refused.
+        name: model name such as "80x208p16x16", for pickles whose tensors do not determine the
+            unit size. By default it is searched in the names of the file and its folder.
+        norm_pixels: whether the decoder predicts normalised patches. By default what the file says,
+            a pickle in the `norm_pix_loss` of its `args`; if that is missing, false with a warning.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not a weights file, or has another architecture.
+        ValueError: it is not a weights file, is damaged or unsafe, or has another architecture.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,7 +64,7 @@ def load_any(
             "weights from which it was exported"
         )
     if is_pickle(path):
-        return load_pickle(path, name, norm_pixels)
+        return _load_pickle(path, name, norm_pixels)
     checkpoint = load_checkpoint(path)
     if norm_pixels is not None and checkpoint.has_decoder:
         config = dataclasses.replace(checkpoint.config, norm_pixels=norm_pixels)
@@ -70,22 +72,7 @@ def load_any(
     return checkpoint
 
 
-def load_pickle(
-    path: str | Path, name: str | None = None, norm_pixels: bool | None = None
-) -> Checkpoint:
-    """Read a `.pth` checkpoint; a pickle that would run code is refused.
-
-    Args:
-        path: file written by `torch.save`.
-        name: model name such as "80x208p16x16", for files whose tensors do not determine the unit
-            size. By default it is searched in the names of the file and its folder.
-        norm_pixels: whether the decoder predicts normalised patches. By default `norm_pix_loss` of
-            the file's `args`; if that is missing, false with a warning.
-
-    Raises:
-        ValueError: the file cannot be read, is unsafe, or is not an MSM-MAE checkpoint.
-    """
-    path = Path(path)
+def _load_pickle(path: Path, name: str | None, norm_pixels: bool | None) -> Checkpoint:
     if name is not None and parse_name(name) is None:
         raise ValueError(f"name {name!r} is not a model name like 80x208p16x16")
     state, stats, args = read_state(path)
@@ -94,13 +81,13 @@ def load_pickle(
         norm_pixels = bool(given)
     try:
         checkpoint = convert_state(state, name or _name_in_path(path), stats, norm_pixels)
+        # Only a name that the user gave must fit the tensors, not one that was found in the path.
+        if name is not None and parse_name(name) != parse_name(checkpoint.config.name):
+            raise ValueError(
+                f"the name {name!r} contradicts the tensors, which are {checkpoint.config.name}"
+            )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    # Only a name that the user gave must fit the tensors, not one that was found in the path.
-    if name is not None and parse_name(name) != parse_name(checkpoint.config.name):
-        raise ValueError(
-            f"{path}: the name {name!r} contradicts the tensors, which are {checkpoint.config.name}"
-        )
     return checkpoint
 
 

@@ -1,7 +1,8 @@
 """Models as folders and as Hugging Face Hub repositories.
 
-A folder holds `model.safetensors` (complete in itself), `config.json` (the same configuration, for
-readers and for the Hub) and `README.md` (a model card). A Hub repository is such a folder. A folder
+A folder holds `model.safetensors` (complete in itself, the only file that `load_model` reads),
+`config.json` (the same configuration, for readers and for other libraries) and `README.md` (a model
+card). A Hub repository is such a folder. A folder
 for Transformers and sentence-transformers holds more, see `hub_transformers`.
 """
 
@@ -19,8 +20,8 @@ from typing import Any
 
 from ..config import MS_PER_FRAME
 from ..files import replacing
-from .hub_transformers import CONFIG_NOTES, card_section, config_of, transformers_files
-from .native import Checkpoint, bundled_weights, read_config, save_checkpoint
+from .hub_transformers import CONFIG_NOTES, card_section, transformers_files
+from .native import Checkpoint, bundled_weights, save_checkpoint
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -42,7 +43,7 @@ def find_weights(source: str | Path = "") -> Path:
         FileNotFoundError: a folder without weights, or no such repository.
         ConnectionError: the Hub cannot be reached and its repository is not in the local cache.
         ImportError: an hf:// address without huggingface_hub.
-        ValueError: an address of another form, or a configuration beside other weights.
+        ValueError: an address of another form.
     """
     text = str(source)
     if text in ("", "."):  # Path("") is "."
@@ -139,23 +140,12 @@ def push_to_hub(
 
 
 def _weights_of(folder: Path, name: str) -> Path:
-    """The weights file in a folder, after a look at the configuration beside it."""
+    """The weights file in a folder."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"model_file_path {name!r} is a folder without {WEIGHTS_FILE}; give a weights file, or "
             "a folder written by model.save_pretrained"
-        )
-    try:
-        config = config_of((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return path
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    if config != read_config(path):
-        raise ValueError(
-            f"{folder / CONFIG_FILE} differs from the configuration inside {WEIGHTS_FILE}, which "
-            "is the one that counts; copy both from one model"
         )
     return path
 
@@ -205,8 +195,6 @@ def _clear_errors(hub: ModuleType, repo_id: str) -> Iterator[None]:
             f"the Hugging Face Hub cannot be reached and hf://{repo_id} is not in the local cache; "
             "load it once while online, or give a folder or file"
         ) from error
-    except errors.LocalTokenNotFoundError as error:
-        raise PermissionError(f"hf://{repo_id}: log in first with `hf auth login`") from error
     except Exception as error:  # the kind depends on the HTTP client of huggingface_hub's version
         reason = " ".join(str(error).split())
         raise ConnectionError(f"hf://{repo_id}: the Hugging Face Hub says: {reason}") from error

@@ -6,7 +6,6 @@ with the files of this package that it imports; for sentence-transformers a `mod
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -42,30 +41,6 @@ def transformers_files(config: ModelConfig) -> dict[str, str | dict[str, Any] | 
             code[name] = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
             waiting += _IMPORT.findall(code[name])
     return {"preprocessor_config.json": preprocessor, "modules.json": _MODULES, **code}
-
-
-def config_of(text: str) -> ModelConfig:
-    """The configuration in a `config.json`, without what Transformers notes beside it.
-
-    Raises:
-        ValueError: not JSON, an impossible value, a model of another architecture, or one that
-            Transformers saved, with names of its own.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None  # from_json says what is wrong
-    if isinstance(values, dict):
-        if (found := values.get("model_type", MODEL_TYPE)) != MODEL_TYPE:
-            raise ValueError(f"a model of another architecture, its model_type is {found!r}")
-        if "transformers_version" in values:
-            raise ValueError(
-                "saved by Transformers; after `import hear_msm_mae.transformers` load the folder "
-                "with AutoModel, and write it with model.hear.save_pretrained(folder)"
-            )
-        kept = {name: value for name, value in values.items() if name not in CONFIG_NOTES}
-        text = json.dumps(kept)
-    return ModelConfig.from_json(text)
 
 
 def card_section(address: str) -> str:

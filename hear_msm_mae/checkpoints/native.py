@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +16,6 @@ from ..config import ModelConfig
 from ..files import interrupts_held, replacing
 from .layout import DECODER, ENCODER, check_layout, check_weights
 
-FORMAT = "hear_msm_mae"
 FORMAT_VERSION = "1"
 BUNDLED_WEIGHTS = "hear_msm_mae-small-80x208p16x16.safetensors"
 
@@ -99,7 +96,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, half: bool = False
     dtype = torch.float16 if half else torch.float32
     tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in checkpoint.tensors.items()}
     metadata = {
-        "format": FORMAT,
+        "format": "pt",  # Transformers 4 asks for it
         "format_version": FORMAT_VERSION,
         "config": checkpoint.config.to_json(),
     }
@@ -117,20 +114,23 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             its configuration or have NaN or absurd values.
     """
     path = Path(path)
-    with _opened(path) as (file, config):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    checkpoint = Checkpoint(config, tensors)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
     try:
+        # safetensors would turn a Ctrl-C into another error.
+        with interrupts_held(), safe_open(path, framework="pt") as file:
+            config = _config_of(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checkpoint = Checkpoint(config, tensors)
         checkpoint.check()
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or not a safetensors weights file ({error}); "
+            "download or convert it again"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return checkpoint
-
-
-def read_config(path: str | Path) -> ModelConfig:
-    """Read only the configuration of a checkpoint; errors as for `load_checkpoint`."""
-    with _opened(Path(path)) as (_, config):
-        return config
 
 
 def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[str, Tensor]:
@@ -139,28 +139,6 @@ def state_tensors(encoder: nn.Module, decoder: nn.Module | None = None) -> dict[
     if decoder is not None:
         tensors |= {DECODER + k: v for k, v in decoder.state_dict().items()}
     return tensors
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, ModelConfig]]:
-    """An open safetensors file of this package and its configuration."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    try:
-        # safetensors would turn a Ctrl-C into another error.
-        with interrupts_held(), safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata)
-            try:
-                config = ModelConfig.from_json(metadata.get("config", ""))
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-            yield file, config
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors weights file ({error}); "
-            "download or convert it again"
-        ) from error
 
 
 def _sort_header(path: Path) -> None:
@@ -177,14 +155,17 @@ def _sort_header(path: Path) -> None:
         file.write(text.encode().ljust(size))
 
 
-def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
+def _config_of(metadata: Mapping[str, str]) -> ModelConfig:
+    if "config" not in metadata:
         raise ValueError(
-            f"{path} is a safetensors file of another architecture: its metadata does not name "
-            f"the format {FORMAT!r}; convert .pth files with `hear-msm-mae convert`"
+            "a safetensors file of another architecture: its metadata hold no configuration of "
+            "hear_msm_mae; convert .pth files with `hear-msm-mae convert`, and load what "
+            "Transformers saved with AutoModel after `import hear_msm_mae.transformers`, whose "
+            "model.hear.save_pretrained(folder) writes a folder for load_model"
         )
     if (version := metadata.get("format_version")) != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version}, this release reads {FORMAT_VERSION}; "
+            f"format version {version}, while this release reads {FORMAT_VERSION}; "
             "upgrade hear_msm_mae"
         )
+    return ModelConfig.from_json(metadata["config"])

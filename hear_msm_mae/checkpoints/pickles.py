@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..files import interrupts_held
-from .layout import DECODER, ENCODER
+from .layout import DECODER
 
 _STATES = ("model", "state_dict", "model_state_dict")  # keys of the state dictionary
 _WRAPPERS = ("module", "_orig_mod", "model")  # DataParallel, torch.compile, Lightning
@@ -71,22 +71,17 @@ def _unwrapped(name: str) -> str:
 
 def _advice_on_own(names: list[str]) -> str | None:
     """Advice for tensors of this package's models, which lack the configuration."""
-    own = next((name for name in names if name.endswith(".attn.qkv.q_bias")), None)
-    if own is None:
+    if not any(name.endswith(".attn.qkv.q_bias") for name in names):
         return None
     if any(_unwrapped(name).startswith(DECODER) for name in names):
         return (
             "a training checkpoint of hear_msm_mae, not a weights file; "
             "hear-msm-mae export RUN_DIR writes the weights of a pretraining run"
         )
-    module = "model" if ENCODER in own else "model.encoder"
-    prefix = own.partition(ENCODER if ENCODER in own else "blocks.")[0]
-    take_off = f" (take {prefix!r} off its names first)" if prefix else ""
     return (
         "a state dictionary of a hear_msm_mae model, which holds no configuration (unit, heads, "
-        "statistics, block). Put it into the model that it was trained from, "
-        f"{module}.load_state_dict(state){take_off}; then use model.save_pretrained(folder) and "
-        "load that folder"
+        "statistics, block). Put it into the model that it was trained from with load_state_dict; "
+        "then use model.save_pretrained(folder) and load that folder"
     )
 
 

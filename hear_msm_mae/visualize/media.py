@@ -29,8 +29,8 @@ def sound_uri(waveform: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> 
 def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> str:
     """A spectrogram (f, t) as a picture of t x f pixels, low frequencies at the bottom.
 
-    Long spectrograms are shortened by `narrow`. `low` and `high` are the values of the darkest and
-    the brightest colour.
+    Longer ones than `MOST_COLUMNS` are shortened to it, by averages of neighbouring columns. `low`
+    and `high` are the values of the darkest and the brightest colour.
 
     Raises:
         ImportError: matplotlib or pillow is not installed.
@@ -41,27 +41,14 @@ def picture_uri(spectrogram: NDArray[np.float32], low: float, high: float) -> st
     except ImportError as error:
         raise ImportError(f"reports need matplotlib and pillow: {INSTALL}") from error
 
-    scaled = np.clip((narrow(spectrogram)[::-1] - low) / max(high - low, 1e-6), 0, 1)
+    scaled = np.clip((spectrogram[::-1] - low) / max(high - low, 1e-6), 0, 1)
     pixels = colormaps["magma"](scaled, bytes=True)[..., :3]
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if picture.width > MOST_COLUMNS:
+        picture = picture.resize((MOST_COLUMNS, picture.height), Image.Resampling.BOX)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", quality=PICTURE_QUALITY)
+    picture.save(file, "WEBP", quality=PICTURE_QUALITY)
     return _data_uri("image/webp", file)
-
-
-def narrow(spectrogram: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average neighbouring columns, so that there are at most `MOST_COLUMNS`.
-
-    Shape:
-        - spectrogram: (f, t)
-        - output: (f, min(t, 4000)), the input itself where it is not longer
-    """
-    columns = spectrogram.shape[1]
-    if columns <= MOST_COLUMNS:
-        return spectrogram
-    # The numbers of averaged columns differ by at most one, so that time stays linear.
-    edges = np.arange(MOST_COLUMNS + 1) * columns // MOST_COLUMNS
-    sums = np.add.reduceat(spectrogram, edges[:-1], axis=1)
-    return (sums / np.diff(edges)).astype(np.float32)
 
 
 def _data_uri(kind: str, file: io.BytesIO) -> str:

@@ -20,7 +20,7 @@ from ..mae import MaskedAutoencoder
 from ..model import HearModel
 from ..plots import mel_positions
 from .clip import attention_map, masked_autoencoder, reconstruct, spectrogram
-from .media import narrow, picture_uri, sound_uri
+from .media import picture_uri, sound_uri
 from .neighbours import LAYOUTS, directions, layout_name, nearest, place
 from .page import render
 
@@ -175,7 +175,7 @@ def _look(
     """The data of one clip for the page."""
     clip = spectrogram(model, waveform)
     frames = model.config.num_frames(len(waveform))
-    shown = narrow(clip[:, :frames].cpu().numpy())
+    shown = clip[:, :frames].cpu().numpy()
     low, high = float(np.quantile(shown, 0.01)), float(shown.max())
     attention = attention_map(model, clip).mean(0)  # (rows, columns)
     # NumPy is used because torch's quantile refuses more than 2**24 values.

@@ -70,12 +70,6 @@ def test_bare_state_dictionary(state, save):
     assert_same_model(save(state), state)
 
 
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_data_parallel_prefix(state, save, wrapped):
-    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
-    assert_same_model(save({"model": prefixed} if wrapped else prefixed), state)
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("zipped", [True, False])

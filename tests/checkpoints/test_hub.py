@@ -13,7 +13,7 @@ from fake_hub import TOKEN, fake_hub
 
 from hear_msm_mae import get_scene_embeddings, load_model
 from hear_msm_mae.checkpoints.hub import find_weights, save_folder
-from hear_msm_mae.checkpoints.native import Checkpoint, load_checkpoint, read_config
+from hear_msm_mae.checkpoints.native import Checkpoint, load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 AUDIO = torch.sin(torch.arange(20000) / 9)[None] * 0.3
@@ -79,20 +79,9 @@ def test_model_card_code_runs(tiny_model, tmp_path, monkeypatch):
     assert torch.equal(names["scene"], get_scene_embeddings(AUDIO, tiny_model))
 
 
-def test_a_folder_may_lack_the_configuration_but_not_contradict_it(tiny_model, tmp_path):
+def test_a_folder_needs_its_weights_file_alone(tiny_model, tmp_path):
     folder = tiny_model.save_pretrained(tmp_path / "model")
-    config = folder / "config.json"
-    changed = json.loads(config.read_text()) | {"norm_mean": -1.0}
-    config.write_text(json.dumps(changed))
-    with pytest.raises(ValueError, match=r"config\.json differs from .* inside model\.safetensors"):
-        load_model(folder)
-    config.write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"config\.json: .*utf-8"):
-        load_model(folder)
-    config.write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json: .* is not JSON"):
-        load_model(folder)
-    config.unlink()
+    (folder / "config.json").unlink()
     assert same_model(load_model(folder), tiny_model)
 
 
@@ -103,14 +92,6 @@ def test_folders_and_files_that_are_no_model(tiny_model, tiny_file, tmp_path):
     with pytest.raises(NotADirectoryError, match="is a file; give a folder"):
         tiny_model.save_pretrained(tmp_path / "file")
     assert find_weights(tiny_file) == tiny_file
-
-
-def test_configuration_is_read_without_the_tensors(tiny_file, tiny_config, tmp_path):
-    assert read_config(tiny_file) == tiny_config
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(tiny_file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="truncated"):
-        read_config(cut)
 
 
 def test_encoder_only_weights_say_so_on_their_card(tiny_checkpoint, tmp_path):
@@ -141,6 +122,10 @@ with torch.no_grad():
 model.push_to_hub("user/repo")
 assert torch.equal(load_model(address).encoder.norm.bias, model.encoder.norm.bias)
 print(address)
+try:
+    model.push_to_hub("user/refused", token="hf_wrong")
+except ConnectionError as error:
+    print(error)
 """
 
 REFUSALS = """
@@ -182,7 +167,11 @@ def test_push_load_and_load_offline(hub, tiny_file, tmp_path):
     online = client(endpoint, tmp_path / "cache", HF_TOKEN=TOKEN)
     result = python(SESSION, tiny_file, env=online)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "hf://user/repo"
+    address, refusal = result.stdout.splitlines()
+    assert address == "hf://user/repo"
+    assert refusal.startswith("hf://user/refused: the Hugging Face Hub says: ")
+    assert "Invalid username or password" in refusal
+    assert "user/refused" not in repos
     files = repos["user/repo"]
     assert set(files) >= {"model.safetensors", "config.json", "README.md", "modeling_msm_mae.py"}
     assert b"AutoModel.from_pretrained('user/repo', " in files["README.md"]
@@ -213,19 +202,6 @@ def test_addresses_that_cannot_be_loaded(hub, tmp_path):
     assert "without model.safetensors" in empty
     assert form.startswith("ValueError 'a/b/c' is not of the form user/repo")
     assert nothing.startswith("ValueError '' is not of the form user/repo")
-
-
-def test_a_hub_that_refuses_or_is_not_there(hub, tiny_file, tmp_path):
-    endpoint, repos, _ = hub
-    code = "import sys; from hear_msm_mae import load_model\n"
-    code += "load_model(sys.argv[1]).push_to_hub('user/refused')"
-    result = python(code, tiny_file, env=client(endpoint, tmp_path, HF_TOKEN="hf_wrong"))
-    assert "ConnectionError: hf://user/refused: the Hugging Face Hub says: " in result.stderr
-    assert "Invalid username or password" in result.stderr
-    assert "user/refused" not in repos
-    nobody = client("http://127.0.0.1:9", tmp_path, HF_TOKEN=TOKEN)
-    result = python(code, tiny_file, env=nobody)
-    assert "ConnectionError: hf://user/refused: the Hugging Face Hub says: " in result.stderr
 
 
 def test_missing_library_is_named(monkeypatch, tiny_model):

@@ -1,12 +1,9 @@
 """Weights files of this package: round trips, atomic writing, and files that are none."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,24 +96,12 @@ def test_views_of_one_storage_can_be_saved(tmp_path, tiny_checkpoint):
     )
 
 
-SAVE = """
-import hashlib, sys
-from hear_msm_mae.checkpoints.native import load_checkpoint, save_checkpoint
-
-source, target = sys.argv[1:]
-save_checkpoint(target, load_checkpoint(source))
-print(hashlib.sha256(open(target, "rb").read()).hexdigest())
-"""
-
-
 def test_equal_models_are_equal_files(tiny_file, tmp_path):
     """safetensors writes its metadata in a random order."""
-    expected = hashlib.sha256(tiny_file.read_bytes()).hexdigest()
     for i in range(8):
         save_checkpoint(tmp_path / f"{i}.safetensors", load_checkpoint(tiny_file))
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    command = [sys.executable, "-c", SAVE, str(tiny_file), str(tmp_path / "fresh.safetensors")]
-    assert subprocess.check_output(command, text=True).strip() == expected
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert contents == {tiny_file.read_bytes()}
 
 
 def test_files_stay_readable_by_safetensors(tiny_checkpoint, tiny_file):
@@ -231,7 +216,7 @@ def test_another_architecture_is_refused(tmp_path, metadata):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format_version": "2"}, "format version 2.*reads 1.*upgrade"),
+        ({"format_version": "2"}, "format version 2, .*reads 1.*upgrade"),
         ({"config": "{"}, "configuration is not JSON"),
         ({"config": '{"window": "hann"}'}, "unknown key.*window.*known"),
         ({"config": '{"width": 30, "heads": 4}'}, r"width \(30\) must be a multiple of heads"),

@@ -14,33 +14,25 @@ AUDIO = torch.sin(torch.arange(20000) / 9)[None] * 0.3
 
 
 @pytest.mark.parametrize(
-    ("make", "call", "prefix"),
+    "make",
     [
-        (lambda model: model.state_dict(), "model.load_state_dict(state)", None),
-        (lambda model: {"model": model.state_dict()}, "model.load_state_dict(state)", None),
-        (lambda model: {"state_dict": model.state_dict()}, "model.load_state_dict(state)", None),
-        (lambda model: nn.DataParallel(model).state_dict(), "model.load_state_dict", "module."),
-        (lambda model: torch.compile(model).state_dict(), "model.load_state_dict", "_orig_mod."),
-        (
-            lambda model: nn.ModuleDict({"model": model, "head": nn.Linear(3, 3)}).state_dict(),
-            "model.load_state_dict",
-            "model.",
-        ),
-        (lambda model: model.encoder.state_dict(), "model.encoder.load_state_dict(state)", None),
+        lambda model: model.state_dict(),
+        lambda model: {"model": model.state_dict()},
+        lambda model: {"state_dict": model.state_dict()},
+        lambda model: nn.DataParallel(model).state_dict(),
+        lambda model: nn.ModuleDict({"model": model, "head": nn.Linear(3, 3)}).state_dict(),
+        lambda model: model.encoder.state_dict(),
     ],
-    ids=["model", "in-model", "in-state_dict", "parallel", "compiled", "with-head", "encoder"],
+    ids=["model", "in-model", "in-state_dict", "parallel", "with-head", "encoder"],
 )
-def test_a_state_dictionary_of_a_model_is_recognised(tiny_file, save, make, call, prefix):
+def test_a_state_dictionary_of_a_model_is_recognised(tiny_file, save, make):
     path = save(make(load_model(tiny_file)))
     with pytest.raises(
-        ValueError, match=r"checkpoint\.pth is a state dictionary of a hear"
-    ) as error:
+        ValueError,
+        match=r"checkpoint\.pth is a state dictionary of a hear.* holds no configuration .*"
+        r"load_state_dict.*model\.save_pretrained\(folder\)",
+    ):
         load_model(path)
-    message = str(error.value)
-    assert "holds no configuration" in message
-    assert "model.save_pretrained(folder)" in message
-    assert call in message
-    assert (f"(take '{prefix}' off its names first)" in message) == (prefix is not None)
 
 
 def test_the_advice_works(tiny_file, save, tmp_path):
@@ -58,7 +50,7 @@ def test_the_advice_works(tiny_file, save, tmp_path):
     assert not torch.equal(get_scene_embeddings(AUDIO, load_model(tiny_file)), expected)
 
 
-@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel, torch.compile])
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
 def test_a_whole_model_is_refused_with_advice(tiny_file, save, wrap):
     path = save(wrap(load_model(tiny_file)))
     with pytest.raises(ValueError, match=r"refused: .*could run code; .*model\.save_pretrained"):

@@ -10,6 +10,7 @@ import offline  # noqa: F401
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 from small_models import SIZES, small_model
 
 from hear_msm_mae import get_scene_embeddings, load_model
@@ -152,10 +153,8 @@ def test_refusals(sentence_model, folder, tmp_path):
     batch = Audio(small_model(CONFIG, mode="paper"))
     with pytest.raises(ValueError, match="load it with normalization='stored'"):
         batch({"waveforms": [torch.zeros(1000)]})
-    values = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(values | {"model_type": "bert"}))
-    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="another architecture, its model_type is 'bert'"):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="file of another architecture"):
         Audio.load(str(tmp_path))
 
 

@@ -20,7 +20,7 @@ from hear_msm_mae import get_scene_embeddings, get_timestamp_embeddings, load_mo
 from hear_msm_mae.config import ModelConfig
 
 REASON = "pip install 'hear_msm_mae[transformers]'"
-transformers = pytest.importorskip("transformers", minversion="5.0", reason=REASON)
+transformers = pytest.importorskip("transformers", minversion="4.57", reason=REASON)
 
 CONFIGS = {
     "plain": ModelConfig(**SIZES),
@@ -234,7 +234,7 @@ def test_fine_tuned_weights_go_back_and_forth(folders, tmp_path):
         assert not torch.equal(before(values, mask).pooler_output, expected)
         alone = get_scene_embeddings(values[:1], load_model(tmp_path / "ours"))
     torch.testing.assert_close(expected[:1], alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match=r"saved by Transformers; .* model\.hear\.save_pretrained"):
+    with pytest.raises(ValueError, match=r"Transformers saved .* model\.hear\.save_pretrained"):
         load_model(tmp_path / "theirs")
 
 
@@ -258,8 +258,6 @@ def test_other_architectures(folders, registered, tmp_path):
     shutil.copytree(folders["plain"], folder)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"model_type": "bert"}))
-    with pytest.raises(ValueError, match=r"another architecture, its model_type is 'bert'"):
-        load_model(folder)
     with pytest.raises(ValueError, match=r"another architecture: the model_type .* 'bert'"):
         registered.MsmMaeModel.from_pretrained(folder)
 
