@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from .tasks import TaskData
 
 Array = NDArray[np.floating]
 Indices = NDArray[np.int64]
+Pair = tuple[Indices, Indices]
 
 TEST_FOLDS = 4
 VALIDATION_FOLDS = 3
@@ -45,7 +46,7 @@ class Split:
 
     train: Indices
     test: Indices
-    validation: tuple[tuple[Indices, Indices], ...]
+    validation: tuple[Pair, ...]
 
 
 def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) -> list[Split]:
@@ -61,30 +62,35 @@ def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) 
     Raises:
         ValueError: the task has too few groups.
     """
-    everything = np.arange(len(data.labels))
     found = []
-    for train, test in _folds(data, everything, TEST_FOLDS, seed):
+    for train, test in _folds(data, np.arange(len(data.labels)), TEST_FOLDS, seed):
         validation = tuple(_folds(data, train, VALIDATION_FOLDS, seed + 1000))
         found.append(Split(train, test, validation[:validation_folds]))
     return found
 
 
-def _folds(
-    data: TaskData, positions: Indices, folds: int, seed: int
-) -> Iterator[tuple[Indices, Indices]]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = data.groups[positions]
+def _folds(data: TaskData, positions: Indices, folds: int, seed: int) -> list[Pair]:
+    """`group_folds` of some of a task's clips."""
+    labels, groups = data.labels[positions], data.groups[positions]
     folds = min(folds, len(set(groups)))
     if folds < 2:
         raise ValueError(f"task {data.name}: {folds} group is too few to divide")
-    if (most := np.bincount(data.labels[positions]).max()) < folds:
+    if (most := np.bincount(labels).max()) < folds:
         raise ValueError(f"task {data.name}: {most} clip(s) of any label is too few to divide")
+    parts = group_folds(labels, groups, folds, seed)
+    return [(positions[fit], positions[check]) for fit, check in parts]
+
+
+def group_folds(
+    labels: Sequence[str] | Indices, groups: Sequence[str] | NDArray[np.str_], folds: int, seed: int
+) -> list[Pair]:
+    """Positions of the rest and of each fold: no group is in two folds, labels spread evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # that some label has fewer clips than there are folds
         warnings.simplefilter("ignore", UserWarning)
-        for fit, check in splitter.split(positions, data.labels[positions], groups):
-            yield positions[fit], positions[check]
+        return list(splitter.split(np.zeros(len(labels)), labels, groups))
 
 
 def score(
@@ -146,9 +152,7 @@ def score_few(
     return 100 * hits / sum(len(part.test) for part in parts)
 
 
-def choose(
-    x: Array, labels: Indices, validation: Sequence[tuple[Indices, Indices]], grid: Sequence[float]
-) -> float:
+def choose(x: Array, labels: Indices, validation: Sequence[Pair], grid: Sequence[float]) -> float:
     """The strength with the most hits over the validation folds; of equals the strongest."""
     hits = np.zeros(len(grid))
     for fit, check in validation:

@@ -29,7 +29,7 @@ def task(labels, groups) -> TaskData:
     return TaskData("made", np.arange(len(labels)), labels, groups, classes)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=12, max_size=60),
     st.integers(0, 50),
