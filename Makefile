@@ -17,8 +17,12 @@ demo: $(VENV)/.installed
 	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
 	$(BIN)/python examples/similarity.py .demo/embeddings.npz
 
+# One worker per core, each with one thread and one file at a time. Files start in the order of their
+# names: the doctests of the package, which take seconds, come last and keep all workers busy.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+WORKERS = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) $(WORKERS)
 
 # Seconds: what to run while changing the core. Left out are the runtimes of others, and memory.
 WITHOUT = $(addprefix --ignore=tests/model/test_,memory.py paper_mode.py m2d_mode.py)
