@@ -45,7 +45,7 @@ lower-bounds:
 	$(PYTHON) .ci/lower_bounds.py $(LOWER_EXTRAS) > $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet -r $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet --no-deps --editable .
-	$(LOWER)/bin/python -m pytest -q tests/model tests/audio tests/checkpoints tests/embed
+	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q $(WORKERS) tests/model tests/audio tests/checkpoints tests/embed
 
 docs: $(VENV)/.test-installed
 	$(BIN)/mkdocs build --quiet

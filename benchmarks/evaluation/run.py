@@ -69,7 +69,7 @@ def evaluate(
         found: TaskScores = {protocol: [] for protocol in PROTOCOLS}
         for seed in range(seeds):
             parts = splits(data, seed, folds)
-            found["linear"].append(score(vectors, data.labels, parts, grid)[0])
+            found["linear"].append(score(vectors, data.labels, parts, grid))
             found["knn"].append(score_neighbours(vectors, data.labels, parts))
             found["few"].append(score_few(vectors, data.labels, parts, seed))
         with replacing(path) as temporary:

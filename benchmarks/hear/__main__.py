@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from weights.corpus.packages import BuildError
 
@@ -33,11 +32,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command = commands.add_parser("run", help="embed, train, score; one table of results")
     command.add_argument("--module", default="hear_msm_mae", help="any HEAR module")
     command.add_argument("--weights", type=Path, metavar="FILE", help="given to load_model")
-    command.add_argument("--options", type=_options, default={}, metavar="JSON",
+    command.add_argument("--options", type=json.loads, default={}, metavar="JSON",
                          help="keyword arguments of load_model")  # fmt: skip
-    _tasks_arguments(command)
+    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+    _names_argument(command)
     command.add_argument("--grid", choices=("default", "fast", "faster"), default="default")
-    command.add_argument("--grid-points", type=_positive, default=8, metavar="N")
+    command.add_argument("--grid-points", type=int, default=8, metavar="N")
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
     command.add_argument("--delete-embeddings", action="store_true",
                          help="of each task, when it has its score")  # fmt: skip
@@ -45,7 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command = commands.add_parser("check-tasks", help="find what is wrong with a tasks folder")
     command.add_argument("tasks_dir", type=Path, metavar="DIR")
     _names_argument(command)
-    command.add_argument("--sample-rate", type=_positive, metavar="HZ",
+    command.add_argument("--sample-rate", type=int, metavar="HZ",
                          help="check only this one")  # fmt: skip
 
     command = commands.add_parser("tasks", help="build small tasks from openly licensed sounds")
@@ -54,37 +54,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                          help="of the sources (default: %(default)s)")  # fmt: skip
     command.add_argument("--tasks", nargs="+", choices=RECIPES, metavar="TASK",
                          help=f"of {', '.join(RECIPES)}; default: all")  # fmt: skip
-    command.add_argument("--sample-rates", nargs="+", type=_positive, default=[16_000],
+    command.add_argument("--sample-rates", nargs="+", type=int, default=[16_000],
                          metavar="HZ", help="default: 16000; naive needs 44100")  # fmt: skip
     command.add_argument("--small", action="store_true", help="a quarter of the clips")
 
     command = commands.add_parser("evidence", help="the section of RESULTS.md")
-    _tasks_arguments(command)
+    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+    _names_argument(command)
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
     command.add_argument("--write", action="store_true", help="write it")
     return parser.parse_args(arguments)
 
 
-def _tasks_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
-    _names_argument(command)
-
-
 def _names_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tasks", nargs="+", metavar="TASK", help="folders of it; default: all")
-
-
-def _options(text: str) -> dict[str, Any]:
-    options = json.loads(text)
-    if not isinstance(options, dict):
-        raise argparse.ArgumentTypeError("expected a JSON object")
-    return options
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
