@@ -7,7 +7,7 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 # PyPI's hearvalidator declares Python < 3.9 and plain pip would pick an old, weaker release.
 VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 EXTRAS = answers,docs,embed,formats,hub,onnx,pretrain,ray,sentence-transformers,test,transformers,visual
-# Models that benchmarks.quality compares with; their own pins are of 2021.
+# What benchmarks.quality compares with; installed without dependencies, which are pinned to 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 openwakeword==0.5.1
 
 .PHONY: demo test test-slow quick lint lower-bounds docs dist bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
@@ -57,15 +57,14 @@ dist: $(VENV)/.installed
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.inference --write
 
-# The table of benchmarks/RESULTS.md; the sources are fetched on a Debian-like system.
-# Renders its clips with the Debian packages fluidsynth, timidity, flite, festival and
-# festvox-kallpc16k, -kdlpc16k and -us-slt-hts; the sounds it fetches by itself.
+# The table of benchmarks/RESULTS.md, on a Debian-like system. It downloads its sounds, and renders speech
+# and notes with fluidsynth, timidity, flite, festival, festvox-kallpc16k, -kdlpc16k and -us-slt-hts.
 quality: $(VENV)/.test-installed
 	$(BIN)/pip install --quiet --editable ".[quality]"
 	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
 	$(BIN)/python -m benchmarks.quality --write
 
-# hear-eval-kit in an environment of its own, and what is run in it: benchmarks/hear/README.md.
+# hear-eval-kit has a separate environment; benchmarks/hear/README.md says what is run in it.
 # `make hear` takes the official tasks from TASKS_DIR, and other options in HEAR_OPTIONS.
 HEAR_ENV = .venv-hear
 HEAR = $(HEAR_ENV)/bin/python -m benchmarks.hear

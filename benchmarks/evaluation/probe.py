@@ -50,7 +50,7 @@ class Split:
 
 
 def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) -> list[Split]:
-    """Divide the clips by groups, with the labels spread over the parts as evenly as it goes.
+    """Divide the clips by groups, with the labels spread over the parts as evenly as possible.
 
     Every clip is a test clip of exactly one of the splits.
 

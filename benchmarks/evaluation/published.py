@@ -143,6 +143,6 @@ def openwakeword() -> Contestant:
 
 
 def _louder(clip: np.ndarray, target: float = -30.0) -> np.ndarray:
-    """Raise the level to `target` dB of full scale, as resemblyzer's own preparation does."""
+    """Raise the level to `target` dB of full scale, as resemblyzer does before it embeds."""
     level = 20 * math.log10(max(float(np.sqrt(np.square(clip).mean())), 1e-6))
     return clip * np.float32(10 ** (max(0.0, target - level) / 20))

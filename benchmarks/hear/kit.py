@@ -32,7 +32,7 @@ def run_logged(arguments: Sequence[str], log: Path, folder: Path) -> tuple[int, 
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
-        # The kit reads its own checkpoints, which hold more than tensors, with torch.load.
+        # The kit's checkpoints hold more than tensors, which torch.load otherwise refuses.
         "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONUNBUFFERED": "1",

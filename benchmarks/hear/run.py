@@ -180,7 +180,7 @@ def _score(request: Request, folder: Path, embeddings: Path) -> tuple[dict[str, 
     scores = embeddings / "test.predicted-scores.json"
     for other_grid in (scores, embeddings / "prediction-done.json"):
         other_grid.unlink(missing_ok=True)
-    # Relative: the kit puts its own logs below logs/<this path>.
+    # A relative path, because the kit writes its logs below logs/<this path>.
     arguments = [str(embeddings.relative_to(folder)), "--grid", request.grid]
     arguments += ["--grid-points", str(request.grid_points)]
     cost = _stage(folder, 2, "heareval.predictions.runner", arguments)
