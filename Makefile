@@ -37,15 +37,16 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The lowest versions that setup.cfg allows, on the tests of the core and of the outputs.
+# The lowest versions that setup.cfg allows, on the tests of the package.
 LOWER = .venv-lower
 LOWER_EXTRAS = answers embed formats hub pretrain visual test
+LOWER_TESTS = answers audio checkpoints cli corpus embed model pretrain tuning visualize
 lower-bounds:
 	$(PYTHON) -m venv $(LOWER)
 	$(PYTHON) .ci/lower_bounds.py $(LOWER_EXTRAS) > $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet -r $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet --no-deps --editable .
-	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q $(WORKERS) tests/model tests/audio tests/checkpoints tests/embed
+	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q $(WORKERS) $(addprefix tests/,$(LOWER_TESTS))
 
 docs: $(VENV)/.test-installed
 	$(BIN)/mkdocs build --quiet

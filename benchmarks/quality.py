@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         scores, tasks = run(options)
-    except (BuildError, ValueError, ModuleNotFoundError) as error:
+    except (BuildError, ValueError, OSError, ModuleNotFoundError) as error:
         log.error("%s", error)
         return 1
     if not scores:
