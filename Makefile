@@ -7,7 +7,7 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 # PyPI's hearvalidator declares Python < 3.9 and plain pip would pick an old, weaker release.
 VALIDATOR = --no-deps --ignore-requires-python hearvalidator==2021.0.6
 EXTRAS = answers,docs,embed,formats,hub,onnx,pretrain,ray,sentence-transformers,test,transformers,visual
-# Models that benchmarks.quality compares with; their own pins are of 2021.
+# What benchmarks.quality compares with; installed without dependencies, which are pinned to 2021.
 PUBLISHED = hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 openwakeword==0.5.1
 
 .PHONY: demo test test-slow quick lint lower-bounds docs dist bench quality hear-env hear hear-tasks hear-smoke hear-evidence \
@@ -17,8 +17,12 @@ demo: $(VENV)/.installed
 	$(BIN)/hear-msm-mae embed examples -o .demo/embeddings.npz
 	$(BIN)/python examples/similarity.py .demo/embeddings.npz
 
+# One worker per core, each with one thread and one file at a time. Files start in the order of their
+# names: the doctests of the package, which take seconds, come last and keep all workers busy.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+WORKERS = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) $(WORKERS)
 
 # Seconds: what to run while changing the core. Left out are the runtimes of others, and memory.
 WITHOUT = $(addprefix --ignore=tests/model/test_,memory.py paper_mode.py m2d_mode.py)
@@ -33,15 +37,16 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The lowest versions that setup.cfg allows, on the tests of the core and of the outputs.
+# The lowest versions that setup.cfg allows, on the tests of the package.
 LOWER = .venv-lower
 LOWER_EXTRAS = answers embed formats hub pretrain visual test
+LOWER_TESTS = answers audio checkpoints cli corpus embed model pretrain tuning visualize
 lower-bounds:
 	$(PYTHON) -m venv $(LOWER)
 	$(PYTHON) .ci/lower_bounds.py $(LOWER_EXTRAS) > $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet -r $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --quiet --no-deps --editable .
-	$(LOWER)/bin/python -m pytest -q tests/model tests/audio tests/checkpoints tests/embed
+	OMP_NUM_THREADS=1 $(LOWER)/bin/python -m pytest -q $(WORKERS) $(addprefix tests/,$(LOWER_TESTS))
 
 docs: $(VENV)/.test-installed
 	$(BIN)/mkdocs build --quiet
@@ -53,15 +58,14 @@ dist: $(VENV)/.installed
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m benchmarks.inference --write
 
-# The table of benchmarks/RESULTS.md; the sources are fetched on a Debian-like system.
-# Renders its clips with the Debian packages fluidsynth, timidity, flite, festival and
-# festvox-kallpc16k, -kdlpc16k and -us-slt-hts; the sounds it fetches by itself.
+# The table of benchmarks/RESULTS.md, on a Debian-like system. It downloads its sounds, and renders speech
+# and notes with fluidsynth, timidity, flite, festival, festvox-kallpc16k, -kdlpc16k and -us-slt-hts.
 quality: $(VENV)/.test-installed
 	$(BIN)/pip install --quiet --editable ".[quality]"
 	$(BIN)/pip install --quiet --no-deps $(PUBLISHED)
 	$(BIN)/python -m benchmarks.quality --write
 
-# hear-eval-kit in an environment of its own, and what is run in it: benchmarks/hear/README.md.
+# hear-eval-kit has a separate environment; benchmarks/hear/README.md says what is run in it.
 # `make hear` takes the official tasks from TASKS_DIR, and other options in HEAR_OPTIONS.
 HEAR_ENV = .venv-hear
 HEAR = $(HEAR_ENV)/bin/python -m benchmarks.hear

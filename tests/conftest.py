@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 from labelled_sounds import labelled, probed  # noqa: F401  (fixtures)
 from reference import MODELS, audio, golden, parameter, write_pickle
 from torch import Tensor
@@ -100,9 +102,18 @@ def tiny_model(tiny_file: Path) -> HearModel:
 def reference_weights(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, np.ndarray]]:
-    """(path of the seeded model as .pth, its recorded arrays) for each golden model."""
-    arrays = golden(request.param)
-    return write_pickle(tmp_path_factory.mktemp("reference") / "checkpoint.pth", arrays), arrays
+    """(path of the seeded model as .pth, its recorded arrays) for each golden model.
+
+    A file of 0.4 GB is written once for all files of tests, and all workers of pytest-xdist.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    # The model's name is not in the path, so that it is found from the tensors.
+    arrays, path = golden(request.param), folder / f"reference{MODELS.index(request.param)}.pth"
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            write_pickle(path, arrays)
+    return path, arrays
 
 
 @pytest.fixture(scope="session")

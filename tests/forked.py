@@ -1,4 +1,4 @@
-"""Commands in processes of their own that start at once: forks of one with the package imported.
+"""Commands in new processes that start at once: forks of a process that has imported the package.
 
 A new interpreter needs seconds to import torch. Python's fork server does so once, in a
 process that has computed nothing and has no threads, so that its forks behave like new processes.
@@ -33,7 +33,7 @@ class Result(NamedTuple):
 def start(
     work: Callable[..., object], *arguments: object, cwd: Path, out: Path, err: Path
 ) -> BaseProcess:
-    """Call a function of a module in a process that leads a session of its own."""
+    """Call a function of a module in a process that leads a new session."""
     process = _CONTEXT.Process(target=_child, args=(work, arguments, cwd, out, err))
     process.start()
     return process

@@ -55,10 +55,12 @@ import json, sys, pathlib
 module, arguments = sys.argv[2], sys.argv[3:]
 with open({calls!r}, "a") as stream:
     stream.write(" ".join([module, *arguments]) + "\\n")
-if module.endswith("probe"):
+if module.endswith("hear.module"):
     report = json.loads(pathlib.Path({report!r}).read_text())
+    if "error" in report:
+        sys.exit(report["error"])
     pathlib.Path(arguments[0]).write_text(json.dumps(report))
-    sys.exit("error" in report)
+    sys.exit()
 if "embeddings" in module:
     import numpy as np
     tasks, name = arguments[-3], arguments[-1]
@@ -66,16 +68,13 @@ if "embeddings" in module:
     for split in ("train", "valid", "test"):
         (folder / split).mkdir(parents=True)
         labels = json.loads(pathlib.Path(tasks, name, split + ".json").read_text())
-        vectors = np.full((len(labels), 2), np.nan if name.startswith("nan") else 1, np.float32)
-        vectors.tofile(folder / (split + ".embeddings.npy"))
-        (folder / (split + ".embedding-dimensions.json")).write_text(json.dumps(vectors.shape))
-        for file, vector in zip(labels, vectors):
+        for file in labels:
+            vector = np.full(2, np.nan if name.startswith("nan") else 1, np.float32)
             np.save(folder / split / (file + ".embedding.npy"), vector)
     sys.exit()
 folder = pathlib.Path(arguments[0])
 if folder.name.startswith("bad"):
-    print("Traceback (most recent call last):\\nAssertionError: something in the kit")
-    sys.exit(1)
+    sys.exit("Traceback (most recent call last):\\nAssertionError: something in the kit")
 scores = {{"test": {{"test_score": 0.75, "test_top1_acc": 0.75}}}}
 (folder / "test.predicted-scores.json").write_text(json.dumps(scores))
 """
@@ -85,16 +84,14 @@ class FakeKit:
     """An executable that answers like the kit's interpreter and writes down how it was called."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment, self.report, self.log = folder, folder / "report", folder / "calls"
+        self.python, self.report, self.log = folder / "python", folder / "report", folder / "calls"
         script = FAKE.format(python=sys.executable, calls=str(self.log), report=str(self.report))
-        python = folder / "bin" / "python"
-        python.parent.mkdir()
-        python.write_text(script)
-        python.chmod(0o755)
+        self.python.write_text(script)
+        self.python.chmod(0o755)
         self.answer()
 
     def answer(self, **changes: Any) -> None:
-        """What `probe` reports from now on."""
+        """What `benchmarks.hear.module` reports from now on."""
         report = {"sample_rate": RATE, "version": "1", "model_digest": "a", **changes}
         self.report.write_text(json.dumps(report))
 

@@ -24,7 +24,7 @@ FOLDERS = {name.split("/")[0] for name in FILES if "/" in name}
 # What other libraries reach the models through; nothing imports a door but another door.
 DOORS = {"modeling_msm_mae", "sentence_transformers", "transformers"}
 CORE = {name for name in FILES if "/" not in name} - {FACADE, "__main__"} - DOORS
-# Beside the files of its own folder and the public names of torch and others.
+# Every part may also import from its folder, and public names of torch and other libraries.
 ALLOWED = {
     "audio": {"config", "files", "extras"},
     "checkpoints": {"checks", "config", "encoder", "files", "mae", "extras"},

@@ -16,10 +16,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_CODE = [
     page for page in PAGES if BLOCK.search(page.read_text("utf-8")) and page.name != "doors.md"
 ]
+OTHERS = re.compile(r"(\..*|build|dist|runs)/")  # environments and what commands wrote
 DOCUMENTS = [
     path
     for path in sorted(ROOT.rglob("*.md"))
-    if not {".venv", ".venv-hear", "build", "runs"} & set(path.relative_to(ROOT).parts)
+    if not OTHERS.match(path.relative_to(ROOT).as_posix())
 ]
 # These install this package, or run this very suite.
 NOT_HERE = ("make ", "git ", "cd ", "pip ")
@@ -30,16 +31,30 @@ def commands(code: str) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all pages."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done() -> set[str]:
+    """Commands that ran already: what several pages name runs once, and its outputs stay."""
+    return set()
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, folder, done):
     for language, code in BLOCK.findall(page.read_text("utf-8")):
         if language == "python":
-            result = forked.run(forked.code, code, cwd=tmp_path)
+            result = forked.run(forked.code, code, cwd=folder)
             assert result.returncode == 0, f"{code}\n{result.stderr}"
         for line in commands(code) if language == "bash" else []:
-            if not line.startswith(NOT_HERE):
-                run_command(line, tmp_path)
+            if not line.startswith(NOT_HERE) and line not in done:
+                run_command(line, folder)
+                done.add(line)
 
 
 def run_command(line: str, folder: Path) -> None:

@@ -14,8 +14,8 @@ from .sources import audio_files, source_folder
 
 EFFECT_SECONDS = 1.0
 COMMAND_SECONDS = 1.5
-#: Folder -> what its files are called by: (label, group) as the groups of a regular expression.
-#: The group is what two takes share; "" leaves every take on its own.
+#: Folder -> regular expression of its file names, which gives label and group.
+#: Takes with the same group stay together; without one, every take is a group.
 EFFECTS = {
     "actor/fauna/animal": r"(?P<label>[a-z]+?)s?_",
     "actor/fauna/death": r"(?:death_)?(?P<label>camel|goat|horse)_",

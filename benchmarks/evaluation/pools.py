@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,10 @@ class Pool:
     name: str
     waveforms: NDArray[np.float32]
     facts: list[Facts]
+
+    def clips(self) -> Iterator[Clip]:
+        """Each waveform with its facts."""
+        return zip(self.waveforms, self.facts, strict=True)
 
     @property
     def digest(self) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from .tasks import TaskData
 
 Array = NDArray[np.floating]
 Indices = NDArray[np.int64]
+Pair = tuple[Indices, Indices]
 
 TEST_FOLDS = 4
 VALIDATION_FOLDS = 3
@@ -45,11 +46,11 @@ class Split:
 
     train: Indices
     test: Indices
-    validation: tuple[tuple[Indices, Indices], ...]
+    validation: tuple[Pair, ...]
 
 
 def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) -> list[Split]:
-    """Divide the clips by groups, with the labels spread over the parts as evenly as it goes.
+    """Divide the clips by groups, with the labels spread over the parts as evenly as possible.
 
     Every clip is a test clip of exactly one of the splits.
 
@@ -61,30 +62,35 @@ def splits(data: TaskData, seed: int, validation_folds: int = VALIDATION_FOLDS) 
     Raises:
         ValueError: the task has too few groups.
     """
-    everything = np.arange(len(data.labels))
     found = []
-    for train, test in _folds(data, everything, TEST_FOLDS, seed):
+    for train, test in _folds(data, np.arange(len(data.labels)), TEST_FOLDS, seed):
         validation = tuple(_folds(data, train, VALIDATION_FOLDS, seed + 1000))
         found.append(Split(train, test, validation[:validation_folds]))
     return found
 
 
-def _folds(
-    data: TaskData, positions: Indices, folds: int, seed: int
-) -> Iterator[tuple[Indices, Indices]]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = data.groups[positions]
+def _folds(data: TaskData, positions: Indices, folds: int, seed: int) -> list[Pair]:
+    """`group_folds` of some of a task's clips."""
+    labels, groups = data.labels[positions], data.groups[positions]
     folds = min(folds, len(set(groups)))
     if folds < 2:
         raise ValueError(f"task {data.name}: {folds} group is too few to divide")
-    if (most := np.bincount(data.labels[positions]).max()) < folds:
+    if (most := np.bincount(labels).max()) < folds:
         raise ValueError(f"task {data.name}: {most} clip(s) of any label is too few to divide")
+    parts = group_folds(labels, groups, folds, seed)
+    return [(positions[fit], positions[check]) for fit, check in parts]
+
+
+def group_folds(
+    labels: Sequence[str] | Indices, groups: Sequence[str] | NDArray[np.str_], folds: int, seed: int
+) -> list[Pair]:
+    """Positions of the rest and of each fold: no group is in two folds, labels spread evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # that some label has fewer clips than there are folds
         warnings.simplefilter("ignore", UserWarning)
-        for fit, check in splitter.split(positions, data.labels[positions], groups):
-            yield positions[fit], positions[check]
+        return list(splitter.split(np.zeros(len(labels)), labels, groups))
 
 
 def score(
@@ -92,8 +98,8 @@ def score(
     labels: Indices,
     parts: Sequence[Split],
     grid: Sequence[float] = GRID,
-) -> tuple[float, list[float]]:
-    """Accuracy in percent over the test clips of all splits, and the strengths that were chosen.
+) -> float:
+    """Accuracy in percent of the linear probe over the test clips of all splits.
 
     Args:
         embeddings: (n, d).
@@ -101,24 +107,22 @@ def score(
         parts: divisions of the n clips; labels of their test clips are only used for the score.
         grid: inverse strengths to choose from.
     """
-    hits, count, chosen = 0, 0, []
-    for part in parts:
-        x = reduced(embeddings.astype(np.float64), part.train).astype(np.float32)
+
+    def predict(part: Split) -> Indices:
+        x = reduced(embeddings, part.train).astype(np.float32)
         best = choose(x, labels, part.validation, grid)
-        [prediction] = fit_predict(x, labels, part.train, part.test, [best])
-        hits += int((prediction == labels[part.test]).sum())
-        count += len(part.test)
-        chosen.append(best)
-    return 100 * hits / count, chosen
+        return fit_predict(x, labels, part.train, part.test, [best])[0]
+
+    return _accuracy(predict, labels, parts)
 
 
 def score_neighbours(
     embeddings: NDArray[np.float32], labels: Indices, parts: Sequence[Split]
 ) -> float:
     """Accuracy in percent of the vote of the nearest training clips; arguments as for `score`."""
-    hits = 0
-    for part in parts:
-        x = reduced(embeddings.astype(np.float64), part.train)
+
+    def predict(part: Split) -> Indices:
+        x = reduced(embeddings, part.train)
         x /= np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
         similarity = x[part.test] @ x[part.train].T  # (test, train)
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEIGHBOURS]
@@ -126,8 +130,9 @@ def score_neighbours(
         rows = np.arange(len(part.test))[:, None]
         weights = np.take_along_axis(similarity, nearest, axis=1) + 1  # a vote is never negative
         np.add.at(votes, (rows, labels[part.train][nearest]), weights)
-        hits += int((votes.argmax(axis=1) == labels[part.test]).sum())
-    return 100 * hits / sum(len(part.test) for part in parts)
+        return votes.argmax(axis=1)
+
+    return _accuracy(predict, labels, parts)
 
 
 def score_few(
@@ -135,20 +140,25 @@ def score_few(
 ) -> float:
     """Accuracy in percent of a linear probe that saw eight clips per label (or all, if fewer)."""
     rng = np.random.default_rng(seed)
-    hits = 0
-    for part in parts:
+
+    def predict(part: Split) -> Indices:
         mixed = rng.permutation(part.train)
         chosen = [mixed[labels[mixed] == label][:FEW_CLIPS] for label in np.unique(labels)]
         train = np.concatenate(chosen)
-        x = reduced(embeddings.astype(np.float64), train)
-        [prediction] = fit_predict(x, labels, train, part.test, [FEW_STRENGTH])
-        hits += int((prediction == labels[part.test]).sum())
+        x = reduced(embeddings, train)
+        return fit_predict(x, labels, train, part.test, [FEW_STRENGTH])[0]
+
+    return _accuracy(predict, labels, parts)
+
+
+def _accuracy(
+    predict: Callable[[Split], Indices], labels: Indices, parts: Sequence[Split]
+) -> float:
+    hits = sum(int((predict(part) == labels[part.test]).sum()) for part in parts)
     return 100 * hits / sum(len(part.test) for part in parts)
 
 
-def choose(
-    x: Array, labels: Indices, validation: Sequence[tuple[Indices, Indices]], grid: Sequence[float]
-) -> float:
+def choose(x: Array, labels: Indices, validation: Sequence[Pair], grid: Sequence[float]) -> float:
     """The strength with the most hits over the validation folds; of equals the strongest."""
     hits = np.zeros(len(grid))
     for fit, check in validation:
@@ -163,6 +173,7 @@ def reduced(embeddings: Array, train: Indices) -> Array:
     A linear probe with a quadratic penalty has its weights in that space, so nothing is lost,
     and n training clips need no more than n dimensions: (n, d) -> (n, min(d, len(train))).
     """
+    embeddings = embeddings.astype(np.float64)
     mean, std = embeddings[train].mean(axis=0), embeddings[train].std(axis=0)
     # What is constant in training says nothing; a tiny std would blow it up in the test clips.
     keep = std > 1e-8 * np.maximum(1.0, np.abs(mean))

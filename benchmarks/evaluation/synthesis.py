@@ -51,15 +51,7 @@ VOICES = {
 
 
 def speak(texts: Sequence[str], voice: Voice, stretch: float = 1.0) -> list[Waveform]:
-    """Say English texts, each in a waveform of its own.
-
-    Args:
-        texts: words or sentences.
-        voice: one of `VOICES`.
-        stretch: durations relative to the voice's own.
-
-    Returns:
-        (n,) float32 at 16 kHz for each text.
+    """Say English texts; returns (n,) float32 at 16 kHz for each, longer by the factor `stretch`.
 
     Raises:
         BuildError: the synthesiser or the voice is missing, or fails.
@@ -108,7 +100,7 @@ class Note:
 def play(
     notes: Sequence[Note], program: int | None, font: str, cache: Path, spacing: float
 ) -> list[Waveform]:
-    """Play notes one after the other, each in a waveform of its own.
+    """Play notes one after the other, and cut them apart.
 
     Args:
         notes: what to play.

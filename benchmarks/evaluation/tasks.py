@@ -18,6 +18,7 @@ REACTIONS = {
     "ow": "pain", "ouch": "pain", "ooff": "blow", "jump": "effort", "laugh": "laugh",
     "hmm": "doubt", "nooo": "dismay", "uh-oh": "dismay", "oops": "dismay",
 }  # fmt: skip
+Select = Callable[[Facts], tuple[str, str] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Task:
     recipe: Recipe
     label: str
     group: str
-    select: Callable[[Facts], tuple[str, str] | None]
+    select: Select
     fewest: int = 1
     """Labels with fewer clips are left out."""
     tuned: bool = True
@@ -79,6 +80,11 @@ class TaskData:
         return 100 * float(np.bincount(self.labels).max()) / len(self.labels)
 
 
+def _facts(label: str, group: str) -> Select:
+    """Label and group by the names of the facts that hold them."""
+    return lambda facts: (facts[label], facts[group])
+
+
 def _letter(facts: Facts) -> tuple[str, str] | None:
     if facts["text"] not in LETTERS:
         return None
@@ -102,7 +108,7 @@ def _family(facts: Facts) -> tuple[str, str] | None:
     return facts["family"], facts["program"]
 
 
-def _effect(*folders: str) -> Callable[[Facts], tuple[str, str] | None]:
+def _effect(*folders: str) -> Select:
     """Label of the effects of some folders; the group is what their takes share, or the take."""
 
     def select(facts: Facts) -> tuple[str, str] | None:
@@ -125,7 +131,7 @@ TASKS = {
         Task("letters", speech_pools.LETTERS, "letter", "language (its speakers)", _letter),
         Task(
             "words", speech_pools.WORDS_POOL, "word", "speaker of the synthetic voice",
-            lambda facts: (facts["word"], facts["speaker"]),
+            _facts("word", "speaker"),
         ),
         Task("reactions", speech_pools.VOICES_POOL, "vocal reaction", "voice packs", _reaction),
         Task(
@@ -134,29 +140,29 @@ TASKS = {
         ),
         Task(
             "language", speech_pools.LANGUAGES, "language (and its speakers)", "letter or syllable",
-            lambda facts: (facts["language"], facts["text"]),
+            _facts("language", "text"),
         ),
         Task(
             "crowd", speech_pools.CROWDS, "number of voices at once", "three or four casts",
-            lambda facts: (facts["voices"], facts["group"]),
+            _facts("voices", "group"),
         ),
         Task(
             "chords", music_pools.CHORDS_POOL, "kind of chord", "program, both fonts",
-            lambda facts: (facts["chord"], facts["program"]),
+            _facts("chord", "program"),
         ),
         Task("pitch", music_pools.NOTES, "MIDI pitch", "program, both fonts", _pitch),
         Task("instrument", music_pools.NOTES, "family", "program, both fonts", _family),
         Task(
             "percussion", music_pools.DRUMS_POOL, "kind of drum", "kit",
-            lambda facts: (facts["drum"], facts["kit"]),
+            _facts("drum", "kit"),
         ),
         Task(
             "events", sound_pools.EVENTS, "kind of sound", "recording",
-            lambda facts: (facts["kind"], facts["recording"]),
+            _facts("kind", "recording"),
         ),
         Task(
             "keys", sound_pools.KEYS, "row of the keyboard", "key",
-            lambda facts: (facts["row"], facts["key"]), fewest=10,
+            _facts("row", "key"), fewest=10,
         ),
         Task(
             "kinds", sound_pools.KINDS, "speech, music or sound",
@@ -180,7 +186,7 @@ TASKS = {
         ),
         Task(
             "sex", game_pools.COMMANDS_POOL, "woman or man", "language (and its two speakers)",
-            lambda facts: (facts["sex"], facts["language"]), tuned=False,
+            _facts("sex", "language"), tuned=False,
         ),
     )
 }  # fmt: skip

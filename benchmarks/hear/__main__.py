@@ -7,17 +7,17 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from weights.corpus.packages import BuildError
 
 from ..evaluation.sources import DEFAULT_CACHE
 from . import event_tasks, results, scene_tasks
 from .build import build
-from .check import check_tasks
+from .check import check_task
 from .evidence import evidence
 from .kit import HearError
 from .run import Request, run
+from .task import task_folders
 
 log = logging.getLogger("hear")
 
@@ -32,53 +32,42 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     command = commands.add_parser("run", help="embed, train, score; one table of results")
     command.add_argument("--module", default="hear_msm_mae", help="any HEAR module")
     command.add_argument("--weights", type=Path, metavar="FILE", help="given to load_model")
-    command.add_argument("--options", type=_options, default={}, metavar="JSON",
+    command.add_argument("--options", type=json.loads, default={}, metavar="JSON",
                          help="keyword arguments of load_model")  # fmt: skip
-    _tasks_arguments(command)
+    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+    _names_argument(command)
     command.add_argument("--grid", choices=("default", "fast", "faster"), default="default")
-    command.add_argument("--grid-points", type=_positive, default=8, metavar="N")
+    command.add_argument("--grid-points", type=int, default=8, metavar="N")
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
     command.add_argument("--delete-embeddings", action="store_true",
                          help="of each task, when it has its score")  # fmt: skip
 
     command = commands.add_parser("check-tasks", help="find what is wrong with a tasks folder")
     command.add_argument("tasks_dir", type=Path, metavar="DIR")
-    command.add_argument("--tasks", nargs="+", metavar="TASK", help="check only these")
-    command.add_argument("--sample-rate", type=_positive, metavar="HZ",
+    _names_argument(command)
+    command.add_argument("--sample-rate", type=int, metavar="HZ",
                          help="check only this one")  # fmt: skip
 
     command = commands.add_parser("tasks", help="build small tasks from openly licensed sounds")
     command.add_argument("--out", type=Path, required=True, metavar="DIR")
     command.add_argument("--cache", type=Path, default=DEFAULT_CACHE, metavar="DIR",
                          help="of the sources (default: %(default)s)")  # fmt: skip
-    command.add_argument("--tasks", nargs="+", metavar="TASK", help="build only these")
-    command.add_argument("--sample-rates", nargs="+", type=_positive, default=[16_000],
+    command.add_argument("--tasks", nargs="+", choices=RECIPES, metavar="TASK",
+                         help=f"of {', '.join(RECIPES)}; default: all")  # fmt: skip
+    command.add_argument("--sample-rates", nargs="+", type=int, default=[16_000],
                          metavar="HZ", help="default: 16000; naive needs 44100")  # fmt: skip
     command.add_argument("--small", action="store_true", help="a quarter of the clips")
 
     command = commands.add_parser("evidence", help="the section of RESULTS.md")
-    _tasks_arguments(command)
+    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+    _names_argument(command)
     command.add_argument("--runs-dir", type=Path, default=Path("runs/hear"), metavar="DIR")
     command.add_argument("--write", action="store_true", help="write it")
     return parser.parse_args(arguments)
 
 
-def _tasks_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tasks-dir", type=Path, required=True, metavar="DIR")
+def _names_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tasks", nargs="+", metavar="TASK", help="folders of it; default: all")
-
-
-def _options(text: str) -> dict[str, Any]:
-    options = json.loads(text)
-    if not isinstance(options, dict):
-        raise argparse.ArgumentTypeError("expected a JSON object")
-    return options
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,26 +83,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Request)}
-    request = Request(**{**given, "tasks": tuple(options.tasks) if options.tasks else None})
-    folder, found = run(request)
-    print(results.markdown(options.module, found))
+    folder, found = run(Request(**given))
+    print(results.markdown(results.table(found)))
     log.info("table: %s and results.csv", folder / "results.md")
-    return 0 if all(result.ok for result in found) else 1
+    return int(any(result.error for result in found))
 
 
 def _check(options: argparse.Namespace) -> int:
-    problems = check_tasks(options.tasks_dir, options.tasks, options.sample_rate)
-    for problem in problems:
-        print(problem)
+    folders = task_folders(options.tasks_dir, options.tasks)
+    problems = [line for path in folders for line in check_task(path, options.sample_rate)]
+    print(*problems, sep="\n", end="\n" if problems else "")
     log.info("%d problem(s)", len(problems))
-    return 1 if problems else 0
+    return int(bool(problems))
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    names = options.tasks or RECIPES
-    if unknown := sorted(set(names) - set(RECIPES)):
-        raise HearError(f"no such task: {', '.join(unknown)}; known: {', '.join(RECIPES)}")
-    recipes = [RECIPES[name] for name in names]
+    recipes = [RECIPES[name] for name in options.tasks or RECIPES]
     build(recipes, options.out, options.cache, options.sample_rates, options.small)
     return 0
 

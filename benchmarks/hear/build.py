@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,13 @@ import soxr
 from numpy.typing import NDArray
 
 from hear_msm_mae.config import SAMPLE_RATE
-from weights.corpus.packages import BuildError, sha256
+from weights.corpus.packages import BuildError
 
-from .tasks_format import METADATA, TRAIN_VALID_TEST, VOCABULARY
+from ..evaluation.probe import group_folds
+from .task import METADATA, TRAIN_VALID_TEST, VOCABULARY
 
 log = logging.getLogger("hear")
 
-MANIFEST = "MANIFEST.sha256"
 FOLDS = 5
 # One point of the kit's grid instead of the one that its shuffling happens to put first.
 QUICK_TRAINING = {
@@ -33,15 +32,15 @@ QUICK_TRAINING = {
 }  # fmt: skip
 Waveform = NDArray[np.float32]  # (n,) at 16 kHz
 Labels = list[Any]  # labels of a scene, or events
+Splits = dict[str, dict[str, tuple[Waveform, Labels]]]  # by split and file name
 
 
 @dataclass(frozen=True)
 class Built:
-    """A task's content: audio and labels by split and file name."""
+    """A task's content."""
 
     vocabulary: Sequence[str]
-    audio: Mapping[str, Mapping[str, Waveform]]
-    labels: Mapping[str, Mapping[str, Labels]]
+    splits: Splits
 
 
 @dataclass(frozen=True)
@@ -91,26 +90,29 @@ def build(
     for recipe in recipes:
         built = recipe.build(cache)
         if small:
-            recipe, built = dataclasses.replace(recipe, mode="tiny"), quarter(built)
+            recipe = dataclasses.replace(recipe, mode="tiny")
+            quarters = {name: dict(list(part.items())[::4]) for name, part in built.splits.items()}
+            built = Built(built.vocabulary, quarters)
         write_task(out / recipe.folder, recipe, built, rates)
-        seconds = sum(len(c) for clips in built.audio.values() for c in clips.values())
-        count = sum(map(len, built.audio.values()))
-        log.info("%s: %d clips, %.1f min", recipe.folder, count, seconds / SAMPLE_RATE / 60)
+        clips = [waveform for part in built.splits.values() for waveform, _ in part.values()]
+        minutes = sum(map(len, clips)) / SAMPLE_RATE / 60
+        log.info("%s: %d clips, %.1f min", recipe.folder, len(clips), minutes)
 
 
 def write_task(folder: Path, recipe: TaskRecipe, built: Built, rates: Sequence[int]) -> None:
-    """Write a task beside its place and move it there, with the digests of all its files."""
+    """Write a task beside its place and move it there."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for split, clips in built.audio.items():
+    for split, clips in built.splits.items():
         for rate in rates:
             target = part / str(rate) / split
             target.mkdir(parents=True)
-            for name, waveform in clips.items():
+            for name, (waveform, _) in clips.items():
                 if rate != SAMPLE_RATE:
                     waveform = soxr.resample(waveform, SAMPLE_RATE, rate)
                 soundfile.write(target / name, waveform, rate, subtype="PCM_16")
-        (part / f"{split}.json").write_text(json.dumps(built.labels[split], indent=1))
+        labels = {name: given for name, (_, given) in clips.items()}
+        (part / f"{split}.json").write_text(json.dumps(labels, indent=1))
     rows = [f"{index},{label}" for index, label in enumerate(built.vocabulary)]
     (part / VOCABULARY).write_text("\n".join(["idx,label", *rows, ""]))
     metadata = {
@@ -120,49 +122,27 @@ def write_task(folder: Path, recipe: TaskRecipe, built: Built, rates: Sequence[i
         "embedding_type": recipe.embedding_type,
         "prediction_type": recipe.prediction_type,
         "split_mode": recipe.split_mode,
-        "splits": list(built.audio),
+        "splits": list(built.splits),
         "sample_duration": recipe.seconds,
         "evaluation": list(recipe.evaluation),
         "evaluation_params": dict(recipe.evaluation_params),
         "sources": recipe.sources,
     }
     (part / METADATA).write_text(json.dumps(metadata, indent=1))
-    files = sorted(path for path in part.rglob("*") if path.is_file())
-    lines = [f"{sha256(path)}  {path.relative_to(part).as_posix()}" for path in files]
-    (part / MANIFEST).write_text("\n".join([*lines, ""]))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
 
-def quarter(built: Built) -> Built:
-    """Every fourth clip of each split."""
-    names = {split: list(clips)[::4] for split, clips in built.audio.items()}
-    return Built(
-        built.vocabulary,
-        {split: {name: built.audio[split][name] for name in part} for split, part in names.items()},
-        {
-            split: {name: built.labels[split][name] for name in part}
-            for split, part in names.items()
-        },
-    )
-
-
-def divide(labels: Sequence[str], groups: Sequence[str], folds: int = FOLDS) -> list[list[int]]:
-    """Positions of each fold: no group is in two of them, labels are spread evenly.
+def divide(labels: Sequence[str], groups: Sequence[str]) -> list[list[int]]:
+    """Positions of each of five folds (or as many as there are groups), see `group_folds`.
 
     Raises:
         BuildError: there are less than three groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    folds = min(folds, len(set(groups)))
+    folds = min(FOLDS, len(set(groups)))
     if folds < 3:
         raise BuildError(f"{folds} groups are too few for training, validation and test")
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    with warnings.catch_warnings():  # that some label has fewer clips than there are folds
-        warnings.simplefilter("ignore", UserWarning)
-        parts = splitter.split(np.zeros(len(labels)), list(labels), list(groups))
-        return [sorted(map(int, test)) for _, test in parts]
+    return [test.tolist() for _, test in group_folds(labels, groups, folds, seed=0)]
 
 
 def three_parts(labels: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:

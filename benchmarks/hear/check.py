@@ -1,197 +1,148 @@
-"""Find what is wrong with a folder of HEAR tasks before hours are spent on it."""
+"""Find what is wrong with a HEAR task before hours are spent on it."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .check_files import Problem, audio_problems, batch_of_one, shortened
-from .tasks_format import (
-    EVENT_SCORES,
-    METADATA,
-    SCENE_SCORES,
-    SPLIT_MODES,
-    TRAIN_VALID_TEST,
-    VOCABULARY,
-    Task,
-    read_vocabulary,
-    task_folders,
-)
+import pandas
+import soundfile
 
-# Labels that pandas, with which the kit reads the vocabulary, takes for "no value".
-# fmt: off
-NOT_A_LABEL = frozenset({
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-})
-# fmt: on
+from .task import METADATA, TRAIN_VALID_TEST, VOCABULARY, Task, read_task
+
+SCENE_SCORES = ("top1_acc", "pitch_acc", "chroma_acc", "mAP", "d_prime", "aucroc")
+EVENT_SCORES = (
+    "event_onset_200ms_fms", "event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms",
+    "segment_1s_er",
+)  # fmt: skip
+LENGTH_TOLERANCE = 0.01  # s
+SHOWN = 20  # problems of a task that get a line
 
 
-def check_tasks(
-    tasks_dir: Path, names: Sequence[str] | None = None, rate: int | None = None
-) -> list[Problem]:
-    """Problems of the tasks of a folder.
+def check_task(folder: Path, rate: int | None = None) -> list[str]:
+    """Problems of one task, each a line that begins with the path of the file.
 
     Args:
-        tasks_dir: folder with one folder per task.
-        names: check only these.
-        rate: the sample rate that will be used; by default every one that is there.
+        folder: of the task.
+        rate: sample rate of the audio that is checked; by default all that are there.
     """
-    if not tasks_dir.is_dir():
-        return [Problem(tasks_dir, "no such folder")]
-    folders = task_folders(tasks_dir)
-    problems = [
-        Problem(path, f"not a task (no {METADATA}), but the kit would take it for one: move it out",
-                harmless=True)
-        for path in sorted(tasks_dir.iterdir()) if path not in folders
-    ]  # fmt: skip
-    known = [folder.name for folder in folders]
-    for name in names or ():
-        if name not in known:
-            has = ", ".join(known) or "no task at all"
-            problems.append(Problem(tasks_dir / name, f"no such task; {tasks_dir} has {has}"))
-    if not folders:
-        problems.append(Problem(tasks_dir, f"holds no task, that is, no folder with {METADATA}"))
-    for folder in folders:
-        if names is None or folder.name in names:
-            problems += check_task(folder, rate)
+    problems = list(_problems(folder, rate))
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"{folder}: {len(problems) - SHOWN} more problems"]
     return problems
 
 
-def check_task(folder: Path, rate: int | None = None) -> list[Problem]:
-    """Problems of one task."""
-    path = folder / METADATA
+def _problems(folder: Path, rate: int | None) -> Iterator[str]:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        return [Problem(path, f"not readable as JSON: {error}")]
-    if problems := list(_metadata(path, metadata)):
-        return problems  # the rest depends on it
-    task = Task(folder, metadata)
-    problems, labels = _vocabulary(folder / VOCABULARY)
-    listed: dict[str, dict[str, Any]] = {}
+        task = read_task(folder)
+    except ValueError as error:
+        yield f"{folder / METADATA}: not readable as JSON: {error}"
+        return
+    if wrong := list(_metadata(task.metadata)):  # the rest depends on the metadata
+        yield from (f"{folder / METADATA}: {message}" for message in wrong)
+        return
+    labels: set[str] = set()
+    try:
+        labels = _labels(folder / VOCABULARY)
+    except (OSError, ValueError) as error:
+        yield f"{folder / VOCABULARY}: {error}"
+    found = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    if not found or rate not in (None, *found):
+        yield f"{folder}: no audio at {rate or 'any'} Hz, only at {found}"
     for split in task.splits:
-        found, content = _split(task, split, labels)
-        problems += found
-        if content is not None:
-            listed[split] = content
-    problems += audio_problems(task, listed, rate)
-    if metadata["embedding_type"] == "scene" and len(listed) == len(task.splits):
-        sizes = {split: len(content) for split, content in listed.items()}
-        problems += batch_of_one(task, sizes, "clips")
-    return problems
+        path = folder / f"{split}.json"
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            yield f"{path}: not readable as JSON: {error}"
+            continue
+        if not isinstance(listed, dict) or not listed:
+            yield f"{path}: expected a JSON object of file names, with at least one"
+            continue
+        for name, given in listed.items():
+            if message := _label_problem(task, given, labels):
+                yield f"{path}: {name}: {message}"
+        for each in found if rate is None else {rate} & {*found}:
+            yield from _audio(task, folder / str(each) / split, each, list(listed))
 
 
-def _metadata(path: Path, metadata: Any) -> Iterator[Problem]:
+def _metadata(metadata: Any) -> Iterator[str]:
     if not isinstance(metadata, dict):
-        yield Problem(path, f"expected a JSON object, got {type(metadata).__name__}")
+        yield f"expected a JSON object, got {type(metadata).__name__}"
         return
     event = metadata.get("embedding_type") == "event"
     choices: dict[str, tuple[str, ...]] = {
         "embedding_type": ("scene", "event"),
         "prediction_type": ("multilabel",) if event else ("multiclass", "multilabel"),
-        "split_mode": SPLIT_MODES,
+        "split_mode": ("trainvaltest", "new_split_kfold", "presplit_kfold"),
     }
     for key, valid in choices.items():
         if metadata.get(key) not in valid:
-            got = metadata.get(key, "nothing")
-            yield Problem(path, f"{key} must be one of {', '.join(valid)}, got {got!r}")
-    if not isinstance(metadata.get("task_name"), str):
-        yield Problem(path, "task_name is missing")
-    if "sample_duration" not in metadata:
-        yield Problem(path, "sample_duration is missing (seconds, or null)")
-    elif (seconds := metadata["sample_duration"]) is not None and not _positive(seconds):
-        yield Problem(path, f"sample_duration must be seconds or null, got {seconds!r}")
-    scores = metadata.get("evaluation")
-    allowed = EVENT_SCORES if event else SCENE_SCORES
-    if not isinstance(scores, list) or not scores or any(s not in allowed for s in scores):
-        yield Problem(path, f"evaluation must list some of {', '.join(allowed)}, got {scores!r}")
+            yield f"{key} must be one of {', '.join(valid)}, got {metadata.get(key)!r}"
+    if missing := {"task_name", "sample_duration"} - set(metadata):
+        yield f"{' and '.join(sorted(missing))} missing"
+    elif not isinstance(metadata["sample_duration"], (int, float, type(None))):
+        yield f"sample_duration must be seconds or null, got {metadata['sample_duration']!r}"
+    scores, allowed = metadata.get("evaluation"), EVENT_SCORES if event else SCENE_SCORES
+    if not isinstance(scores, list) or not scores or not set(scores) <= set(allowed):
+        yield f"evaluation must list some of {', '.join(allowed)}, got {scores!r}"
     splits = metadata.get("splits")
-    if not isinstance(splits, list) or not all(isinstance(s, str) for s in splits):
-        yield Problem(path, f"splits must be a list of names, got {splits!r}")
-    elif len(set(splits)) < len(splits):
-        yield Problem(path, f"splits names one twice: {splits}")
-    elif metadata.get("split_mode") == "trainvaltest":
-        for split in sorted(set(TRAIN_VALID_TEST) - set(splits)):
-            yield Problem(path, f"the split {split} is missing in splits: {splits}")
-    elif len(splits) < 3:
-        yield Problem(path, f"{len(splits)} fold(s) are too few: one to test, one to validate")
+    if not isinstance(splits, list) or len(set(splits)) < 3:
+        yield f"splits must name three or more, got {splits!r}"
+    elif metadata.get("split_mode") == "trainvaltest" and set(TRAIN_VALID_TEST) - set(splits):
+        yield f"splits must name {', '.join(TRAIN_VALID_TEST)}, got {splits!r}"
 
 
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _labels(path: Path) -> set[str]:
+    """The labels as the kit reads them, with pandas: "NA" is a missing value, "007" is 7."""
+    table = pandas.read_csv(path)
+    if not {"idx", "label"} <= set(table):
+        raise ValueError(f"the columns are {list(table)}, expected idx and label")
+    if sorted(table["idx"]) != list(range(len(table))):
+        raise ValueError(f"idx must be 0 to {len(table) - 1}, each once")
+    if (missing := table["label"].isna()).any():
+        rows = list(table["idx"][missing])
+        raise ValueError(f"pandas reads the labels of {rows} as missing values: rename them")
+    if (again := table["label"].duplicated()).any():
+        raise ValueError(f"labels that are there twice: {list(table['label'][again])}")
+    return set(table["label"].astype(str))
 
 
-def _vocabulary(path: Path) -> tuple[list[Problem], frozenset[str] | None]:
-    """Problems of the vocabulary, and its labels if it can be read."""
-    try:
-        rows = read_vocabulary(path)
-    except (OSError, ValueError) as error:
-        return [Problem(path, f"not readable: {error}")], None
-    problems = []
-    if sorted(idx for idx, _ in rows) != sorted(map(str, range(len(rows)))):
-        problems.append(Problem(path, f"idx must be 0 to {len(rows) - 1}, each once"))
-    labels = [label for _, label in rows]
-    problems += [
-        Problem(path, f"label {label!r} is there {count} times")
-        for label, count in Counter(labels).items() if count > 1
-    ]  # fmt: skip
-    problems += [
-        Problem(path, f"label {label!r} would be read as a missing value: rename it")
-        for label in labels if label in NOT_A_LABEL
-    ]  # fmt: skip
-    if labels and all(label.isdigit() for label in labels):
-        problems += [
-            Problem(path, f"label {label!r} would be read as the number {int(label)}: rename it")
-            for label in labels if str(int(label)) != label
-        ]  # fmt: skip
-    return problems, frozenset(labels)
-
-
-def _split(
-    task: Task, split: str, labels: frozenset[str] | None
-) -> tuple[list[Problem], dict[str, Any] | None]:
-    """Problems of <split>.json, and its content if it is a mapping."""
-    path = task.folder / f"{split}.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return [Problem(path, f"the split {split} is missing: no such file")], None
-    except (OSError, ValueError) as error:
-        return [Problem(path, f"not readable as JSON: {error}")], None
-    if not isinstance(content, dict) or not content:
-        return [Problem(path, "expected a JSON object of file names, with at least one")], None
-    check = _event_labels if task.metadata["embedding_type"] == "event" else _scene_labels
-    problems = []
-    for name, given in content.items():
-        if Path(name).name != name:
-            problems.append(Problem(path, f"{name}: a file name must not hold a folder"))
-        elif message := check(task, given, labels):
-            problems.append(Problem(path, f"{name}: {message}"))
-    return shortened(problems, path), content
-
-
-def _scene_labels(task: Task, given: Any, labels: frozenset[str] | None) -> str | None:
+def _label_problem(task: Task, given: Any, labels: set[str]) -> str | None:
+    """What is wrong with the labels of a clip, or its events."""
     if not isinstance(given, list):
-        return f"expected a list of labels, got {given!r}"
-    if task.metadata["prediction_type"] == "multiclass" and len(given) != 1:
+        return f"expected a list, got {given!r}"
+    if task.metadata["embedding_type"] == "event":
+        for event in given:
+            if not isinstance(event, dict) or not {"label", "start", "end"} <= set(event):
+                return f"expected events with label, start and end, got {event!r}"
+            if not 0 <= event["start"] <= event["end"]:
+                return f"expected 0 <= start <= end in ms, got {event!r}"
+        given = [event["label"] for event in given]
+    elif task.metadata["prediction_type"] == "multiclass" and len(given) != 1:
         return f"expected exactly one label, got {given!r}"
-    unknown = [label for label in given if labels is not None and str(label) not in labels]
-    return f"not in {VOCABULARY}: {unknown}" if unknown else None
+    unknown = set(map(str, given)) - labels
+    return f"not in {VOCABULARY}: {sorted(unknown)}" if unknown and labels else None
 
 
-def _event_labels(task: Task, given: Any, labels: frozenset[str] | None) -> str | None:
-    if not isinstance(given, list):
-        return f"expected a list of events, got {given!r}"
-    for event in given:
-        if not isinstance(event, dict) or not {"label", "start", "end"} <= set(event):
-            return f"expected events with label, start and end, got {event!r}"
-        if labels is not None and str(event["label"]) not in labels:
-            return f"not in {VOCABULARY}: {event['label']!r}"
-        times = (event["start"], event["end"])
-        if not all(isinstance(t, (int, float)) for t in times) or not 0 <= times[0] <= times[1]:
-            return f"expected 0 <= start <= end in ms, got {event!r}"
-    return None
+def _audio(task: Task, folder: Path, rate: int, names: list[str]) -> Iterator[str]:
+    """Problems of the clips of a split; only the headers of the files are read."""
+    seconds, lengths = task.metadata["sample_duration"], set()
+    for path in (folder / name for name in names):
+        try:
+            info = soundfile.info(path)
+        except (RuntimeError, OSError) as error:
+            wrong = f"not readable as audio: {error}" if path.exists() else "missing"
+            yield f"{path}: {wrong}"
+            continue
+        lengths.add(info.frames)
+        if info.samplerate != rate:
+            yield f"{path}: sampled at {info.samplerate} Hz in a folder for {rate} Hz"
+        elif info.channels != 1:
+            yield f"{path}: {info.channels} channels, expected one"
+        elif seconds is not None and abs(info.duration - seconds) > LENGTH_TOLERANCE:
+            yield f"{path}: {info.duration:g} s long, but sample_duration is {seconds:g} s"
+    if seconds is not None and len(lengths) > 1:  # the kit puts them into batches
+        yield f"{folder}: the clips are {min(lengths)} to {max(lengths)} samples long, not equally"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hear_msm_mae.config import SAMPLE_RATE
 
 from ..evaluation import music_pools, sound_pools, speech_pools
 from ..evaluation.tasks import TASKS
-from .build import QUICK_TRAINING, Built, TaskRecipe, Waveform, three_parts
+from .build import QUICK_TRAINING, Built, Splits, TaskRecipe, Waveform, three_parts
 
 SECONDS = 20.0
 FILES = {"train": 8, "valid": 3, "test": 4}
@@ -54,36 +54,29 @@ def sounds(cache: Path) -> Built:
 
 def notes(cache: Path) -> Built:
     """Notes of struck and plucked instruments, one program per file, up to two at once."""
-    pool = music_pools.NOTES.pool(cache)
     kept = [
         Sound(waveform, facts["pitch"], facts["program"])
-        for waveform, facts in zip(pool.waveforms, pool.facts, strict=True)
+        for waveform, facts in music_pools.NOTES.pool(cache).clips()
         if facts["family"] in STRUCK
         and (facts["font"], facts["program"]) not in music_pools.OFF_PITCH
     ]
     return _mixed(kept, _melody, seed=2)
 
 
-def _sounds(cache: Path) -> list[Sound]:
-    found = []
+def _sounds(cache: Path) -> Iterator[Sound]:
     reactions = TASKS["reactions"]
-    pool = reactions.recipe.pool(cache)
-    for waveform, facts in zip(pool.waveforms, pool.facts, strict=True):
+    for waveform, facts in reactions.recipe.pool(cache).clips():
         if (chosen := reactions.select(facts)) and chosen[0] in ("laugh", "pain", "effort"):
-            found.append(Sound(waveform, *chosen))
-    pool = music_pools.HITS_POOL.pool(cache)
-    for waveform, facts in zip(pool.waveforms, pool.facts, strict=True):
+            yield Sound(waveform, *chosen)
+    for waveform, facts in music_pools.HITS_POOL.pool(cache).clips():
         if facts["drum"] in ("kick", "snare", "hihat", "clap"):
-            found.append(Sound(waveform, facts["drum"], facts["instrument"]))
-    pool = sound_pools.KEYS.pool(cache)
-    for waveform, facts in zip(pool.waveforms, pool.facts, strict=True):
+            yield Sound(waveform, facts["drum"], facts["instrument"])
+    for waveform, facts in sound_pools.KEYS.pool(cache).clips():
         if facts["action"] == "0":  # pressed
-            found.append(Sound(waveform, "key", f"key-{facts['key']}"))
-    pool = speech_pools.LETTERS.pool(cache)
-    for waveform, facts in zip(pool.waveforms, pool.facts, strict=True):
+            yield Sound(waveform, "key", f"key-{facts['key']}")
+    for waveform, facts in speech_pools.LETTERS.pool(cache).clips():
         # Both kinds of English may share speakers.
-        found.append(Sound(waveform, "letter", facts["language"].removesuffix("_GB")))
-    return found
+        yield Sound(waveform, "letter", facts["language"].removesuffix("_GB"))
 
 
 def audible(waveform: Waveform) -> Waveform:
@@ -96,15 +89,15 @@ def audible(waveform: Waveform) -> Waveform:
 
 def _mixed(kept: Sequence[Sound], mix: Mix, seed: int) -> Built:
     rng = np.random.default_rng(seed)
-    audio: dict[str, dict[str, Waveform]] = {}
-    labels: dict[str, dict[str, Events]] = {}
     parts = three_parts([sound.label for sound in kept], [sound.group for sound in kept])
-    for split, part in parts.items():
-        audio[split], labels[split] = {}, {}
-        for number in range(FILES[split]):
-            name = f"{split}_{number:02d}.wav"
-            audio[split][name], labels[split][name] = mix([kept[i] for i in part], rng)
-    return Built(sorted({sound.label for sound in kept}), audio, labels)
+    splits: Splits = {
+        split: {
+            f"{split}_{number:02d}.wav": mix([kept[i] for i in part], rng)
+            for number in range(FILES[split])
+        }
+        for split, part in parts.items()
+    }
+    return Built(sorted({sound.label for sound in kept}), splits)
 
 
 def _scene(kept: Sequence[Sound], rng: np.random.Generator) -> tuple[Waveform, Events]:

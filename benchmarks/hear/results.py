@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas
 
 from hear_msm_mae.files import replacing
 
 from .kit import Cost
-from .tasks_format import NOT_SHARES, Task
+from .task import Task
 
 LEADERBOARD = Path(__file__).with_name("leaderboard.csv")
+NOT_SHARES = frozenset({"d_prime", "segment_1s_er"})  # scores that are not given in percent
 
 
-COSTS = [f"stage {stage} {unit}" for stage in (1, 2) for unit in ("s", "CPU s", "MB")]
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
-    """A task's score in percent, or why there is none."""
+    """A task's scores, or why there are none."""
 
     task: str
-    official: str | None
-    """The task's name in the leaderboard."""
     metric: str
-    score: float = math.nan
+    """The score that counts: the first one of the task's metadata."""
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """In percent, by metric."""
     spread: float | None = None
-    """Standard deviation over the folds."""
-    costs: tuple[Cost, ...] = ()
+    """Standard deviation over the folds, in percent."""
+    costs: Sequence[Cost] = ()
+    """Of the two stages."""
     error: str = ""
-    scores: Mapping[str, float] | None = None
-    """All scores of the task, in percent."""
-
-    def cost_cells(self, digits: int = 0) -> list[str]:
-        """Under `COSTS`; stages that did not run are left empty."""
-        cells: list[str] = []
-        for cost in self.costs:
-            cells += [f"{cost.seconds:.{digits}f}", f"{cost.cpu_seconds:.{digits}f}"]
-            cells.append(f"{cost.peak_mb:.0f}")
-        return cells + [""] * (len(COSTS) - len(cells))
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a score."""
-        return not self.error
 
 
 def scored(task: Task, content: Mapping[str, Any], costs: Sequence[Cost]) -> Result:
@@ -56,20 +40,10 @@ def scored(task: Task, content: Mapping[str, Any], costs: Sequence[Cost]) -> Res
     folds = "aggregated_scores" in content
     values = content["aggregated_scores" if folds else "test"]
     ending = "_mean" if folds else ""
-    scores = {
-        metric: percent(metric, values[f"test_{metric}{ending}"])
-        for metric in task.metadata["evaluation"]
-    }
-    spread = 100 * values[f"test_{task.score}_std"] if folds else None
-    return Result(
-        task.name, official_name(task), task.score, scores[task.score], spread, tuple(costs),
-        scores=scores,
-    )  # fmt: skip
-
-
-def failed(task: Task, error: str, costs: Sequence[Cost]) -> Result:
-    """A task of which a stage failed."""
-    return Result(task.name, official_name(task), task.score, costs=tuple(costs), error=error)
+    metrics = task.metadata["evaluation"]
+    scores = {metric: percent(metric, values[f"test_{metric}{ending}"]) for metric in metrics}
+    spread = 100 * values[f"test_{metrics[0]}_std"] if folds else None
+    return Result(task.folder.name, metrics[0], scores, spread, costs)
 
 
 def percent(metric: str, value: float) -> float:
@@ -77,67 +51,60 @@ def percent(metric: str, value: float) -> float:
     return value if metric in NOT_SHARES else 100 * value
 
 
-def leaderboard() -> dict[str, dict[str, str]]:
-    """Published rows by the name of the task, and its mode where there are several."""
-    lines = [x for x in LEADERBOARD.read_text(encoding="utf-8").splitlines() if x[:1] != "#"]
-    return {row["task"]: row for row in csv.DictReader(lines)}
+def leaderboard() -> pandas.DataFrame:
+    """Published scores in percent: a row per task, a column per model."""
+    return pandas.read_csv(LEADERBOARD, comment="#", index_col="task").drop(columns="title")
 
 
-def official_name(task: Task) -> str | None:
-    """Which row of the leaderboard a task is: by its name, and the mode at the folder's end."""
-    name = str(task.metadata["task_name"]).removeprefix("tfds_")
-    mode = task.name.rsplit("-", 1)[-1]
+def official_name(folder: str) -> str | None:
+    """Which row of the leaderboard a task is, by its folder: <task>-<version>-<mode>."""
+    name, *_, mode = folder.removeprefix("tfds_").split("-")
     if mode not in ("5h", "50h", "full"):  # "small" and other extracts do not compare
         return None
-    rows = leaderboard()
+    rows = leaderboard().index
     return next((key for key in (f"{name}-{mode}", name) if key in rows), None)
 
 
-def write(folder: Path, module: str, found: Sequence[Result]) -> None:
+def table(found: Sequence[Result]) -> pandas.DataFrame:
+    """One row per task; columns without any content are left out."""
+    rows: list[dict[str, Any]] = []
+    for result in found:
+        row: dict[str, Any] = {"task": result.task, "score": result.metric}
+        row |= {"ours": result.scores.get(result.metric), "spread": result.spread}
+        if official := official_name(result.task):
+            row |= dict(leaderboard().loc[official])
+        for stage, cost in enumerate(result.costs, start=1):
+            row |= {f"stage {stage} {unit}": value for unit, value in cost.items()}
+        rows.append(row | {"error": result.error or None})
+    return pandas.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def markdown(frame: pandas.DataFrame) -> str:
+    """A table for people: one decimal place, no seconds or megabytes in fractions."""
+    lines = [list(frame), ["---"] * frame.shape[1]]
+    for row in frame.to_dict("records"):
+        lines.append([_cell(str(column), value) for column, value in row.items()])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.{0 if column.startswith('stage') else 1}f}"
+    return "" if value is None else str(value).replace("|", "/")
+
+
+def write(folder: Path, found: Sequence[Result]) -> None:
     """Write results.csv and results.md into the run's folder."""
-    for name, text in (("results.csv", as_csv(found)), ("results.md", markdown(module, found))):
+    frame = table(found)
+    for name, text in (
+        ("results.csv", frame.to_csv(index=False)),
+        ("results.md", markdown(frame) + "\n"),
+    ):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _rows(module: str, found: Sequence[Result], digits: int) -> list[list[str]]:
-    rows = leaderboard()
-    published = [key for key in next(iter(rows.values())) if key not in ("task", "title")]
-    if not any(result.official for result in found):
-        published = []
-    table = [["task", "score", module, "spread", *published, *COSTS, "error"]]
-    for result in found:
-        others = [rows[result.official][key] if result.official else "" for key in published]
-        table.append(
-            [
-                result.task,
-                result.metric,
-                f"{result.score:.{digits}f}" if result.ok else "failed",
-                "" if result.spread is None else f"{result.spread:.{digits}f}",
-                *others,
-                *result.cost_cells(digits - 1),
-                result.error,
-            ]
-        )
-    return table
-
-
-def as_csv(found: Sequence[Result]) -> str:
-    """One row per task; `score` is our score in percent."""
-    stream = io.StringIO()
-    table = _rows("ours", found, digits=6)
-    csv.writer(stream, lineterminator="\n").writerows(table)
-    return stream.getvalue()
-
-
-def markdown(module: str, found: Sequence[Result]) -> str:
-    """The same for people; columns without any content are left out."""
-    columns = zip(*_rows(module, found, digits=1), strict=True)
-    kept = [column for column in columns if any(column[1:])]
-    return as_table(list(zip(*kept, strict=True))) + "\n"
-
-
-def as_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is whole or not there."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation import music_pools
 from ..evaluation.tasks import TASKS, Task
-from .build import Built, TaskRecipe, Waveform, divide, three_parts
+from .build import Built, Splits, TaskRecipe, divide, three_parts
 
 AT_ONCE = (1, 2, 3)  # instruments in a clip
 MIXTURES = {"train": 150, "valid": 40, "test": 50}
@@ -47,21 +47,19 @@ def instruments(cache: Path) -> Built:
     """Families of one to three instruments that play at once; programs are divided by split."""
     waveforms, labels, groups, vocabulary = _clips(TASKS["instrument"], cache)
     rng = np.random.default_rng(20261124)
-    audio: dict[str, dict[str, Waveform]] = {}
-    given: dict[str, dict[str, list[str]]] = {}
+    splits: Splits = {}
     for split, part in three_parts(labels, groups).items():
         by_label = {label: [i for i in part if labels[i] == label] for label in vocabulary}
         present = [label for label, found in by_label.items() if found]
-        audio[split], given[split] = {}, {}
+        splits[split] = {}
         for number in range(MIXTURES[split]):
             chosen = rng.choice(present, size=min(rng.choice(AT_ONCE), len(present)), replace=False)
             levels = 10 ** (rng.uniform(-6, 0, len(chosen)) / 20)
             clips = [waveforms[rng.choice(by_label[label])] for label in chosen]
             mixture = sum(level * _unit(clip) for level, clip in zip(levels, clips, strict=True))
-            name = f"{split}_{number:04d}.wav"
-            audio[split][name] = (0.5 * _unit(mixture)).astype(np.float32)
-            given[split][name] = sorted(map(str, chosen))
-    return Built(vocabulary, audio, given)
+            waveform = (0.5 * _unit(mixture)).astype(np.float32)
+            splits[split][f"{split}_{number:04d}.wav"] = waveform, sorted(map(str, chosen))
+    return Built(vocabulary, splits)
 
 
 def _clips(
@@ -81,11 +79,12 @@ def _multiclass(
     vocabulary: Sequence[str],
     splits: Mapping[str, Sequence[int]],
 ) -> Built:
-    names = {split: {i: f"{split}_{i:04d}.wav" for i in part} for split, part in splits.items()}
     return Built(
         vocabulary,
-        {split: {n: waveforms[i] for i, n in part.items()} for split, part in names.items()},
-        {split: {n: [labels[i]] for i, n in part.items()} for split, part in names.items()},
+        {
+            split: {f"{split}_{i:04d}.wav": (waveforms[i], [labels[i]]) for i in part}
+            for split, part in splits.items()
+        },
     )
 
 

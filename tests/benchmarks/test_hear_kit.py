@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 
 import pytest
 from hear_tasks import make_task
 from quality_sources import make_cache, tone, write
 
-from benchmarks.hear.kit import CHECKOUT, ENVIRONMENT
+from benchmarks.hear.kit import CHECKOUT
 
-PYTHON = ENVIRONMENT / "bin" / "python"
+PYTHON = CHECKOUT / ".venv-hear" / "bin" / "python"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -99,15 +100,14 @@ def test_foreign_module_with_nan(tasks_dir, tmp_path):
         "from hear_msm_mae import load_model, get_timestamp_embeddings\n"
         "def get_scene_embeddings(audio, model):\n"
         "    result = hear_msm_mae.get_scene_embeddings(audio, model)\n"
-        # Tones of amplitude 0.5 are above this, the uniform noise of the probe is below.
+        # Tones of amplitude 0.5 are below this, the uniform noise of the validator is below.
         "    result[audio.std(dim=1) > 0.32] = float('nan')\n"
         "    return result\n"
     )
     arguments = ["--tasks-dir", str(tasks_dir), "--tasks", "letters-v1-offline", *GRID]
     done = hear("run", "--module", "foreign", *arguments, folder=tmp_path)
     assert done.returncode == 1
-    assert "FAILED, train/train_0" in done.stderr
-    assert "3840 of the 3840 values of its embedding are NaN or infinite" in done.stderr
+    assert re.search(r"FAILED, the embedding of \w+/\w+_0\d+.wav holds NaN", done.stderr)
 
 
 def test_environment_is_what_the_requirements_say():

@@ -20,7 +20,7 @@ ALWAYS_PRINTED = "IMPORTANT: A common bug"
     "command",
     [
         "hear-validator hear_msm_mae -d cpu",
-        "hear-msm-mae validate",
+        pytest.param("hear-msm-mae validate", marks=pytest.mark.slow),
     ],
 )
 def test_the_validator_finds_it_good_without_a_warning(command):

@@ -29,7 +29,7 @@ def task(labels, groups) -> TaskData:
     return TaskData("made", np.arange(len(labels)), labels, groups, classes)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=12, max_size=60),
     st.integers(0, 50),
@@ -68,17 +68,16 @@ def problem(n=240, d=20, classes=3, noise=0.1, seed=0):
 def test_linear_problem_is_solved_whatever_the_scale_of_the_features():
     x, labels, groups = problem(n=480, d=8)
     parts = splits(task(labels, groups), 0)
-    accuracy, strengths = score(x, labels, parts)
+    accuracy = score(x, labels, parts)
     assert accuracy > 93
-    assert set(strengths) <= set(GRID)
     scales = 10.0 ** np.random.default_rng(1).uniform(-3, 3, 8).astype(np.float32)
-    assert score(x * scales + 5, labels, parts)[0] == pytest.approx(accuracy, abs=1.5)
+    assert score(x * scales + 5, labels, parts) == pytest.approx(accuracy, abs=1.5)
 
 
 def test_random_labels_are_at_chance():
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((600, 30)).astype(np.float32), rng.integers(0, 4, 600)
-    accuracy, _ = score(x, labels, splits(task(labels, np.arange(600) % 20), 0), GRID[:3])
+    accuracy = score(x, labels, splits(task(labels, np.arange(600) % 20), 0), GRID[:3])
     # Four standard deviations of 600 guesses.
     assert accuracy == pytest.approx(25, abs=4 * 100 * np.sqrt(0.25 * 0.75 / 600))
 
@@ -89,7 +88,7 @@ def test_what_only_identifies_the_group_does_not_help():
     groups = np.repeat(np.arange(24), 10)
     labels = rng.permutation(np.arange(24) % 4)[groups]
     x = rng.standard_normal((24, 50))[groups] + 0.01 * rng.standard_normal((240, 50))
-    accuracy, _ = score(x.astype(np.float32), labels, splits(task(labels, groups), 0), GRID[:3])
+    accuracy = score(x.astype(np.float32), labels, splits(task(labels, groups), 0), GRID[:3])
     assert accuracy < 60  # divided by clips it would be 100
 
 
@@ -98,22 +97,21 @@ def test_choice_and_predictions_do_not_depend_on_test_labels():
     for part in splits(task(labels, groups), 0):
         other = labels.copy()
         other[part.test] = (other[part.test] + 1) % 3
-        (before, chosen), (after, chosen_again) = (score(x, y, [part]) for y in (labels, other))
-        assert chosen == chosen_again
+        before, after = (score(x, y, [part]) for y in (labels, other))
         # Same predictions: a clip counts as a hit under at most one of the labellings.
         assert before + after <= 100
-        features = reduced(x.astype(np.float64), part.train)
+        features = reduced(x, part.train)
         scrambled = x.copy()
         scrambled[part.test] = 1e3
         np.testing.assert_array_equal(
-            features[part.train], reduced(scrambled.astype(np.float64), part.train)[part.train]
+            features[part.train], reduced(scrambled, part.train)[part.train]
         )
 
 
 def test_choice_prefers_the_stronger_of_equals_and_finds_the_better():
     x, labels, groups = problem(d=60, noise=8.0)
     [part, *_] = splits(task(labels, groups), 0)
-    features = reduced(x.astype(np.float64), part.train)
+    features = reduced(x, part.train)
     hits = [
         sum((fit_predict(features, labels, f, c, [g])[0] == labels[c]).sum() for f, c in
             part.validation) for g in GRID
@@ -130,7 +128,7 @@ def test_reduction_changes_no_prediction():
 
     x, labels, _ = problem(n=60, d=200, noise=0.5)
     train, test = np.arange(40), np.arange(40, 60)
-    small = reduced(x.astype(np.float64), train)
+    small = reduced(x, train)
     assert small.shape == (60, 39)  # 40 centred clips span 39 dimensions
     full = (x - x[train].mean(0)) / x[train].std(0) / np.sqrt(200)
     probe = LogisticRegression(C=3.0, max_iter=5000, tol=1e-10)
@@ -144,7 +142,7 @@ def test_features_that_are_constant_in_training_are_left_out():
     x = np.concatenate([x, np.full((60, 1), 7.0, np.float32)], axis=1)
     x[50:, 4] = 1e6  # only in the test clips
     part = Split(np.arange(50), np.arange(50, 60), ((np.arange(25), np.arange(25, 50)),))
-    assert np.abs(reduced(x.astype(np.float64), part.train)).max() < 10
+    assert np.abs(reduced(x, part.train)).max() < 10
     assert score(x, labels, [part]) == score(x[:, :4], labels, [part])
 
 
