@@ -24,7 +24,7 @@ from ..embed.formats.common import clip_columns, csv_cell, replaced
 from ..embed.formats.parquet import Parquet
 from ..embed.run import Summary, embed_to
 from ..embed.settings import settings_of
-from ..embed.table import Block, Table
+from ..embed.table import Table
 from ..extras import need
 from ..files import printable, replacing
 from ..model import HearModel
@@ -228,14 +228,11 @@ def _embedded(sources: Any) -> Table | None:
 
 
 def _labelled(table: Table, head: Head) -> Table:
-    read = table.rows_of
-
-    def rows_of(first: int, count: int) -> Block:
-        block = read(first, count)
-        return Block(head.probabilities(block.rows), block.times_ms)
+    def read(first: int, count: int) -> NDArray[np.floating]:
+        return head.probabilities(table.read(first, count))
 
     how = table.settings, len(head.labels), np.dtype(np.float32), table.timestamps
-    return Table(table.recordings, table.clips, *how, rows_of=rows_of)
+    return Table(table.recordings, table.clips, *how, read=read)
 
 
 def _label(head: Head, row: NDArray[np.floating]) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
+import hashlib
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..audio import AUDIO_SUFFIXES, find_audio
 from ..files import printable
@@ -23,36 +28,48 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording, or a part of one, that is to be embedded: a row of the input.
+    """A recording, or a part of one, that is to be embedded: a row of the input."""
 
-    Attributes:
-        path: file or URL as given or found, or a label for audio in memory. Bytes that are not
-            UTF-8 are surrogates, as in Python's own file names.
-        start, end: start and end of the part in seconds; end None means the end of the file.
-        name: path below the searched folder, for outputs that mirror the folder.
-        row: number of the row in the input, from 0.
-        where: absolute path or URL.
-        occurrence: number of earlier rows with the same file, start, end and channel.
-        columns: other columns of the list, which outputs keep.
-        channel: None for the mean of the channels, "left", "right", "each", or a number from 0.
-        item: the audio itself, if it is in memory.
-    """
-
+    # File or URL as given or found, or a label for audio in memory. Bytes that are not UTF-8 are
+    # surrogates, as in Python's own file names.
     path: str
-    start: float = 0.0
-    end: float | None = None
-    name: str = ""
-    row: int = 0
-    where: str = ""
-    occurrence: int = 0
+    start: float = 0.0  # s
+    end: float | None = None  # s; None means the end of the file
+    name: str = ""  # path below the searched folder, for outputs that mirror the folder
+    row: int = 0  # number of the row in the input
+    where: str = ""  # absolute path or URL
+    occurrence: int = 0  # number of earlier rows with the same file, start, end and channel
+    # Other columns of the list, which outputs keep.
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    channel: str | int | None = None
-    item: Any = dataclasses.field(default=None, compare=False, repr=False)
+    channel: str | int | None = None  # None for their mean, "left", "right", "each", or a number
+    item: Any = dataclasses.field(default=None, compare=False, repr=False)  # audio in memory
 
     @property
     def key(self) -> tuple[str, float, float | None, str | int | None, int]:
         """The identity of the recording, in types that JSON has."""
         return self.where, self.start, self.end, self.channel, self.occurrence
+
+    @functools.cached_property
+    def stamp(self) -> Any:
+        """The version of the file: size and time, SHA-256 of audio in memory, None for a URL."""
+        if self.item is None:
+            try:
+                status = Path(self.where).stat()
+                return [status.st_size, status.st_mtime_ns]
+            except OSError:  # also for a URL
+                return None
+        if hasattr(self.item, "get_all_samples"):
+            return secrets.token_hex(8)  # not decoded yet, so it counts as new each time
+        digest = hashlib.sha256()
+        for part in self.item.values() if isinstance(self.item, Mapping) else self.item:
+            array = hasattr(part, "__array__")
+            digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
+        return digest.hexdigest()
+
+    def failure(self, reason: object) -> Failure:
+        """The recording as one that could not be read."""
+        text = str(reason).removeprefix(f"{printable(self.where)}: ")
+        return Failure(self.path, self.start, self.end, text)
 
 
 class Failure(NamedTuple):
@@ -113,13 +130,10 @@ def iter_recordings(
     problems: list[Failure] | None = None,
     left_out: list[str] | None = None,
     channel: str | int | None = "mix",
-    lenient: bool = False,
 ) -> Iterator[Recording]:
-    """Yield recordings one by one, so that sources may come from a generator.
+    """Yield recordings one by one; the arguments are those of `find_recordings`.
 
-    Args:
-        sources, problems, left_out, channel: as for `find_recordings`.
-        lenient: append a wrong source to `problems`, and continue with the next one.
+    Of a generator, an item that is wrong is appended to `problems`, and the next one follows.
     """
     default = parse_channel(channel)
     counts: Counter[Any] = Counter()  # by `Recording.key` without the occurrence
@@ -129,7 +143,7 @@ def iter_recordings(
         try:
             kind, found = _Source(number, problems, left_out).recordings(source)
         except (OSError, TypeError, ValueError) as error:
-            if not lenient or problems is None:
+            if problems is None or not isinstance(sources, Iterator):
                 raise
             problems.append(Failure(_label(source, number), 0.0, None, str(error)))
             continue

@@ -26,7 +26,7 @@ from embed_rows import (
 
 from hear_msm_mae import model as engine
 from hear_msm_mae import timeline
-from hear_msm_mae.embed import journal, store
+from hear_msm_mae.embed import store
 from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.embed.formats.npz import Npz
 from hear_msm_mae.embed.store import Store
@@ -265,7 +265,7 @@ def test_room_for_a_part_and_more_a_moment_later(
 ):
     """What a full disk took of a stretch of rows is not left among the others."""
     output, left = tmp_path / "out.npz", [3]
-    original = journal._append
+    original = store.append
 
     def full(path, end, parts):
         if path.name == name:
@@ -277,7 +277,7 @@ def test_room_for_a_part_and_more_a_moment_later(
         original(path, end, parts)
 
     small_pieces(monkeypatch)
-    monkeypatch.setattr(journal, "_append", full)
+    monkeypatch.setattr(store, "append", full)
     with pytest.raises(OSError, match="No space left on device"):
         embed(output, recordings, tiny_model, timestamps=True)
     expected = expected_table(recordings, tiny_model, timestamps=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..table import Block, Table, from_json
-from .common import ArrayReader, Format, array_reader, arrays, replaced, require_shape, understood
+from ..table import Reader, Table, from_json
+from .common import Format, array_reader, clip_columns, npy_header, require_shape
 
 
 class Npz(Format):
@@ -21,47 +23,46 @@ class Npz(Format):
     ms and `clip`, the index of its clip. `recordings` lists the complete recordings as JSON.
     """
 
-    def read(self, path: Path) -> Table:
+    def load(self, path: Path) -> Table:
         """See `Format`."""
-        with understood():
-            ledger, (size,) = _member(path, "recordings.npy", np.dtype(np.uint8))
-            table, _ = from_json(ledger(0, size).tobytes())
-            rows, shape = _member(path, "embeddings.npy", table.dtype)
-            require_shape(shape, (table.total_rows, table.width))
-            times = None
-            if table.timestamps:
-                times, shape = _member(path, "timestamps.npy", np.dtype(np.float64))
-                require_shape(shape, (table.total_rows,))
-        table.rows_of = lambda first, n: Block(rows(first, n), times and times(first, n))
+        recordings, (size,) = _member(path, "recordings.npy", np.dtype(np.uint8))
+        table = from_json(recordings(0, size).tobytes())
+        table.read, shape = _member(path, "embeddings.npy", table.dtype)
+        require_shape(shape, (table.total_rows, table.width))
         return table
 
-    def write(self, path: Path, table: Table) -> None:
+    def save(self, path: Path, table: Table) -> None:
         """See `Format`."""
-        with (
-            replaced(path) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file,
-        ):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
             for name, array in arrays(table).items():
-                _add(file, name, array)
-            index, times = [np.empty(0, np.int64)], [np.empty(0)]
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
             with file.open("embeddings.npy", "w", force_zip64=True) as member:
-                start_npy(member, (table.total_rows, table.width), table.dtype)
-                for numbers, block in table.indexed():
+                member.write(npy_header((table.total_rows, table.width), table.dtype))
+                for _, block in table.indexed():
                     member.write(np.ascontiguousarray(block.rows, table.dtype).data)
-                    if block.times_ms is not None:
-                        index.append(numbers)
-                        times.append(block.times_ms)
-            if table.timestamps:
-                _add(file, "timestamps", np.concatenate(times))
-                _add(file, "clip", np.concatenate(index))
 
 
-def _add(file: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
-    with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+def arrays(table: Table) -> dict[str, NDArray[Any]]:
+    """All arrays of the file but the embeddings."""
+    columns = clip_columns(table)
+    paths, start, end = (columns.pop(name) for name in ("path", "start", "end"))
+    found = {
+        "paths": np.array(paths, str),
+        "start": np.array(start, float),
+        "seconds": np.array(end, float) - np.array(start, float),
+    }
+    for name, values in columns.items():
+        known = name if name == "channel" else "column_" + re.sub(r"[/\\]", "_", name)
+        missing = "" if any(isinstance(value, str) for value in values) else math.nan
+        found[known] = np.array([missing if value is None else value for value in values])
+    times = table.times_ms(0, table.total_rows)
+    if times is not None:
+        found |= {"timestamps": times, "clip": table.clip_of(0, table.total_rows)}
+    return found | {"recordings": np.frombuffer(table.to_json().encode(), np.uint8)}
 
 
-def _member(path: Path, name: str, dtype: np.dtype[Any]) -> tuple[ArrayReader, tuple[int, ...]]:
+def _member(path: Path, name: str, dtype: np.dtype[Any]) -> tuple[Reader, tuple[int, ...]]:
     """A reader of an array that is stored without compression, and its shape."""
     with zipfile.ZipFile(path) as file, path.open("rb") as raw:
         info = file.getinfo(name)
@@ -75,9 +76,3 @@ def _member(path: Path, name: str, dtype: np.dtype[Any]) -> tuple[ArrayReader, t
         raw.seek(info.header_offset + 26)
         offset += info.header_offset + 30 + int(np.frombuffer(raw.read(4), "<u2").sum())
     return array_reader(path, offset, shape, dtype), shape
-
-
-def start_npy(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Write the header of an .npy file; the data follow in C order."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
