@@ -100,14 +100,14 @@ class Store:
         self._flushed = time.monotonic()
         try:
             self._lock = _locked(folder)
+            try:
+                self._begin(fresh, replaces)
+            except BaseException:
+                self._lock.release()
+                raise
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"{printable(folder)} cannot be written: {reason}") from error
-        try:
-            self._begin(fresh, replaces)
-        except BaseException:
-            self._lock.release()
-            raise
 
     def _begin(self, fresh: bool, replaces: bool) -> None:
         """Make the files, or read those of an earlier run."""
