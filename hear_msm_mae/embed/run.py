@@ -19,7 +19,7 @@ from .pieces import Result, embed_recordings
 from .progress import Progress
 from .remote import local_copy
 from .settings import Settings, require_same
-from .sources import Failure, Recording, find_recordings
+from .sources import Failure, Recording, find_recordings, stamp_of
 from .store import Store
 from .table import Done, Table, combined
 
@@ -87,6 +87,7 @@ def embed_to(
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
     recordings = _each_channel(recordings, failures)
+    recordings = [dataclasses.replace(r, stamp=stamp_of(r)) for r in recordings]
     folder = output.with_name(f"{output.name}.partial")
     width = model.timestamp_embedding_size if settings.timestamps else model.scene_embedding_size
     # A format that cannot be read back cannot be extended.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import glob
 import hashlib
 import os
@@ -43,28 +42,12 @@ class Recording:
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     channel: str | int | None = None  # None for their mean, "left", "right", "each", or a number
     item: Any = dataclasses.field(default=None, compare=False, repr=False)  # audio in memory
+    stamp: Any = dataclasses.field(default=None, compare=False)  # `stamp_of`, set by `embed_to`
 
     @property
     def key(self) -> tuple[str, float, float | None, str | int | None, int]:
         """The identity of the recording, in types that JSON has."""
         return self.where, self.start, self.end, self.channel, self.occurrence
-
-    @functools.cached_property
-    def stamp(self) -> Any:
-        """The version of the file: size and time, SHA-256 of audio in memory, None for a URL."""
-        if self.item is None:
-            try:
-                status = Path(self.where).stat()
-                return [status.st_size, status.st_mtime_ns]
-            except OSError:  # also for a URL
-                return None
-        if hasattr(self.item, "get_all_samples"):
-            return secrets.token_hex(8)  # not decoded yet, so it counts as new each time
-        digest = hashlib.sha256()
-        for part in self.item.values() if isinstance(self.item, Mapping) else self.item:
-            array = hasattr(part, "__array__")
-            digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
-        return digest.hexdigest()
 
     def failure(self, reason: object) -> Failure:
         """The recording as one that could not be read."""
@@ -178,6 +161,27 @@ def parse_channel(value: str | int | None) -> str | int | None:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"channel must be one of {list(CHANNELS)} or a number, got {value!r}")
     return int(text)
+
+
+def stamp_of(recording: Recording) -> Any:
+    """Identify the version of a recording's file, in types that JSON has.
+
+    It is the size and time of a file, the SHA-256 of audio in memory, and None for a URL.
+    """
+    item = recording.item
+    if item is None:
+        try:
+            status = os.stat(recording.where)
+        except OSError:  # also for a URL
+            return None
+        return [status.st_size, status.st_mtime_ns]
+    if hasattr(item, "get_all_samples"):
+        return secrets.token_hex(8)  # not decoded yet, so it counts as new each time
+    digest = hashlib.sha256()
+    for part in item.values() if isinstance(item, Mapping) else item:
+        array = hasattr(part, "__array__")
+        digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
+    return digest.hexdigest()
 
 
 def _completed(recording: Recording, channel: str | int | None) -> Recording:
