@@ -202,7 +202,7 @@ Disturb = Callable[[Line, Path, list[str]], bool]
 @functools.cache
 def source_of(folder: Path, weights: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """Recordings of the first three trials, and for each kind the rows of an undisturbed run."""
-    source, model, rows = make_folder(folder / "source", 16, 150), load_model(str(weights)), {}
+    source, model, rows = make_folder(folder / "source", 12, 100), load_model(str(weights)), {}
     for kind, (_, options) in KINDS.items():
         found = embed_files(source, model, **options)  # type: ignore[arg-type]
         rows[kind] = np.concatenate([np.atleast_2d(record.embedding) for record in found])
@@ -349,8 +349,8 @@ def parts_of(folder: Path, weights: Path, quick: bool) -> dict[str, Callable[[],
     """The parts of a run, by name."""
     parts: dict[str, Callable[[], Line]] = {}
     disturbances: tuple[tuple[str, int, Disturb], ...] = (
-        ("kills", 8, kill),
-        ("full disks", 6, fill),
+        ("kills", 7, kill),
+        ("full disks", 5, fill),
         ("two processes", 3, race),
     )
     for name, rounds, disturb in disturbances:

@@ -14,26 +14,18 @@ from .sources import Failure
 COLUMNS = ("path", "start", "end", "reason", "file")  # file: the absolute path
 
 
-def errors_path(output: str | Path) -> Path:
-    """The list of the failures of an output."""
-    return Path(f"{os.fspath(output).rstrip('/')}.errors.csv")
-
-
-def rewrite(
-    output: str | Path, failures: Sequence[Failure], recordings: Iterable[str]
-) -> Path | None:
+def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]) -> Path | None:
     """Bring the list up to date, or remove it when nothing is left.
 
     Args:
         output: the output; the list is `OUTPUT.errors.csv`.
         failures: the failures of this run.
-        recordings: absolute paths of all recordings of this run. Lines of earlier runs about other
-            recordings stay.
+        recordings: absolute paths of all recordings of this run; lines about others stay.
 
     Returns:
         The path of the list, or None when it would be empty.
     """
-    path = errors_path(output)
+    path = output.with_name(f"{output.name}.errors.csv")
     new = []
     for failure in failures:
         end = "" if failure.end is None else str(failure.end)

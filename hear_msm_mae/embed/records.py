@@ -69,8 +69,9 @@ def embed_files(
         dtype: "float32" or "float16".
         channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
         workers: number of threads that decode; by default one per processor, at most 16.
-        failures: a list that gets the files that cannot be read. Windows before the damage may
-            have been yielded already. By default such a file raises ValueError.
+        failures: a list that gets the files that cannot be read, and wrong items of a generator.
+            Windows before the damage may have been yielded already. By default an error is
+            raised.
 
     Yields:
         One record per clip, in the order of the input.

@@ -203,6 +203,7 @@ class Store:
         done: list[Done] = []
         clips: list[Clip] = []
         runs: list[tuple[Reader, int, int]] = []
+        read = self._read  # one object, so that `chained` reads rows in the order of the file
         rate = self._timeline.config.sample_rate
         for lines in self._lines.values():
             key, stamp, *_ = lines[-1]
@@ -212,7 +213,7 @@ class Store:
             channel = key[3] if isinstance(key[3], int) else None
             rows = 0  # of the clip
             for line in lines:
-                runs.append((self._read, line.first_row, line.rows))
+                runs.append((read, line.first_row, line.rows))
                 rows += line.rows
                 if line.samples is not None:
                     start, end = line.start / rate, (line.start + line.samples) / rate
