@@ -29,7 +29,7 @@ from hear_msm_mae import model as engine
 from hear_msm_mae import timeline
 from hear_msm_mae.embed import store
 from hear_msm_mae.embed.formats import format_of
-from hear_msm_mae.embed.formats.npz import Npz
+from hear_msm_mae.embed.formats.arrays import Npz
 from hear_msm_mae.embed.store import Store
 from hear_msm_mae.files import interrupts_held
 
