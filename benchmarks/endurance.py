@@ -1,12 +1,12 @@
 """What `hear-msm-mae embed` loses when everything goes wrong: it should be nothing.
 
-    python -m benchmarks.endurance [--quick] [--only kills tiny ...]
+    python -m benchmarks.endurance [--quick] [--only kills "full disks npz" ...] [--parts FILE]
 
 From the root of the repository. Runs the command in processes of its own, on a model with random
 weights, one block and embeddings of the size of the bundled weights, and
 
 - kills it (SIGKILL) at times spread over whole runs, in every format, for scenes, timestamps and
-  windows; up to five times, then lets the same command finish;
+  windows; five times, then lets the same command finish;
 - limits the size of files, as a full disk does, then repeats the command without the limit;
 - starts it twice at once on one output;
 - gives it files with bytes that are flipped, cut out, put in or set to zero;
@@ -17,6 +17,10 @@ the final output equals that of an undisturbed run to 1e-5; of two runs at once 
 finds everything done; each mutated file is in the output or in the list of errors. "Lost" are rows,
 or files, that are missing or differ. Journal is the most that OUT.partial held, in parts of the
 output. `--quick` does a small part in less than a minute, and writes nothing into RESULTS.md.
+
+The parts of a run are a trial and, for the first three, a format. With `--parts`, finished parts
+are kept in a file, and the same command does the rest: after an interruption, or after a run with
+`--only`. RESULTS.md is written when all parts are there.
 """
 
 from __future__ import annotations
@@ -24,10 +28,13 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
+import json
 import multiprocessing
 import os
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -48,7 +55,7 @@ from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.encoder import Encoder
 
 CONFIG = ModelConfig(width=384, depth=1, heads=6)
-FORMATS = (".parquet", ".npz", ".h5", ".duckdb", ".csv", "")
+FORMATS = {x: f".{x}" for x in ("parquet", "npz", "h5", "duckdb", "csv")} | {"folder": ""}
 KINDS: dict[str, tuple[list[str], dict[str, object]]] = {
     "scenes": ([], {}),
     "timestamps": (["--timestamps"], {"timestamps": True}),
@@ -58,6 +65,7 @@ KILLS_PER_RUN = 5
 COLUMNS = ("trial", "tried", "handled", "lost", "of", "peak memory MB", "journal")
 
 _context = multiprocessing.get_context("forkserver")
+_seconds = [0.0]  # longest whole run so far
 
 
 @dataclasses.dataclass
@@ -71,6 +79,7 @@ class Line:
     of: int = 0  # rows or files that should be there
     peak_mb: float = 0.0
     journal: float = 0.0
+    minutes: float = 0.0
 
     def __str__(self) -> str:
         journal = f"{self.journal:.2f}" if self.journal else ""
@@ -100,8 +109,10 @@ def child(words: list[str], log: str, limit: int | None) -> None:
 class Run:
     """One start of the command; `peak_mb` and `journal_bytes` grow while one waits for it."""
 
-    def __init__(self, output: Path, words: list[str], limit: int | None = None) -> None:
-        self.output, self.log = output, output.with_name(f"{output.name}.log")
+    def __init__(
+        self, output: Path, words: list[str], limit: int | None = None, log: str = "log"
+    ) -> None:
+        self.output, self.log = output, output.with_name(f"{output.name}.{log}")
         self.peak_mb, self.journal_bytes = 0.0, 0
         arguments = ["embed", *words, "-o", str(output)]
         self.process: BaseProcess = _context.Process(
@@ -182,29 +193,32 @@ def lost(output: Path, expected: np.ndarray) -> int:
     return int((np.abs(rows - expected).max(axis=1) > 1e-5).sum())
 
 
-def expected_rows(folder: Path, weights: Path, options: dict[str, object]) -> np.ndarray:
-    """(r, d) embeddings of an undisturbed run in this process."""
-    model = load_model(str(weights))
-    found = embed_files(folder, model, **options)  # type: ignore[arg-type]
-    return np.concatenate([np.atleast_2d(record.embedding) for record in found])
-
-
 # ---------------------------------------------------------------------------------------------
 # Trials
 # ---------------------------------------------------------------------------------------------
 Disturb = Callable[[Line, Path, list[str]], bool]
 
 
-def each_format(name: str, folder: Path, weights: Path, rounds: int, disturb: Disturb) -> Line:
-    """Disturb runs of every kind and format in turn, let each finish, and look at its rows."""
+@functools.cache
+def source_of(folder: Path, weights: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Recordings of the first three trials, and for each kind the rows of an undisturbed run."""
+    source, model, rows = make_folder(folder / "source", 12, 100), load_model(str(weights)), {}
+    for kind, (_, options) in KINDS.items():
+        found = embed_files(source, model, **options)  # type: ignore[arg-type]
+        rows[kind] = np.concatenate([np.atleast_2d(record.embedding) for record in found])
+    return source, rows
+
+
+def each_kind(
+    name: str, suffix: str, folder: Path, weights: Path, rounds: int, disturb: Disturb
+) -> Line:
+    """Disturb runs of every kind in turn, let each finish, and look at its rows."""
     line = Line(name)
-    source = make_folder(folder / name.replace(" ", "-"), 16, 150)
-    cases = [(suffix, kind) for kind in KINDS for suffix in FORMATS]
-    expected = {k: expected_rows(source, weights, options) for k, (_, options) in KINDS.items()}
+    source, expected = source_of(folder, weights)
     for number in range(rounds):
-        suffix, kind = cases[7 * number % len(cases)]  # 7 has no common factor with 18
+        kind = list(KINDS)[number % len(KINDS)]
         tried = line.tried
-        output = folder / f"{source.name}-{number}{suffix}"
+        output = folder / f"{name.replace(' ', '-')}-{number}{suffix}"
         words = [str(source), "-w", str(weights), *KINDS[kind][0]]
         handled = disturb(line, output, words)
         left = output.with_name(f"{output.name}.partial")
@@ -223,18 +237,21 @@ def each_format(name: str, folder: Path, weights: Path, rounds: int, disturb: Di
     return line
 
 
-def kill(line: Line, output: Path, words: list[str], seconds: list[float]) -> bool:
+def kill(line: Line, output: Path, words: list[str]) -> bool:
     """Kill a run again and again, at any time of what a whole one takes."""
-    for _ in range(KILLS_PER_RUN):
-        run = Run(output, words)
-        begin = time.monotonic()
-        if run.wait(random.uniform(0, 1.1 * max(seconds))):
-            seconds.append(min(5.0, time.monotonic() - begin))
-            break
+    goal = line.tried + KILLS_PER_RUN
+    for _ in range(4 * KILLS_PER_RUN):
+        run, begin = Run(output, words), time.monotonic()
+        if run.wait(random.uniform(0, _seconds[0] or 1e9)):  # too late: from the start again
+            _seconds[0] = max(_seconds[0], min(10.0, time.monotonic() - begin))
+            output.unlink(missing_ok=True) if output.suffix else shutil.rmtree(output, True)
+            continue
         run.process.kill()
         run.process.join()
         line.tried += 1
-    return True
+        if line.tried == goal:
+            return True
+    return False
 
 
 def fill(line: Line, output: Path, words: list[str]) -> bool:
@@ -250,16 +267,11 @@ def race(line: Line, output: Path, words: list[str]) -> bool:
     line.tried += 1
     runs = [Run(output, words)]
     time.sleep(random.uniform(0, 1))
-    log = output.with_name(f"{output.name}.second")
-    second: BaseProcess = _context.Process(
-        target=child, args=(["embed", *words, "-o", str(output)], str(log), None)
-    )
-    second.start()
-    good = runs[0].ended(0, 2)
-    second.join()
-    codes = sorted([runs[0].process.exitcode, second.exitcode], key=str)
-    text = log.read_text() + runs[0].log.read_text()
-    return good and codes[0] == 0 and (codes[1] == 0 or "another process is writing" in text)
+    runs.append(Run(output, words, log="second"))
+    ended = [run.ended(0, 2) for run in runs]  # waits for both
+    refused = [run for run in runs if run.process.exitcode]
+    told = all("another process is writing" in run.log.read_text() for run in refused)
+    return all(ended) and len(refused) < 2 and told
 
 
 def mutate(folder: Path, weights: Path, count: int) -> Line:
@@ -333,49 +345,62 @@ def whole(name: str, output: Path, words: list[str], expected: int) -> Line:
     return line
 
 
+def parts_of(folder: Path, weights: Path, quick: bool) -> dict[str, Callable[[], Line]]:
+    """The parts of a run, by name."""
+    parts: dict[str, Callable[[], Line]] = {}
+    disturbances: tuple[tuple[str, int, Disturb], ...] = (
+        ("kills", 7, kill),
+        ("full disks", 5, fill),
+        ("two processes", 3, race),
+    )
+    for name, rounds, disturb in disturbances:
+        for kind, suffix in list(FORMATS.items())[:: 5 if quick else 1]:
+            part = f"{name} {kind}"
+            how = part, suffix, folder, weights, 1 if quick else rounds, disturb
+            parts[part] = functools.partial(each_kind, *how)
+    parts["mutated files"] = lambda: mutate(folder, weights, 40 if quick else 1000)
+    parts["tiny files"] = lambda: tiny(folder, weights, 200 if quick else 20_000)
+    parts["long file"] = lambda: long(folder, weights, 0.1 if quick else 10.0)
+    return parts
+
+
 def main() -> None:
-    """Measure, print the table, and write it where that is asked for."""
+    """Measure, print the table, and write it when all parts are there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="a small part, in less than a minute")
-    parser.add_argument("--only", nargs="*", help="some trials, by the beginning of their names")
+    parser.add_argument("--only", nargs="*", help="some parts, by the beginning of their names")
+    parser.add_argument("--parts", type=Path, help="file that keeps finished parts")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     arguments = parser.parse_args()
-    quick = arguments.quick
-    random.seed(arguments.seed)
     torch.manual_seed(arguments.seed)
     _context.set_forkserver_preload(["hear_msm_mae.cli", "hear_msm_mae.api"])
-    header, begin, lines = measure.machine(), time.monotonic(), []
+    known = arguments.parts is not None and arguments.parts.exists()
+    text = arguments.parts.read_text() if known else "{}"
+    done = {name: Line(**values) for name, values in json.loads(text).items()}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights = folder / "random.safetensors"
         save_checkpoint(weights, Checkpoint(CONFIG, state_tensors(Encoder(CONFIG))))
-        seconds = [2.0]
-
-        def killing(line: Line, output: Path, words: list[str]) -> bool:
-            return kill(line, output, words, seconds)
-
-        def several(name: str, rounds: int, disturb: Disturb) -> Line:
-            return each_format(name, folder, weights, 2 if quick else rounds, disturb)
-
-        trials: dict[str, Callable[[], Line]] = {
-            "kills": lambda: several("kills", 54, killing),
-            "full disks": lambda: several("full disks", 36, fill),
-            "two processes": lambda: several("two processes", 18, race),
-            "mutated": lambda: mutate(folder, weights, 40 if quick else 1000),
-            "tiny": lambda: tiny(folder, weights, 200 if quick else 20_000),
-            "long": lambda: long(folder, weights, 0.1 if quick else 10.0),
-        }
-        for name, trial in trials.items():
-            if name.startswith(tuple(arguments.only or [""])):
-                lines.append(trial())
-                print(lines[-1], flush=True)
+        parts = parts_of(folder, weights, arguments.quick)
+        for name, part in parts.items():
+            if name in done or not name.startswith(tuple(arguments.only or [""])):
+                continue
+            random.seed(f"{arguments.seed} {name}")
+            begin = time.monotonic()
+            done[name] = part()
+            done[name].minutes = (time.monotonic() - begin) / 60
+            print(done[name], f"{done[name].minutes:.1f} minutes", flush=True)
+            if arguments.parts is not None:
+                values = {name: dataclasses.asdict(line) for name, line in done.items()}
+                arguments.parts.write_text(json.dumps(values, indent=1))
     head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
-    minutes = (time.monotonic() - begin) / 60
-    text = f"{header}, {minutes:.0f} minutes\n\n{head}" + "\n".join(map(str, lines))
-    print(f"\n{text}")
-    if not quick and not arguments.only:
-        measure.write_section(RESULTS, "endurance", text)
-    sys.exit(any(line.lost for line in lines))
+    minutes = sum(line.minutes for line in done.values())
+    header = f"{measure.machine()}, {minutes:.0f} minutes"
+    table = f"{header}\n\n{head}" + "\n".join(map(str, done.values()))
+    print(f"\n{table}")
+    if not arguments.quick and done.keys() >= parts.keys():
+        measure.write_section(RESULTS, "endurance", table)
+    sys.exit(any(line.lost for line in done.values()))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from benchmarks.evaluation.sources import source_folder
 from hear_msm_mae.answers import approximate
 from hear_msm_mae.answers.index import Index
 from hear_msm_mae.embed.formats import format_of
-from hear_msm_mae.embed.table import Block, Clip, Done, Table
+from hear_msm_mae.embed.table import Clip, Done, Table
 
 SOURCES = ("lmms", "scratch", "hedgewars")
 QUERIES, COUNT = 50, 10
@@ -51,10 +51,10 @@ def real_windows(folder: Path) -> NDArray[np.float16]:
     return np.concatenate(blocks).astype(np.float16)
 
 
-def grown(real: NDArray[np.float16], rows: int) -> Callable[[int, int], Block]:
+def grown(real: NDArray[np.float16], rows: int) -> Callable[[int, int], NDArray[np.float16]]:
     """Rows between two random ones of the index; a block of them is always the same."""
 
-    def rows_of(first: int, count: int) -> Block:
+    def read(first: int, count: int) -> NDArray[np.float16]:
         parts = []
         for number in range(first // HOUR, (first + count - 1) // HOUR + 1):
             generator = np.random.default_rng(number)
@@ -62,9 +62,9 @@ def grown(real: NDArray[np.float16], rows: int) -> Callable[[int, int], Block]:
             share = generator.random((HOUR, 1), np.float32)
             parts.append((real[a] * (1 - share) + real[b] * share).astype(np.float16))
         skip = first % HOUR
-        return Block(np.concatenate(parts)[skip : skip + count], None)
+        return np.concatenate(parts)[skip : skip + count]
 
-    return rows_of
+    return read
 
 
 def write(path: Path, real: NDArray[np.float16], rows: int) -> None:

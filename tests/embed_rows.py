@@ -40,11 +40,11 @@ def stop_after(monkeypatch, results: int) -> None:
     add = Store.add
     left = [results]
 
-    def limited(self, result, stamp):
+    def limited(self, result):
         if not left[0]:
             raise Stopped
         left[0] -= 1
-        add(self, result, stamp)
+        add(self, result)
 
     monkeypatch.setattr(Store, "add", limited)
 

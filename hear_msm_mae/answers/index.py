@@ -92,7 +92,7 @@ class Index:
         self._files = files[[clip.recording for clip in self.table.clips]]  # absolute path of each
         self._paths = self.table.paths()
         npz = self.path.suffix.lower() == ".npz"
-        self.mapped = self.table.rows_of(0, total).rows if npz else None
+        self.mapped = self.table.read(0, total) if npz else None
         self._lengths = torch.full((total,), torch.nan)  # of centred rows
         self._centre = self._mean()
 
@@ -109,7 +109,7 @@ class Index:
         """At most so many rows."""
         if self.mapped is not None:
             return self.mapped[first : first + count]
-        return self.table.rows_of(first, min(count, self.table.total_rows - first)).rows
+        return self.table.read(first, min(count, self.table.total_rows - first))
 
     def directions(self, rows: NDArray[np.floating]) -> Tensor:
         """Centred embeddings of length 1: (r, d)."""

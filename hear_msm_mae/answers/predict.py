@@ -24,7 +24,7 @@ from ..embed.formats.common import csv_cell, replaced
 from ..embed.formats.parquet import Parquet, arrow_batches
 from ..embed.run import Summary, embed_to
 from ..embed.settings import settings_of
-from ..embed.table import Block, Table
+from ..embed.table import Table
 from ..extras import need
 from ..files import printable
 from ..model import HearModel
@@ -199,14 +199,12 @@ def _embedded(sources: Any) -> Table | None:
 
 def _labelled(table: Table, head: Head) -> Table:
     """A table of probabilities, which are computed when they are read."""
-    read = table.rows_of
 
-    def rows_of(first: int, count: int) -> Block:
-        block = read(first, count)
-        return Block(head.probabilities(block.rows), block.times_ms)
+    def read(first: int, count: int) -> NDArray[np.floating]:
+        return head.probabilities(table.read(first, count))
 
-    how: dict[str, Any] = {"width": len(head.labels), "dtype": np.dtype(np.float32)}
-    return dataclasses.replace(table, rows_of=rows_of, **how)
+    how = table.settings, len(head.labels), np.dtype(np.float32), table.timestamps
+    return Table(table.recordings, table.clips, *how, read=read)
 
 
 class _Labeller(Derived):

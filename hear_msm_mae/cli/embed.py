@@ -134,9 +134,9 @@ def embed(
         raise ValueError("--ray-address has no effect without --ray; add --ray")
     options = {
         "timestamp_hop_ms": hop_ms,
-        "normalization": _normalization(normalization),
+        "normalization": _numbers(normalization, float),
         "precision": precision,
-        "layer": _layer(layer),
+        "layer": _numbers(layer, int),
         "scene_pooling": scene_pooling,
         "mode": mode,
     }
@@ -169,27 +169,13 @@ def embed(
     _report(output, summary, verbose)
 
 
-def _layer(text: str | None) -> Any:
-    """The option as an argument of `load_model`, which checks the values."""
-    if text is None or text == "last":
-        return text
+def _numbers(text: str | None, kind: type) -> Any:
+    """An option as an argument of `load_model`, which checks it: a number, several, or a word."""
     try:
-        layers = [int(part) for part in text.split(",")]
+        numbers = [kind(part) for part in (text or "").split(",")]
     except ValueError:
-        raise ValueError(f"--layer must be last, N or N,M,..., got {text!r}") from None
-    return layers[0] if len(layers) == 1 else layers
-
-
-def _normalization(text: str | None) -> Any:
-    """The option as an argument of `load_model`, which checks the values."""
-    if text is None or "," not in text:
         return text
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--normalization must be stored, batch or MEAN,STD, got {text!r}"
-        ) from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _report(output: str, summary: Summary, verbose: bool) -> None:

@@ -28,73 +28,23 @@ _Read = Callable[[int], Iterator[Tensor]]  # yields blocks of the waveform from 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Model and windows of a run; made by `make_plan`.
-
-    Attributes:
-        timeline: the frames that each embedding of a clip covers.
-        segment: length of the windows in samples; None means that a recording is one clip.
-        step: distance of the windows in samples.
-    """
+    """Model and windows of a run; made by `make_plan`."""
 
     model: HearModel
-    timeline: Timeline
-    segment: int | None = None
-    step: int = 0
-
-    @property
-    def sample_rate(self) -> int:
-        """Sample rate of the model's waveforms in Hz."""
-        return self.model.sample_rate
-
-
-def make_plan(
-    model: HearModel, timestamps: bool, segment: float | None = None, overlap: float = 0.0
-) -> Plan:
-    """Check the length of the windows, and convert it into samples.
-
-    Args:
-        model: from `load_model`.
-        timestamps: True for embeddings over time, False for one embedding per clip.
-        segment: length of the windows in seconds; None means that a recording is one clip.
-        overlap: seconds that neighbouring windows share.
-
-    Raises:
-        ValueError: `segment` or `overlap` is impossible.
-    """
-    plan = Plan(model, model.timeline(timestamps))
-    if segment is None:
-        if overlap:
-            raise ValueError("overlap needs a segment: the length of the windows in seconds")
-        return plan
-    if not 0.01 <= segment < float("inf"):
-        raise ValueError(f"segment must be at least 0.01 seconds, got {segment}")
-    if not 0 <= overlap < segment:
-        raise ValueError(f"overlap must be at least 0 and below the segment, got {overlap}")
-    rate = plan.sample_rate
-    length, step = round(segment * rate), round((segment - overlap) * rate)
-    if step < 1:
-        raise ValueError(f"overlap {overlap} leaves no step between segments of {segment} s")
-    return dataclasses.replace(plan, segment=length, step=step)
+    timeline: Timeline  # the frames that each embedding of a clip covers
+    segment: int | None = None  # length of the windows in samples; None for one clip
+    step: int = 0  # distance of the windows in samples
 
 
 class Place(NamedTuple):
-    """The place of a piece in a recording.
+    """The place of a piece in a recording."""
 
-    Attributes:
-        clip: number of the clip (window) in the recording, from 0.
-        number: number of the piece in the clip, from 0.
-        start: first sample of the clip in the file.
-        samples: length of the clip if it ends in this piece, else None.
-        last: whether the recording ends in this piece.
-        position: end of the piece in the file, in seconds.
-    """
-
-    clip: int
-    number: int
-    start: int
-    samples: int | None
-    last: bool
-    position: float
+    clip: int  # number of the clip (window) in the recording, from 0
+    number: int  # number of the piece in the clip, from 0
+    start: int  # first sample of the clip in the file
+    samples: int | None  # length of the clip if it ends in this piece, else None
+    last: bool  # whether the recording ends in this piece
+    position: float  # end of the piece in the file, in seconds
 
 
 class Resume(NamedTuple):
@@ -105,79 +55,83 @@ class Resume(NamedTuple):
     sums: Sums | None = None
 
 
-def cut(recording: Recording, plan: Plan, begin: Resume) -> Iterator[tuple[Place, Piece]]:
-    """Decode a recording and cut it into pieces.
+FROM_START = Resume(0, 0)
 
-    Args:
-        recording: the recording.
-        plan: the windows.
-        begin: first piece to return; earlier ones are skipped.
 
-    Yields:
-        Each piece and its place.
+def make_plan(
+    model: HearModel, timestamps: bool, segment: float | None = None, overlap: float = 0.0
+) -> Plan:
+    """Check the windows, whose length and overlap are in seconds, and convert them into samples.
+
+    Raises:
+        ValueError: `segment` or `overlap` is impossible.
+    """
+    timeline, rate = model.timeline(timestamps), model.sample_rate
+    if segment is None:
+        if overlap:
+            raise ValueError("overlap needs a segment: the length of the windows in seconds")
+        return Plan(model, timeline)
+    if not 0.01 <= segment < float("inf"):
+        raise ValueError(f"segment must be at least 0.01 seconds, got {segment}")
+    if not 0 <= overlap < segment:
+        raise ValueError(f"overlap must be at least 0 and below the segment, got {overlap}")
+    length, step = round(segment * rate), max(1, round((segment - overlap) * rate))
+    return Plan(model, timeline, length, step)
+
+
+def cut(
+    recording: Recording, plan: Plan, begin: Resume = FROM_START
+) -> Iterator[tuple[Place, Piece]]:
+    """Decode a recording, and yield its pieces and their places from the piece `begin` on.
 
     Raises:
         OSError, ValueError: the file cannot be read, or its values cannot be embedded.
     """
-    start = round(recording.start * plan.sample_rate)
-    if recording.item is None:
-        source: Any = local_copy(recording.path)
-    else:
-        source = nullcontext(_in_memory(recording, plan.sample_rate))
+    timeline, rate = plan.timeline, plan.model.sample_rate
+    start = round(recording.start * rate)
+    in_memory = recording.item is not None
+    source: Any = (
+        nullcontext(_waveform(recording, rate)) if in_memory else local_copy(recording.where)
+    )
     with source as opened:
 
         def read(sample: int) -> Iterator[Tensor]:
-            return _blocks(recording, opened, start + sample, plan.sample_rate)
+            return _blocks(recording, opened, start + sample, rate)
 
-        if plan.segment is None:
-            yield from _cut_clip(read, plan, begin, Place(0, 0, start, None, True, 0.0))
-            return
-        for number, first, window, last in _windows(read, plan, begin.clip):
-            skip = begin if number == begin.clip else Resume(number, 0)
-            place = Place(number, 0, start + first, None, last, 0.0)
-            yield from _cut_clip(_held(window), plan, skip, place)
-
-
-def _cut_clip(
-    read: _Read, plan: Plan, begin: Resume, place: Place
-) -> Iterator[tuple[Place, Piece]]:
-    timeline, statistics = plan.timeline, None
-    if plan.model.options.normalization == "batch":  # the clip is read once more for these
-        scenes = dataclasses.replace(timeline, hop_ms=None)
-        statistics = plan.model.statistics(scenes.cut(read(0)))
-    blocks = read(timeline.first_sample(begin.number))
-    for number, piece in enumerate(timeline.cut(blocks, begin.number, statistics), begin.number):
-        ends = piece.samples is not None
-        read_to = place.start + (piece.samples or timeline.first_sample(number + 1))
-        yield (
-            place._replace(
-                number=number,
-                samples=piece.samples,
-                last=place.last and ends,
-                position=read_to / plan.sample_rate,
-            ),
-            piece,
-        )
+        for clip, first, samples, is_last in _windows(read, plan, begin.clip):
+            statistics = None
+            if plan.model.options.normalization == "batch":  # the clip is read once more for these
+                scenes = dataclasses.replace(timeline, hop_ms=None)
+                statistics = plan.model.statistics(scenes.cut(samples(0)))
+            skip = begin.number if clip == begin.clip else 0
+            blocks = samples(timeline.first_sample(skip))
+            for number, piece in enumerate(timeline.cut(blocks, skip, statistics), skip):
+                length = piece.samples or timeline.first_sample(number + 1)
+                position = (start + first + length) / rate
+                last = is_last and piece.samples is not None
+                yield Place(clip, number, start + first, piece.samples, last, position), piece
 
 
-def _held(window: Tensor) -> _Read:
-    return lambda sample: iter([window[sample:]])
-
-
-def _windows(read: _Read, plan: Plan, number: int) -> Iterator[tuple[int, int, Tensor, bool]]:
-    """(number, first sample, waveform, is the last) of each window from a given number on.
+def _windows(read: _Read, plan: Plan, number: int) -> Iterator[tuple[int, int, _Read, bool]]:
+    """(number, first sample, its samples, is the last) of each window from a given number on.
 
     The first window that reaches the end of the audio is the last one; it may be shorter.
     """
-    assert plan.segment is not None
+    if plan.segment is None:
+        yield 0, 0, read, True
+        return
+
+    def held(window: Tensor) -> _Read:
+        return lambda sample: iter([window[sample:]])
+
     waveform, offset = torch.zeros(0), number * plan.step
     for block in read(offset):
         waveform = torch.cat([waveform, block])
         # Strictly longer: a window that ends with the audio is the last one.
         while len(waveform) > plan.segment:
-            yield number, offset, waveform[: plan.segment], False
+            yield number, offset, held(waveform[: plan.segment]), False
             number, offset, waveform = number + 1, offset + plan.step, waveform[plan.step :]
-    yield number, offset, waveform, True
+    yield number, offset, held(waveform), True
 
 
 def _blocks(recording: Recording, opened: Any, sample: int, rate: int) -> Iterator[Tensor]:
@@ -201,11 +155,11 @@ def _blocks(recording: Recording, opened: Any, sample: int, rate: int) -> Iterat
         yield torch.from_numpy(block)
 
 
-def _in_memory(recording: Recording, rate: int) -> NDArray[np.float32]:
-    channel = "mix" if recording.channel is None else recording.channel
-    waveform: NDArray[np.float32] = waveform_of(
-        recording.item, channel=channel, sample_rate=rate, name=printable(recording.path)
-    )
+def _waveform(recording: Recording, rate: int) -> NDArray[np.float32]:
+    """(n,) audio in memory, mixed and resampled."""
+    name, channel = printable(recording.path), recording.channel
+    how: dict[str, Any] = {"channel": "mix" if channel is None else channel, "sample_rate": rate}
+    waveform: NDArray[np.float32] = waveform_of(recording.item, name=name, **how)
     if not len(waveform):
         raise ValueError("holds no audio samples")
     return waveform

@@ -4,60 +4,45 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .formats.common import csv_text, replaced
+from .remote import is_remote
 from .sources import Failure
 
 COLUMNS = ("path", "start", "end", "reason", "file")  # file: the absolute path
 
 
-def errors_path(output: str | Path) -> Path:
-    """The list of the failures of an output."""
-    return Path(f"{os.fspath(output).rstrip('/')}.errors.csv")
-
-
-def rewrite(output: str | Path, failures: Sequence[Failure], settled: set[str]) -> Path | None:
+def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]) -> Path | None:
     """Bring the list up to date, or remove it when nothing is left.
 
     Args:
         output: the output; the list is `OUTPUT.errors.csv`.
         failures: the failures of this run.
-        settled: absolute paths of all recordings of this run. Lines of earlier runs about other
-            recordings stay.
+        recordings: absolute paths of all recordings of this run; lines about others stay.
 
     Returns:
         The path of the list, or None when it would be empty.
     """
-    path = errors_path(output)
+    path = output.with_name(f"{output.name}.errors.csv")
     new = []
     for failure in failures:
         end = "" if failure.end is None else str(failure.end)
-        texts = failure.path, str(failure.start), end, failure.reason, _absolute(failure.path)
+        file = failure.path if is_remote(failure.path) else os.path.abspath(failure.path)
+        texts = failure.path, str(failure.start), end, failure.reason, file
         new.append(dict(zip(COLUMNS, map(csv_text, texts), strict=True)))
-    settled = settled | {row["file"] for row in new}  # also folders that cannot be listed
+    # Of this run are also folders that cannot be listed.
+    settled = {row["file"] for row in new} | set(map(csv_text, recordings))
     rows = [x for x in _read(path) if x["file"] not in settled and not _deleted(x)] + new
     if not rows:
         path.unlink(missing_ok=True)
         return None
-    with (
-        replaced(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
+    with replaced(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file_:
+        writer = csv.DictWriter(file_, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     return path
-
-
-def settled_name(where: str) -> str:
-    """The name of a recording in the column `file` of the list."""
-    return csv_text(where)
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _deleted(row: dict[str, str]) -> bool:

@@ -7,7 +7,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..extras import need
@@ -25,18 +25,18 @@ _OTHER_NAMES = {
 _PATH_NAMES = re.compile(r"file|audio|wav|path|ur[il]|name|recording")
 # Columns that outputs add. They are skipped, so that an output can be used as a list.
 _OUTPUT_COLUMNS = re.compile(r"timestamp_ms|embedding|e\d+|__index_level_\d+__|")
-_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4}))")
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|[nrt])")  # those of `files.for_terminal`
 _TOLERANCE = 1e-6  # s, between an end and a start with a duration
 
 
 class Row(NamedTuple):
-    """A row of a list: file or URL, start and end in seconds, channel, and all other columns."""
+    """A row of a list."""
 
-    path: str
-    start: float
-    end: float | None
+    path: str  # file or URL
+    start: float  # s
+    end: float | None  # s
     channel: str | None
-    columns: dict[str, Any]
+    columns: dict[str, Any]  # all others
 
 
 def read_list(source: str) -> list[Row]:
@@ -68,12 +68,12 @@ def read_list(source: str) -> list[Row]:
     for number, row in enumerate(rows):
         cells = {role: row[i] for role, i in roles.items()}
         more = {name: values[number] for name, values in columns.items()}
+        channel = cells.get("channel")
+        if isinstance(channel, float) and channel.is_integer():
+            channel = int(channel)  # pandas writes 1 as 1.0 in a column with missing values
+        channel = None if channel is None else str(channel)
         try:
             start, end = _stretch(cells)
-            channel = cells.get("channel")
-            if isinstance(channel, float) and channel.is_integer():
-                channel = int(channel)  # pandas writes 1 as 1.0 in a column with missing values
-            channel = None if channel is None else str(channel)
             found.append(Row(_resolved(cells["path"], source), start, end, channel, more))
         except ValueError as error:
             raise ValueError(f"{printable(source)}, row {number + 1}: {error}") from None
@@ -85,32 +85,29 @@ def read_list(source: str) -> list[Row]:
 # ---------------------------------------------------------------------------------------------
 def _read_csv(source: str) -> tuple[list[str], list[list[Any]]]:
     """Names of the columns, and cells. The delimiter is guessed from the header."""
+    # utf-8-sig skips the byte order mark of spreadsheets. surrogateescape keeps the bytes of file
+    # names that are not UTF-8.
+    with open(source, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        header = file.readline()
 
-    def records(delimiter: str) -> Iterator[list[str]]:
-        # utf-8-sig skips the byte order mark of spreadsheets. surrogateescape keeps the bytes of
-        # file names that are not UTF-8.
-        with open(source, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from csv.reader(file, delimiter=delimiter)
+        def fit(delimiter: str) -> tuple[bool, int]:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            return "path" in map(_folded, names), len(names)
 
-    def fit(delimiter: str) -> tuple[bool, int]:
-        names = next(records(delimiter), [])
-        return "path" in map(_folded, names), len(names)
-
-    try:
-        lines = records(max("\t,;" if source.lower().endswith(".tsv") else ",;\t", key=fit))
-        names = next(lines, [])
-        rows: list[list[Any]] = []
-        for cells in filter(None, lines):
-            if any(cell.strip() for cell in cells[len(names) :]):
-                raise ValueError(
-                    f"{printable(source)}, row {len(rows) + 1}: {len(cells)} cells for "
-                    f"{len(names)} columns; put cells that hold the delimiter into quotes"
-                )
-            cells += [""] * (len(names) - len(cells))
-            rows.append([cell if cell.strip() else None for cell in cells])
-    except csv.Error as error:
-        raise ValueError(f"{printable(source)} is not a table of text: {error}") from error
-    return names, rows
+        try:
+            delimiter = max("\t,;" if source.lower().endswith(".tsv") else ",;\t", key=fit)
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            rows = [cells for cells in csv.reader(file, delimiter=delimiter) if cells]
+        except csv.Error as error:
+            raise ValueError(f"{printable(source)} is not a table of text: {error}") from error
+    for number, cells in enumerate(rows, 1):
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise ValueError(
+                f"{printable(source)}, row {number}: {len(cells)} cells for {len(names)} columns; "
+                "put cells that hold the delimiter into quotes"
+            )
+    missing = [None] * len(names)
+    return names, [[x if x.strip() else None for x in cells] + missing for cells in rows]
 
 
 def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
@@ -233,7 +230,7 @@ def _resolved(path: Any, source: str) -> str:
     if is_remote(plain):
         return plain
     unquoted = re.sub(r"^'(?=[=+@-])", "", plain)  # CSV outputs put this quote before formulas
-    unescaped = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), unquoted)
+    unescaped = _ESCAPE.sub(lambda x: x[0].encode().decode("unicode_escape"), unquoted)
     for text in (path, plain, unescaped):
         beside = os.path.join(os.path.dirname(source), text)
         found = [candidate for candidate in (text, beside) if os.path.exists(candidate)]

@@ -7,7 +7,8 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..files import available_cpus, printable
+from ..files import available_cpus
 from ..pooling import Sums
 from ..timeline import Piece
-from .cutting import Place, Plan, Resume, cut
+from .cutting import FROM_START, Place, Plan, Resume, cut
 from .sources import Failure, Recording
 
 MAX_READERS = 16
@@ -30,17 +31,13 @@ _POLL_SECONDS = 0.2
 class Result(NamedTuple):
     """The embeddings of one piece.
 
-    Attributes:
-        recording, place: the recording, and the place of the piece in it.
-        rows: (r, d) embeddings. For scene embeddings, the last piece of a clip has one row, and
-            the others have none.
-        sums: sums of an incomplete scene embedding; None for the last piece of a clip.
+    For scene embeddings, the last piece of a clip has one row. The others have none, but sums.
     """
 
     recording: Recording
     place: Place
-    rows: NDArray[np.floating]
-    sums: Sums | None = None
+    rows: NDArray[np.floating]  # (r, d)
+    sums: Sums | None = None  # of the clip so far
 
 
 @torch.inference_mode()
@@ -54,8 +51,7 @@ def embed_recordings(
     """Embed recordings in bounded memory. Threads read ahead while the model encodes.
 
     Args:
-        recordings: the recordings.
-        plan: model and windows.
+        recordings, plan: the recordings; model and windows.
         dtype: type of the rows, "float32" or "float16".
         workers: number of threads that read; by default one per processor, at most 16.
         resume: first piece of the first recording; None means all of it.
@@ -108,35 +104,40 @@ def _read_ahead(
     """
     stop = threading.Event()
 
-    def work(recording: Recording, items: queue.Queue[Any], begin: Resume) -> None:
-        for item in itertools.chain(_events(recording, plan, begin), [None]):
-            while not stop.is_set():
-                try:
-                    items.put(item, timeout=_POLL_SECONDS)
-                except queue.Full:
-                    continue
-                break
-            if stop.is_set():
-                return
+    def put(items: queue.Queue[Any], item: Any) -> bool:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                items.put(item, timeout=_POLL_SECONDS)
+                return True
+        return False
 
-    waiting: deque[tuple[Recording, queue.Queue[Any]]] = deque()
-    begins = itertools.chain([resume or Resume(0, 0)], itertools.repeat(Resume(0, 0)))
+    def work(recording: Recording, items: queue.Queue[Any], begin: Resume) -> None:
+        try:
+            for event in _events(recording, plan, begin):
+                if not put(items, event):
+                    return
+        finally:
+            put(items, None)
+
+    waiting: deque[tuple[Recording, queue.Queue[Any], Future[None]]] = deque()
+    begins = itertools.chain([resume or FROM_START], itertools.repeat(FROM_START))
     todo = zip(recordings, begins, strict=False)
     with ThreadPoolExecutor(workers, thread_name_prefix="reader") as pool:
         try:
             while True:
                 for recording, begin in itertools.islice(todo, AHEAD * workers - len(waiting)):
-                    waiting.append((recording, queue.Queue(QUEUED_PIECES)))
-                    pool.submit(work, *waiting[-1], begin)
+                    items: queue.Queue[Any] = queue.Queue(QUEUED_PIECES)
+                    future = pool.submit(work, recording, items, begin)
+                    waiting.append((recording, items, future))
                 if not waiting:
                     return
-                item = waiting[0][1].get()
-                if item is None:
-                    waiting.popleft()
-                elif isinstance(item, Exception):
-                    raise item
-                else:
-                    yield waiting[0][0], *item
+                recording, items, future = waiting[0]
+                event = items.get()
+                if event is not None:
+                    yield recording, *event
+                    continue
+                waiting.popleft()
+                future.result()  # raises the error of a bug
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -144,12 +145,9 @@ def _read_ahead(
 
 def _events(
     recording: Recording, plan: Plan, begin: Resume
-) -> Iterator[tuple[Place | Failure, Piece | None] | Exception]:
+) -> Iterator[tuple[Place | Failure, Piece | None]]:
     """The pieces of a recording, and a failure at the end if it cannot be read."""
     try:
         yield from cut(recording, plan, begin)
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).removeprefix(f"{printable(recording.path)}: ")
-        yield Failure(recording.path, recording.start, recording.end, reason), None
-    except Exception as error:  # a bug: `_read_ahead` raises it in the main thread
-        yield error
+        yield recording.failure(error), None

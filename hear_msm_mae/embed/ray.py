@@ -6,11 +6,9 @@ interrupted run are those of a local run.
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,6 @@ from ..extras import need
 from ..model import HearModel
 from .cutting import Plan, Resume, make_plan
 from .pieces import embed_recordings
-from .remote import is_remote
 from .run import Embed, Events
 from .settings import Settings
 from .sources import Recording
@@ -33,8 +30,7 @@ def on_ray(
 ) -> Embed:
     """The `embed` argument of `run.embed_to` for a cluster.
 
-    All nodes must see the recordings under the same paths. The workers resolve relative paths from
-    the current folder of this process.
+    All nodes must see the recordings under the same absolute paths.
 
     Args:
         model: the model, on the CPU; it is sent to the workers.
@@ -74,13 +70,11 @@ def _spread(
         context.enable_progress_bars = False
         groups = _groups(recordings, int(ray.cluster_resources().get("CPU", 1)))
         items = [(group, None if i else resume) for i, group in enumerate(groups)]
-        relative = not all(is_remote(r.path) or Path(r.path).is_absolute() for r in recordings)
-        here = Path.cwd() if relative else None
         results = ray.data.from_items(
             [{"group": pickle.dumps(item)} for item in items], override_num_blocks=len(items)
         ).map_batches(
             Worker,
-            fn_constructor_args=(ray.put(model), settings, device, here),
+            fn_constructor_args=(ray.put(model), settings, device),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1),  # grows with the cluster
             num_cpus=1,
@@ -113,11 +107,9 @@ def _groups(recordings: Sequence[Recording], cpus: int) -> list[Sequence[Recordi
 class Worker:
     """An actor that holds the model and embeds groups of recordings."""
 
-    def __init__(self, model: Any, settings: Settings, device: str, here: str | None) -> None:
+    def __init__(self, model: Any, settings: Settings, device: str) -> None:
         import ray
 
-        if here is not None:  # an actor's current folder is the one where its node was started
-            os.chdir(here)
         torch.set_num_threads(1)  # each actor has one processor
         # Ray shares read-only memory, and a module must be writable to be moved to a device.
         self.model = _writable(ray.get(model)).to(device)

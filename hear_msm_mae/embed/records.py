@@ -69,8 +69,9 @@ def embed_files(
         dtype: "float32" or "float16".
         channel: "mix" for the mean of the channels, "left", "right", or a number from 0.
         workers: number of threads that decode; by default one per processor, at most 16.
-        failures: a list that gets the files that cannot be read. Windows before the damage may
-            have been yielded already. By default such a file raises ValueError.
+        failures: a list that gets the files that cannot be read, and wrong items of a generator.
+            Windows before the damage may have been yielded already. By default an error is
+            raised.
 
     Yields:
         One record per clip, in the order of the input.
@@ -93,8 +94,7 @@ def embed_files(
         raise ValueError(
             "channel 'each' works only with `hear-msm-mae embed`; pass one channel, or 'mix'"
         )
-    lazy = isinstance(sources, Iterator)
-    find = iter_recordings if lazy else find_recordings
+    find = iter_recordings if isinstance(sources, Iterator) else find_recordings
     recordings = find(sources, failures, channel=channel)
     plan = make_plan(model, timestamps, segment, overlap)
     return _records(embed_recordings(recordings, plan, dtype, workers), plan, failures)
@@ -120,8 +120,9 @@ def _records(
             continue
         rows, times = np.concatenate(waiting), None
         waiting = []
-        rate = plan.sample_rate
-        start, end = place.start / rate, (place.start + place.samples) / rate
+        start, end = (
+            x / plan.model.sample_rate for x in (place.start, place.start + place.samples)
+        )
         if plan.timeline.hop_ms is None:
             rows = rows[0]
         else:

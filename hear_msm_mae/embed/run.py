@@ -13,15 +13,15 @@ from ..audio import count_channels
 from ..files import interrupts_held, printable
 from ..model import HearModel
 from .cutting import Plan, Resume, make_plan
-from .failures import rewrite, settled_name
-from .formats import format_of
-from .output import Output, existing_table
+from .failures import rewrite
+from .formats import Format, format_of
 from .pieces import Result, embed_recordings
 from .progress import Progress
 from .remote import local_copy
 from .settings import Settings, require_same
-from .sources import Failure, Recording, find_recordings
+from .sources import Failure, Recording, find_recordings, stamp_of
 from .store import Store
+from .table import Done, Table, combined
 
 Events = Generator[Result | tuple[Recording, Failure], None, None]
 Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
@@ -29,27 +29,16 @@ Embed = Callable[[Sequence[Recording], Plan, Resume | None], Events]
 
 @dataclasses.dataclass
 class Summary:
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        files: number of recordings in the input.
-        done: number of them that are in the output now.
-        earlier: number of them that earlier runs embedded.
-        failures: the recordings and folders that could not be read.
-        failures_file: the list of all failures of the output; None if there are none.
-        left_out: files in folders that are not audio.
-        seconds: seconds of audio that this run embedded.
-        speed: seconds of audio per second.
-    """
-
-    files: int
-    done: int
-    earlier: int
-    failures: list[Failure]
-    failures_file: Path | None
-    left_out: list[str]
-    seconds: float
-    speed: float
+    files: int  # number of recordings in the input
+    done: int  # number of them that are in the output now
+    earlier: int  # number of them that earlier runs embedded
+    failures: list[Failure]  # the recordings and folders that could not be read
+    failures_file: Path | None  # the list of all failures of the output; None if there are none
+    left_out: list[str]  # files in folders that are not audio
+    seconds: float  # length of the audio that this run embedded
+    speed: float  # seconds of audio per second
 
 
 def embed_to(
@@ -70,11 +59,9 @@ def embed_to(
     results are kept in `OUT.partial`, so the same call continues a run that was killed.
 
     Args:
-        output: file or folder to write; its ending selects the format (`formats.format_of`).
-        sources: see `hear_msm_mae.embed.sources.find_recordings`.
-        model: the model of `settings`, on any device.
-        settings: from `settings_of`; stored with the output.
-        channel: "mix", "left", "right", a number, or "each" for an embedding of every channel.
+        output: file or folder to write; its ending selects the format.
+        sources, channel: see `hear_msm_mae.embed.sources.find_recordings`.
+        model, settings: the model, on any device, and the result of `settings_of` for it.
         workers: number of threads that decode; by default one per processor, at most 16.
         overwrite: embed everything anew; an existing output is replaced at the end.
         flush_minutes: write the output every so many minutes; by default only at the end.
@@ -100,63 +87,52 @@ def embed_to(
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
     recordings = _each_channel(recordings, failures)
+    recordings = [dataclasses.replace(r, stamp=stamp_of(r)) for r in recordings]
     folder = output.with_name(f"{output.name}.partial")
     width = model.timestamp_embedding_size if settings.timestamps else model.scene_embedding_size
-    base = None
     # A format that cannot be read back cannot be extended.
     replaces = overwrite or (not format_.readable and not output.exists())
-    try:
-        store = Store(folder, settings.stored(), width, plan.timeline, overwrite, replaces)
-    except OSError as error:
-        raise OSError(
-            f"{printable(folder)} cannot be written: {error.strerror or error}"
-        ) from error
+    store = Store(folder, settings.stored(), width, plan.timeline, overwrite, replaces)
     finished = begun = False
     try:
-        require_same(folder, store.stored_settings(), settings.stored())
-        if not store.replaces:
-            base = existing_table(output, format_)
-            if base is not None:
-                require_same(output, base.settings, settings.stored())
-        elif output.is_dir():
-            existing_table(output, format_)  # refuses to replace a folder with other files
-        known = [*(base.recordings if base else ()), *store.table().recordings]
-        names = format_.check_names(output, recordings, known)
-        failures += [_failure(recordings[i], reason) for i, reason in names.items()]
+        base = _existing(output, format_, store.replaces)
+        if base is not None:
+            require_same(output, base.settings, settings.stored())
+        tables = [store.table()] if base is None else [base, store.table()]
+        found = {tuple(done.key): done for table in tables for done in table.recordings}
+        names = format_.check_names(output, recordings, found.values())
+        failures += [recordings[i].failure(reason) for i, reason in names.items()]
         recordings = [r for i, r in enumerate(recordings) if i not in names]
-        job = Output(output, format_, store, base, recordings)
-        rest = job.rest()
+        rest = [r for r in recordings if r.key not in found or found[r.key].stamp != r.stamp]
+        rest.sort(key=lambda recording: store.resume(recording) is None)  # an incomplete one first
         earlier = len(recordings) - len(rest)
-        progress = Progress(rest, model.sample_rate, earlier)
-        resume = job.resume(rest[0]) if rest else None
+        progress = Progress(len(recordings), earlier, model.sample_rate)
         flushed, begun = time.monotonic(), True
         try:
-            with closing(embed(rest, plan, resume)) as events:
+            with closing(embed(rest, plan, store.resume(rest[0]) if rest else None)) as events:
                 for event in events:
                     with interrupts_held(), _explained(output, folder, overwrite):
                         if isinstance(event, Result):
-                            store.add(event, job.stamp(event.recording))
+                            store.add(event)
                         else:
                             store.drop(event[0])
                             failures.append(event[1])
                         progress.update(event)
                         if flush_minutes and time.monotonic() - flushed > 60 * flush_minutes:
-                            job.write()
+                            base = _write(output, format_, base, store.table(), recordings)
                             flushed = time.monotonic()
         finally:  # also on Ctrl-C, so that the output holds every complete recording
             progress.close()
             with _explained(output, folder, overwrite):
-                job.write()
-        settled = {settled_name(recording.where) for recording in recordings}
+                _write(output, format_, base, store.table(), recordings)
         with _explained(output, folder, overwrite):
-            listed = rewrite(output, failures, settled)
+            listed = rewrite(output, failures, (recording.where for recording in recordings))
         finished = True
     finally:  # a new run that was refused leaves no folder
         store.close(remove=finished or (store.new and not begun))
-    done = earlier + progress.done
     return Summary(
         len(recordings) + len(names),
-        done,
+        earlier + progress.done,
         earlier,
         failures,
         listed,
@@ -164,6 +140,75 @@ def embed_to(
         progress.seconds,
         progress.speed,
     )
+
+
+def _existing(output: Path, format_: Format, replaces: bool) -> Table | None:
+    """The content of an existing output, to be extended; None if there is none to extend.
+
+    Raises:
+        ValueError: this package did not write it, or it is damaged.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    if replaces and not output.is_dir():  # a folder with other files is not replaced
+        return None
+    try:
+        table = format_.read(output)
+    except ValueError as error:
+        # --overwrite does not clear a folder of other files, so the message does not offer it.
+        way = "" if output.is_dir() else ", or pass --overwrite"
+        raise ValueError(
+            f"{printable(output)} exists and cannot be continued: {error}; choose another "
+            f"output{way}"
+        ) from error
+    return None if replaces else table
+
+
+def _write(
+    output: Path, format_: Format, base: Table | None, new: Table, recordings: Sequence[Recording]
+) -> Table | None:
+    """Write the output: recordings of earlier runs first, then the input in its order.
+
+    Args:
+        base: the content of the existing output, which is extended; None if it is replaced.
+        new: what this run has embedded.
+        recordings: the input.
+
+    Returns:
+        The argument `base` of the next time.
+
+    Raises:
+        OSError: the output cannot be written, or not be read back.
+    """
+    tables = [new] if base is None else [base, new]
+    asked = {recording.key: recording for recording in recordings}
+    places = {
+        tuple(done.key): (t, i)
+        for t, table in enumerate(tables)
+        for i, done in enumerate(table.recordings)
+    }
+    order = [key for key in places if key not in asked] + [key for key in asked if key in places]
+    if not order:
+        return base
+    table = combined(tables, [places[key] for key in order])
+    for i, key in enumerate(order):
+        if (recording := asked.get(key)) is not None:
+            path, columns = printable(recording.path), dict(recording.columns)
+            stamp = table.recordings[i].stamp
+            table.recordings[i] = Done(list(key), path, recording.name, stamp, columns)
+    if base is not None and table.to_json() == base.to_json():
+        return base
+    format_.write(output, table)
+    if not format_.readable:
+        return None
+    try:  # it must be complete, because the store is removed afterwards
+        written = format_.read(output)
+    except ValueError as error:
+        raise OSError(f"it cannot be read back: {error}") from error
+    if written.total_rows != table.total_rows:
+        raise OSError(f"it holds {written.total_rows} rows instead of {table.total_rows}")
+    # Rows of earlier runs have other places in the file that was written.
+    return None if base is None else written
 
 
 def _each_channel(recordings: Iterable[Recording], failures: list[Failure]) -> list[Recording]:
@@ -174,18 +219,13 @@ def _each_channel(recordings: Iterable[Recording], failures: list[Failure]) -> l
             found.append(recording)
             continue
         try:
-            with local_copy(recording.path) as path:
+            with local_copy(recording.where) as path:
                 channels = count_channels(path)
         except (OSError, ValueError) as error:
-            failures.append(_failure(recording, str(error)))
+            failures.append(recording.failure(error))
             continue
         found += [dataclasses.replace(recording, channel=c) for c in range(channels)]
     return found
-
-
-def _failure(recording: Recording, reason: str) -> Failure:
-    reason = reason.removeprefix(f"{printable(recording.path)}: ")
-    return Failure(recording.path, recording.start, recording.end, reason)
 
 
 @contextmanager

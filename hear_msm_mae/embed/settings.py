@@ -36,33 +36,21 @@ COMPARED = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of a run; made by `settings_of`.
+    """Settings of a run; made by `settings_of`."""
 
-    Attributes:
-        model: name of the model, e.g. "80x208p16x16".
-        weights: hash of the weights and the configuration.
-        weights_name: name of the weights for people; it is not compared.
-        mode, precision, layers, normalization, scene_pooling: options of `load_model`;
-            scene_pooling is None with timestamps.
-        timestamps: True for embeddings over time, False for one embedding per clip.
-        hop_ms: distance of the timestamps in ms; None without timestamps.
-        segment, overlap: length of the windows and their overlap in seconds.
-        dtype: type of the stored embeddings, "float32" or "float16".
-    """
-
-    model: str
-    weights: str
-    weights_name: str
-    mode: str
+    model: str  # name of the model, e.g. "80x208p16x16"
+    weights: str  # hash of the weights and the configuration
+    weights_name: str  # name of the weights for people; it is not compared
+    mode: str  # this and the following are options of `load_model`
     precision: str
     layers: str
     normalization: str
-    scene_pooling: str | None
-    timestamps: bool
-    hop_ms: int | None
-    segment: float | None
-    overlap: float
-    dtype: str
+    scene_pooling: str | None  # None with timestamps
+    timestamps: bool  # True for embeddings over time, False for one embedding per clip
+    hop_ms: int | None  # distance of the timestamps; None without timestamps
+    segment: float | None  # length of the windows in seconds
+    overlap: float  # in seconds
+    dtype: str  # of the stored embeddings, "float32" or "float16"
 
     def stored(self) -> dict[str, Any]:
         """The settings as a dictionary, as outputs store them."""
@@ -115,15 +103,12 @@ def require_same(where: str | Path, old: Mapping[str, Any], new: Mapping[str, An
     """Raise ValueError if a setting differs; the message has its name and both values."""
     for name, option in COMPARED.items():
         if old.get(name) != new[name]:
-            was, now = (_shown(name, settings) for settings in (old, new))
+            was, now = old.get(name), new[name]
+            if name == "weights":
+                was, now = (
+                    f"{x.get('weights_name')} ({str(x.get(name))[:12]})" for x in (old, new)
+                )
             raise ValueError(
                 f"{printable(where)} was made with another setting of {option}: {was}, now {now}; "
                 f"pass the old {option}, choose another output, or pass --overwrite"
             )
-
-
-def _shown(name: str, settings: Mapping[str, Any]) -> str:
-    value = settings.get(name)
-    if name == "weights" and value is not None:
-        return f"{settings.get('weights_name')} ({str(value)[:12]})"
-    return str(value)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..audio import AUDIO_SUFFIXES, find_audio
 from ..files import printable
@@ -23,36 +27,32 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording, or a part of one, that is to be embedded: a row of the input.
+    """A recording, or a part of one, that is to be embedded: a row of the input."""
 
-    Attributes:
-        path: file or URL as given or found, or a label for audio in memory. Bytes that are not
-            UTF-8 are surrogates, as in Python's own file names.
-        start, end: start and end of the part in seconds; end None means the end of the file.
-        name: path below the searched folder, for outputs that mirror the folder.
-        row: number of the row in the input, from 0.
-        where: absolute path or URL.
-        occurrence: number of earlier rows with the same file, start, end and channel.
-        columns: other columns of the list, which outputs keep.
-        channel: None for the mean of the channels, "left", "right", "each", or a number from 0.
-        item: the audio itself, if it is in memory.
-    """
-
+    # File or URL as given or found, or a label for audio in memory. Bytes that are not UTF-8 are
+    # surrogates, as in Python's own file names.
     path: str
-    start: float = 0.0
-    end: float | None = None
-    name: str = ""
-    row: int = 0
-    where: str = ""
-    occurrence: int = 0
+    start: float = 0.0  # s
+    end: float | None = None  # s; None means the end of the file
+    name: str = ""  # path below the searched folder, for outputs that mirror the folder
+    row: int = 0  # number of the row in the input
+    where: str = ""  # absolute path or URL
+    occurrence: int = 0  # number of earlier rows with the same file, start, end and channel
+    # Other columns of the list, which outputs keep.
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    channel: str | int | None = None
-    item: Any = dataclasses.field(default=None, compare=False, repr=False)
+    channel: str | int | None = None  # None for their mean, "left", "right", "each", or a number
+    item: Any = dataclasses.field(default=None, compare=False, repr=False)  # audio in memory
+    stamp: Any = dataclasses.field(default=None, compare=False)  # `stamp_of`, set by `embed_to`
 
     @property
     def key(self) -> tuple[str, float, float | None, str | int | None, int]:
         """The identity of the recording, in types that JSON has."""
         return self.where, self.start, self.end, self.channel, self.occurrence
+
+    def failure(self, reason: object) -> Failure:
+        """The recording as one that could not be read."""
+        text = str(reason).removeprefix(f"{printable(self.where)}: ")
+        return Failure(self.path, self.start, self.end, text)
 
 
 class Failure(NamedTuple):
@@ -113,13 +113,10 @@ def iter_recordings(
     problems: list[Failure] | None = None,
     left_out: list[str] | None = None,
     channel: str | int | None = "mix",
-    lenient: bool = False,
 ) -> Iterator[Recording]:
-    """Yield recordings one by one, so that sources may come from a generator.
+    """Yield recordings one by one; the arguments are those of `find_recordings`.
 
-    Args:
-        sources, problems, left_out, channel: as for `find_recordings`.
-        lenient: append a wrong source to `problems`, and continue with the next one.
+    Of a generator, an item that is wrong is appended to `problems`, and the next one follows.
     """
     default = parse_channel(channel)
     counts: Counter[Any] = Counter()  # by `Recording.key` without the occurrence
@@ -129,7 +126,7 @@ def iter_recordings(
         try:
             kind, found = _Source(number, problems, left_out).recordings(source)
         except (OSError, TypeError, ValueError) as error:
-            if not lenient or problems is None:
+            if problems is None or not isinstance(sources, Iterator):
                 raise
             problems.append(Failure(_label(source, number), 0.0, None, str(error)))
             continue
@@ -164,6 +161,27 @@ def parse_channel(value: str | int | None) -> str | int | None:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"channel must be one of {list(CHANNELS)} or a number, got {value!r}")
     return int(text)
+
+
+def stamp_of(recording: Recording) -> Any:
+    """Identify the version of a recording's file, in types that JSON has.
+
+    It is the size and time of a file, the SHA-256 of audio in memory, and None for a URL.
+    """
+    item = recording.item
+    if item is None:
+        try:
+            status = os.stat(recording.where)
+        except OSError:  # also for a URL
+            return None
+        return [status.st_size, status.st_mtime_ns]
+    if hasattr(item, "get_all_samples"):
+        return secrets.token_hex(8)  # not decoded yet, so it counts as new each time
+    digest = hashlib.sha256()
+    for part in item.values() if isinstance(item, Mapping) else item:
+        array = hasattr(part, "__array__")
+        digest.update(np.asarray(part).tobytes() if array else repr(part).encode())
+    return digest.hexdigest()
 
 
 def _completed(recording: Recording, channel: str | int | None) -> Recording:

@@ -17,7 +17,7 @@ from hear_msm_mae.answers.events import Event, events_of, raven_table
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.embed import run as runs
-from hear_msm_mae.embed.table import Block, Clip, Done, Table
+from hear_msm_mae.embed.table import Clip, Done, Table
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def table_of(rows: np.ndarray, spans: list[tuple[float, float]], recordings: lis
     done = [Done([f"/{i}.wav", 0.0, None, None, 0], f"{i}.wav", "") for i in range(2)]
     clips = [Clip(r, a, b, 1) for r, (a, b) in zip(recordings, spans, strict=True)]
     how = {}, rows.shape[1], np.dtype(np.float32), False
-    return Table(done, clips, *how, rows_of=lambda a, n: Block(rows[a : a + n], None))
+    return Table(done, clips, *how, read=lambda a, n: rows[a : a + n])
 
 
 def test_events_are_joined():

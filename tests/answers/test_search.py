@@ -23,7 +23,7 @@ from hear_msm_mae.answers.approximate import Lists
 from hear_msm_mae.embed import table as tables
 from hear_msm_mae.embed.formats import format_of
 from hear_msm_mae.embed.formats.parquet import Parquet
-from hear_msm_mae.embed.table import Block, Clip, Done, Table
+from hear_msm_mae.embed.table import Clip, Done, Table
 
 
 def write_index(path: Path, rows: np.ndarray, per_file: int = 1, **settings) -> Path:
@@ -41,7 +41,7 @@ def write_index(path: Path, rows: np.ndarray, per_file: int = 1, **settings) -> 
             rows.shape[1],
             rows.dtype,
             False,
-            rows_of=lambda first, count: Block(rows[first : first + count], None),
+            read=lambda first, count: rows[first : first + count],
         ),
     )
     return path

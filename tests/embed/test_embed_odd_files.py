@@ -160,7 +160,7 @@ def test_names(tmp_path, tiny_file, tiny_model, suffix, run):
     assert any("\\udcf" in name for name in expected)
     with Path(f"{output}.errors.csv").open(newline="") as file:
         (error,) = csv.DictReader(file)
-    assert error["path"].endswith("bad\\x0a\"'\\udcfe.wav")
+    assert error["path"].endswith("bad\\n\"'\\udcfe.wav")
     assert not set(result.out + result.err) & {"\x1b", "\u202e"}
     if suffix == ".parquet":
         frame = pandas.read_parquet(output)

@@ -89,16 +89,16 @@ def test_other_stretches_of_a_recording_stay(recordings, tiny_model, tmp_path, s
 
 def test_no_room_for_the_first_files_of_a_folder(recordings, tiny_model, tmp_path, monkeypatch):
     output, written = tmp_path / "out", []
-    original = npy.start_npy
+    original = npy.replaced
 
     def limited(*arguments):
         written.append(1)
-        if len(written) > 3:
+        if len(written) > 5:  # index, settings and three files
             raise OSError(28, "No space left on device")
-        original(*arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(npy, "start_npy", limited)
+        patch.setattr(npy, "replaced", limited)
         with pytest.raises(OSError, match=r"make room and repeat the command$"):
             embed(output, recordings, tiny_model)
     summary = embed(output, recordings, tiny_model)

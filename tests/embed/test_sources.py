@@ -200,7 +200,7 @@ def test_a_generator_is_read_as_it_goes_and_survives_what_is_wrong(tree):
             yield source
 
     problems: list[Failure] = []
-    found = iter_recordings(sources(), problems, lenient=True)
+    found = iter_recordings(sources(), problems)
     assert (next(found).path, taken) == ("in/a.wav", ["in/a.wav"])
     assert next(found).path == "in/b.flac"
     assert [(x.path, x.reason) for x in problems] == [

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from embed_rows import Stopped, assert_same, embed, expected_table, small_pieces, stop_after, table
 
 from hear_msm_mae.embed.cutting import Place
@@ -16,6 +17,7 @@ from hear_msm_mae.embed.pieces import Result
 from hear_msm_mae.embed.settings import settings_of
 from hear_msm_mae.embed.sources import Recording
 from hear_msm_mae.embed.store import Store
+from hear_msm_mae.pooling import Sums, pooled
 
 
 def stopped(output, sources, model, monkeypatch, results: int, **options) -> Path:
@@ -30,7 +32,7 @@ def stopped(output, sources, model, monkeypatch, results: int, **options) -> Pat
     return output.with_name(f"{output.name}.partial")
 
 
-def journal(folder: Path) -> list[dict]:
+def journal(folder: Path) -> list[list]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
@@ -89,7 +91,7 @@ def test_sums_that_are_ahead_of_the_lines(recordings, tiny_model, tmp_path, monk
     """Those of the third window, with the rows of the first two or fewer."""
     output, source, segment = tmp_path / "out.npz", recordings / "8.wav", {"segment": 2.2}
     folder = stopped(output, source, tiny_model, monkeypatch, 3, **segment)
-    assert [line["run"][:2] for line in journal(folder)] == [[0, 1]]
+    assert [line[2:4] for line in journal(folder)] == [[0, 1]]
     assert (folder / "open.npz").exists()
     lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "journal.jsonl").write_bytes(b"".join(lines[: max(0, len(lines) - lost)]))
@@ -103,8 +105,8 @@ def test_a_recording_that_failed_begins_again(recordings, tiny_model, tmp_path, 
     small_pieces(monkeypatch)
     add, left = Store.add, [3]
 
-    def failing(self, result, stamp):
-        add(self, result, stamp)
+    def failing(self, result):
+        add(self, result)
         left[0] -= 1
         if not left[0]:
             self.drop(result.recording)
@@ -220,11 +222,31 @@ def test_what_the_store_holds_is_not_larger_than_the_output(tiny_model, tmp_path
     row = np.zeros((1, width), np.float32)
     for i in range(100):
         place = Place(i, 0, 16000 * i, 16000, i == 99, 1.0)
-        store.add(Result(source, place, row), [10**9, 10**18])
+        store.add(Result(source, place, row))
     store.flush()
     size = sum(file.stat().st_size for file in store.folder.iterdir())
     assert size < 1.1 * 100 * row.nbytes
     store.close(remove=True)
+
+
+def test_the_sums_of_an_open_clip_take_the_place_of_a_row(tiny_model, tmp_path):
+    """As those of one long file, whose output is one row."""
+    settings, width = settings_of(tiny_model, "tiny").stored(), 3840
+    mean, std = torch.rand(2, width // 2, dtype=torch.float64) + torch.tensor([[5.0], [0.01]])
+    sums = Sums(6000.0 * torch.stack([mean, std.square() + mean.square()]), 6000.0)
+    source, folder = Recording("/long.wav", where="/long.wav"), tmp_path / "s.partial"
+    store = Store(folder, settings, width, tiny_model.timeline(False))
+    nothing = np.zeros((0, width), np.float32)
+    store.add(Result(source, Place(0, 7, 0, None, False, 60.0), nothing, sums))
+    store.flush()
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1.3 * 4 * width
+    store.close()
+    store = Store(folder, settings, width, tiny_model.timeline(False))
+    resume = store.resume(source)
+    store.close(remove=True)
+    assert resume is not None
+    assert resume[:2] == (0, 8)
+    np.testing.assert_allclose(pooled(resume.sums), pooled(sums), rtol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -237,7 +259,7 @@ def store_of(count: int, folder: Path, model) -> Store:
     for i in range(count):
         recording = Recording(f"{i}.wav", name=f"{i}.wav", where=f"/{i}.wav")
         rows = np.full((1, 1), i, np.float32)
-        store.add(Result(recording, Place(0, 0, 0, 16000, True, 1.0), rows), [1, 2])
+        store.add(Result(recording, Place(0, 0, 0, 16000, True, 1.0), rows))
     store.flush()
     return store
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ...files import printable
 from ..remote import is_remote
+from .arrays import Hdf5, Npz
 from .common import Format
 from .csv import Csv
 from .duckdb import DuckDb
-from .hdf5 import Hdf5
 from .npy import NpyFolder
-from .npz import Npz
 from .parquet import Parquet
 
 __all__ = ["Format", "format_of"]

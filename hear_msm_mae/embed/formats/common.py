@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import io
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import printable
+from ...extras import need
+from ...files import for_terminal, printable
 from ..sources import Recording
-from ..table import Block, Done, Reader, Table, cut, joined
+from ..table import Done, Reader, Table
 
-TEMPORARY = ".hear-msm-mae-"
+TEMPORARY = ".hear-msm-mae-"  # names of temporary files begin like this
 FORMULA = ("=", "+", "-", "@")  # spreadsheets compute cells that begin like this
-# Control characters, and those that change the direction or the lines of the text around them.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Format:
     """An output format. Reading and writing hold one block of rows in memory.
 
     Attributes:
+        packages: the packages that it needs, from the extra "embed".
         readable: whether `read` can read what `write` has written.
     """
 
+    packages: tuple[str, ...] = ()
     readable = True
 
     def needs(self) -> None:
         """Raise ValueError that names the extra when a package is missing."""
+        for package in self.packages:
+            need(package, "embed", f"{type(self).__name__} files")
 
     def read(self, path: Path) -> Table:
         """Read an output.
@@ -43,19 +46,24 @@ class Format:
         Raises:
             ValueError: this package did not write it, or it is damaged.
         """
-        raise NotImplementedError
+        with understood("folder" if path.is_dir() else "file"):
+            return self.load(path)
 
     def write(self, path: Path, table: Table) -> None:
         """Write or replace an output. If that fails, the old output stays and OSError is raised.
 
-        Only one process may write to an output at a time, because temporary files of killed
-        processes are removed.
+        Only one process may write to an output at a time.
         """
+        with replaced(path) as temporary:
+            self.save(temporary, table)
+
+    def load(self, path: Path) -> Table:
+        """Read a file; any error means that this package did not write it."""
         raise NotImplementedError
 
-    def clear(self, path: Path) -> None:
-        """Delete the embeddings of an earlier run."""
-        path.unlink(missing_ok=True)
+    def save(self, path: Path, table: Table) -> None:
+        """Write a new file."""
+        raise NotImplementedError
 
     def check_names(
         self, path: Path, items: Sequence[Recording | Done], earlier: Iterable[Done] = ()
@@ -74,41 +82,27 @@ class Format:
 # ---------------------------------------------------------------------------------------------
 # Files
 # ---------------------------------------------------------------------------------------------
-def remove_stale(output: Path) -> None:
-    """Remove temporary files of an output that killed runs have left."""
-    for file in output.parent.glob(f"{_temporary(output)}*"):
-        with suppress(OSError):
-            file.unlink()
-
-
 @contextmanager
 def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
     """A temporary path that replaces `path` when the block succeeds.
 
-    If the block fails, the temporary file is removed and the old file stays. The next run removes
-    temporary files of a killed run, so only one process may write at a time.
+    If the block fails, the temporary file is removed and the old file stays. The name of the
+    temporary file is always the same, so that the file of a killed run is overwritten and does not
+    stay. So only one process may write at a time.
 
     Args:
         path: the file to replace.
-        within: folder of the temporary file, for outputs of many files. The caller then removes
-            temporary files of killed runs.
+        within: folder of the temporary file, for outputs of many files.
     """
-    output = path if within is None else within / "file"
-    if within is None:
-        remove_stale(path)
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]  # names can be long
+    temporary = (within or path.parent) / f"{TEMPORARY}{'file' if within else digest}.tmp"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f"{_temporary(output)}{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _temporary(output: Path) -> str:
-    """Prefix of the temporary files of an output; a hash keeps it short for long names."""
-    digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()
-    return f"{TEMPORARY}{digest[:12]}-"
 
 
 @contextmanager
@@ -135,12 +129,7 @@ def require_shape(found: Any, expected: Any) -> None:
         raise ValueError(f"its rows are not those that were written: {found}, not {expected}")
 
 
-ArrayReader = Callable[[int, int], NDArray[Any]]  # (first row, number of rows) -> those rows
-
-
-def array_reader(
-    path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> ArrayReader:
+def array_reader(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Reader:
     """A reader of rows of an array that lies in a file in C order; they are mapped into memory.
 
     Raises:
@@ -159,29 +148,37 @@ def array_reader(
     return read
 
 
-def block_reader(ends: Sequence[int], read: Callable[[int], Block]) -> Reader:
+def block_reader(ends: Sequence[int], load: Callable[[int], NDArray[Any]]) -> Reader:
     """A reader of rows of a file that is stored in blocks; it keeps the last block.
 
     Args:
         ends: for each block the index of its last row, plus one.
-        read: function that reads a block by its number.
+        load: function that reads a block by its number.
     """
-    last: tuple[int, Block] | None = None
+    last: tuple[int, NDArray[Any]] | None = None
 
-    def rows_of(first: int, count: int) -> Block:
+    def read(first: int, count: int) -> NDArray[Any]:
         nonlocal last
         found = []
         while count > 0:
             number = bisect.bisect_right(ends, first)
             if last is None or last[0] != number:
                 with understood():
-                    last = number, read(number)
+                    last = number, load(number)
             start = first - (ends[number - 1] if number else 0)
-            found.append(cut(last[1], start, count))
-            first, count = first + len(found[-1].rows), count - len(found[-1].rows)
-        return joined(found)
+            found.append(last[1][start : start + count])
+            first, count = first + len(found[-1]), count - len(found[-1])
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
-    return rows_of
+    return read
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The header of an .npy file; the data follow in C order."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -190,37 +187,16 @@ def block_reader(ends: Sequence[int], read: Callable[[int], Block]) -> Reader:
 def clip_columns(table: Table) -> dict[str, list[Any]]:
     """Columns with a value for each clip: path, start, end, channel (if any), columns of lists."""
     owners = [clip.recording for clip in table.clips]
-    paths = table.paths()
-    columns: dict[str, list[Any]] = {
-        "path": [paths[owner] for owner in owners],
+    recordings = {"path": table.paths(), **table.columns()}
+    columns = {name: [values[owner] for owner in owners] for name, values in recordings.items()}
+    found: dict[str, list[Any]] = {
+        "path": columns.pop("path"),
         "start": [clip.start for clip in table.clips],
         "end": [clip.end for clip in table.clips],
     }
     if any(clip.channel is not None for clip in table.clips):
-        columns["channel"] = [clip.channel for clip in table.clips]
-    for name, values in table.columns().items():
-        columns[name] = [values[owner] for owner in owners]
-    return columns
-
-
-def arrays(table: Table) -> dict[str, NDArray[Any]]:
-    """Arrays with a value for each clip, and `recordings`, which `table.from_json` reads."""
-    columns = clip_columns(table)
-    paths, start, end = (columns.pop(name) for name in ("path", "start", "end"))
-    found = {
-        "paths": np.array(paths, str),
-        "start": np.array(start, float),
-        "seconds": np.array(end, float) - np.array(start, float),
-    }
-    for name, values in columns.items():
-        if any(isinstance(value, str) for value in values):
-            array = np.array(["" if value is None else value for value in values])
-        else:
-            array = np.array([math.nan if value is None else value for value in values])
-        known = name if name == "channel" else "column_" + re.sub(r"[/\\]", "_", name)
-        found[known] = array
-    found["recordings"] = np.frombuffer(table.to_json().encode(), np.uint8)
-    return found
+        found["channel"] = [clip.channel for clip in table.clips]
+    return found | columns
 
 
 def csv_text(text: str) -> str:
@@ -232,12 +208,7 @@ def csv_text(text: str) -> str:
     >>> csv_text("=1+1"), csv_text("a\x1b[2J")
     ("'=1+1", 'a\\x1b[2J')
     """
-
-    def escaped(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-
-    text = _CONTROL.sub(escaped, printable(text))
+    text = for_terminal(text)
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

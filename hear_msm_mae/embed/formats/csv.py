@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..table import Table
-from .common import Format, clip_columns, csv_cell, csv_text, replaced
+from .common import Format, clip_columns, csv_cell
 
 
 class Csv(Format):
@@ -24,18 +24,15 @@ class Csv(Format):
         """Refuse: rows of a CSV file do not identify their recording."""
         raise ValueError("a CSV file cannot be continued")
 
-    def write(self, path: Path, table: Table) -> None:
+    def save(self, path: Path, table: Table) -> None:
         """See `Format`."""
         clips = clip_columns(table)
-        names = [csv_text(name) for name in clips]
+        names = list(map(csv_cell, clips))
         times = ["timestamp_ms"] if table.timestamps else []
         # With so many digits the same values can be read back.
         line = f",%.{5 if table.dtype == np.float16 else 9}g" * table.width + "\n"
         cells = [list(map(csv_cell, values)) for values in clips.values()]
-        with (
-            replaced(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="")
             writer.writerow([*names[:3], *times, *names[3:]])
             file.write("".join(f",e{i}" for i in range(table.width)) + "\n")

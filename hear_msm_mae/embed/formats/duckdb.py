@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...extras import need
-from ..table import BLOCK_BYTES, Block, Table, from_json
-from .common import Format, block_reader, replaced, require_shape, told, understood
+from ..table import BLOCK_BYTES, Table, from_json
+from .common import Format, block_reader, require_shape, told
 from .parquet import arrow_batches
 
 
@@ -20,12 +20,9 @@ class DuckDb(Format):
     the settings (name, value), and the list of complete recordings as JSON.
     """
 
-    def needs(self) -> None:
-        """Needs duckdb, and pyarrow to exchange columns."""
-        need("duckdb", "embed", "DuckDB files")
-        need("pyarrow", "embed", "DuckDB files")
+    packages = ("duckdb", "pyarrow")  # pyarrow exchanges columns
 
-    def read(self, path: Path) -> Table:
+    def load(self, path: Path) -> Table:
         """See `Format`."""
         import duckdb
 
@@ -35,34 +32,32 @@ class DuckDb(Format):
             with duckdb.connect(str(path), read_only=True, config=safe) as file:
                 return file.sql(query).fetchnumpy()
 
-        with understood():
-            (text,) = fetch("select value from hear_msm_mae where name = 'recordings'")["value"]
-            table, _ = from_json(text)
-            found = fetch("select count(*) n, coalesce(max(rowid) + 1, 0) m from embeddings")
-            require_shape([int(x[0]) for x in found.values()], [table.total_rows] * 2)
-        columns = "embedding" + (", timestamp_ms" if table.timestamps else "")
+        (text,) = fetch("select value from hear_msm_mae where name = 'recordings'")["value"]
+        table = from_json(text)
+        found = fetch("select count(*) n, coalesce(max(rowid) + 1, 0) m from embeddings")
+        require_shape([int(x[0]) for x in found.values()], [table.total_rows] * 2)
         step = max(1, BLOCK_BYTES // (4 * table.width))
 
-        def read(number: int) -> Block:
+        def rows(number: int) -> NDArray[Any]:
             where = f"rowid >= {number * step} and rowid < {(number + 1) * step}"
-            found = fetch(f"select {columns} from embeddings where {where} order by rowid")
-            rows = np.stack(list(found["embedding"])).astype(table.dtype)
-            return Block(rows, found.get("timestamp_ms"))
+            found = fetch(f"select embedding from embeddings where {where} order by rowid")
+            return np.stack(list(found["embedding"])).astype(table.dtype)
 
-        ends = range(step, table.total_rows + step, step)
-        table.rows_of = block_reader(ends, read)
+        table.read = block_reader(range(step, table.total_rows + step, step), rows)
         return table
 
-    def write(self, path: Path, table: Table) -> None:
+    def save(self, path: Path, table: Table) -> None:
         """See `Format`."""
         import duckdb
 
         settings = [(name, str(value)) for name, value in table.settings.items()]
         # Without a limit DuckDB uses most of the machine's memory.
         few: Any = {"memory_limit": "512MB", "threads": 1}
-        with told(duckdb.Error), replaced(path) as temporary:
+        log = path.with_name(f"{path.name}.wal")
+        log.unlink(missing_ok=True)  # of a killed run
+        with told(duckdb.Error):
             try:
-                with duckdb.connect(str(temporary), config=few) as file:
+                with duckdb.connect(str(path), config=few) as file:
                     file.execute("create table hear_msm_mae (name varchar, value varchar)")
                     file.executemany(
                         "insert into hear_msm_mae values (?, ?)",
@@ -75,4 +70,4 @@ class DuckDb(Format):
                     # Closing the file would write as well, but would not report a full disk.
                     file.execute("checkpoint")
             finally:
-                temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
+                log.unlink(missing_ok=True)

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from ...files import printable
 from ..sources import Recording
-from ..table import Block, Done, Reader, Runs, Table, from_json
+from ..table import Done, Reader, Table, chained, from_json
 from .common import (
     FORMULA,
     TEMPORARY,
-    ArrayReader,
     Format,
     array_reader,
     clip_columns,
     csv_cell,
-    csv_text,
-    remove_stale,
+    npy_header,
     replaced,
     understood,
 )
-from .npz import start_npy
 
 _LEDGER = "settings.json"
-_INDEX = ("npy", "first_row", "rows", "first_timestamp_ms", "hop_ms")
 
 
 class NpyFolder(Format):
@@ -42,28 +40,30 @@ class NpyFolder(Format):
     `settings.json` holds the settings and the list of complete recordings.
     """
 
-    def read(self, path: Path) -> Table:
+    def load(self, path: Path) -> Table:
         """See `Format`. A recording whose file is missing or has another size is left out."""
-        table, files, sizes, times = _ledger(path)
-        runs: list[tuple[Reader, int, int]] = [(Runs([]), 0, clip.rows) for clip in table.clips]
+        table = from_json((path / _LEDGER).read_bytes())
+        clips = _clips(table)
         lost: set[str] = set()
-        for name, clips in _clips(table).items():
-            if _size(files[name]) is None or _size(files[name]) != sizes.get(name):
+        runs: list[tuple[Reader, int, int]] = [(table.read, 0, 0) for _ in table.clips]
+        for name, file in _files(path, clips).items():
+            header, size = _layout(table, clips[name])
+            if _size(file) != size:
                 lost.add(name)
                 continue
-            rows = [table.clips[i].rows for i in clips]
-            offset = sizes[name] - sum(rows) * table.width * table.dtype.itemsize
-            read = array_reader(files[name], offset, (sum(rows), table.width), table.dtype)
-            for i, first in zip(clips, itertools.accumulate(rows, initial=0), strict=False):
-                runs[i] = _clip_reader(read, first, times[i]), 0, table.clips[i].rows
-        table.rows_of = Runs(runs)
-        return table.select([i for i, x in enumerate(table.recordings) if x.name not in lost])
+            rows = [table.clips[i].rows for i in clips[name]]
+            read = array_reader(file, len(header), (sum(rows), table.width), table.dtype)
+            for i, first in zip(clips[name], itertools.accumulate(rows, initial=0), strict=False):
+                runs[i] = read, first, table.clips[i].rows
+        kept = table.select([i for i, x in enumerate(table.recordings) if x.name not in lost])
+        kept.read = chained(runs)  # those of lost files have no rows
+        return kept
 
     def write(self, path: Path, table: Table) -> None:
         """See `Format`.
 
         Files with the same content are not written again. Files of recordings that are not in the
-        table stay.
+        table are removed if they are as this package wrote them.
         """
         for reason in self.check_names(path, table.recordings).values():
             raise ValueError(reason)
@@ -74,38 +74,30 @@ class NpyFolder(Format):
                     f"{printable(path)} holds other files; choose another output folder"
                 )
             # The ledger marks the folder, so that a run that is killed now can continue in it.
-            _conclude(path, table.select([]), {}, [])
-        remove_stale(path / "file")
-        old, _, old_sizes, old_times = _ledger(path)
-        how = [(json.dumps(x.settings), x.width, x.dtype, x.timestamps) for x in (old, table)]
-        before = _clips(old)
-        if how[0] != how[1]:
-            # Old and new rows must not be mixed if the run is killed now.
-            before = {}
-            _conclude(path, table.select([]), {}, [])
-        files = _files(path, _clips(table))
-        sizes: dict[str, int] = {}
-        times: list[list[float]] = [[] for _ in table.clips]
-        for name, clips in _clips(table).items():
-            was = before.get(name, [])
-            size = _size(files[name])
-            if size == old_sizes.get(name, -1) and _identity(old, was) == _identity(table, clips):
-                sizes[name] = size
-                for i, j in zip(clips, was, strict=True):
-                    times[i] = old_times[j]
-            else:
-                sizes[name] = _write_file(files[name], path, table, clips, times)
-        _conclude(path, table, sizes, times)
-
-    def clear(self, path: Path) -> None:
-        """See `Format`. Files that this package did not write stay."""
-        table, files, *_ = _ledger(path)
-        for file in files.values():
-            file.unlink(missing_ok=True)
-            for folder in file.relative_to(path).parents:
-                if folder.name and (path / folder).is_dir() and not any((path / folder).iterdir()):
+            _conclude(path, table.select([]))
+        with understood("folder"):
+            old = from_json((path / _LEDGER).read_bytes())
+            before, after = _clips(old), _clips(table)
+            files = _files(path, [*before, *after])
+        unchanged = {
+            name for name, clips in before.items() if _size(files[name]) == _layout(old, clips)[1]
+        }
+        for name in unchanged - after.keys():
+            files[name].unlink()
+            with suppress(OSError):  # a folder that holds other files
+                for folder in PurePosixPath(name).parents[:-1]:
                     (path / folder).rmdir()
-        _conclude(path, table.select([]), {}, [])
+        if old.select([]).to_json() != table.select([]).to_json():
+            # The settings differ. Old and new rows must not be mixed if the run is killed now.
+            _conclude(path, table.select([]))
+        for name, clips in after.items():
+            part = _part(table, clips)
+            if name not in unchanged or _part(old, before[name]).to_json() != part.to_json():
+                with replaced(files[name], path) as temporary, temporary.open("wb") as output:
+                    output.write(_layout(table, clips)[0])
+                    for _, block in part.indexed():
+                        output.write(np.ascontiguousarray(block.rows, table.dtype).data)
+        _conclude(path, table)
 
     def check_names(
         self, path: Path, items: Sequence[Recording | Done], earlier: Iterable[Done] = ()
@@ -173,56 +165,6 @@ def _longest_name(path: Path) -> int:
         return 255
 
 
-def _write_file(
-    file: Path, root: Path, table: Table, clips: list[int], times: list[list[float]]
-) -> int:
-    """Write the rows of the clips, and set their first timestamps and hops.
-
-    Returns:
-        The size of the file in bytes.
-    """
-    part = table.select(list(dict.fromkeys(table.clips[i].recording for i in clips)))
-    whole = part.recordings[0].key[1:3] == [0.0, None] and table.settings.get("segment") is None
-    flat = len(clips) == 1 and whole and not table.timestamps
-    shape = (table.width,) if flat else (part.total_rows, table.width)
-    first: list[list[float]] = [[] for _ in clips]
-    with replaced(file, root) as temporary, temporary.open("wb") as output:
-        start_npy(output, shape, table.dtype)
-        for index, block in part.indexed():
-            output.write(np.ascontiguousarray(block.rows, table.dtype).data)
-            if block.times_ms is not None:
-                for i in np.unique(index):
-                    first[i] = (first[i] + block.times_ms[index == i][:2].tolist())[:2]
-    for i, at in zip(clips, first, strict=True):
-        times[i] = [at[0], at[-1] - at[0]] if at else []
-    return file.stat().st_size
-
-
-def _clip_reader(read: ArrayReader, first: int, at: Sequence[float]) -> Reader:
-    """A reader of one clip; `at` is its first timestamp and hop in ms, or empty."""
-
-    def rows_of(start: int, count: int) -> Block:
-        times = at[0] + at[1] * np.arange(start, start + count, dtype=np.float64) if at else None
-        return Block(read(first + start, count), times)
-
-    return rows_of
-
-
-# ---------------------------------------------------------------------------------------------
-# Ledger and index
-# ---------------------------------------------------------------------------------------------
-def _ledger(path: Path) -> tuple[Table, dict[str, Path], dict[str, int], list[list[float]]]:
-    """The table without rows; files and sizes by name; first timestamp and hop of each clip."""
-    with understood("folder"):
-        table, parts = from_json((path / _LEDGER).read_bytes())
-        sizes = {str(name): int(size) for name, size in parts["sizes"].items()}
-        times = [[float(x) for x in at] for at in parts["times"]]
-        if [len(at) for at in times] != [2 * table.timestamps] * len(table.clips):
-            raise ValueError("times are missing")
-        files = _files(path, _clips(table))
-    return table, files, sizes, times
-
-
 def _clips(table: Table) -> dict[str, list[int]]:
     """Indices of the clips of each file, in order."""
     found: dict[str, list[int]] = {}
@@ -231,36 +173,43 @@ def _clips(table: Table) -> dict[str, list[int]]:
     return found
 
 
-def _identity(table: Table, clips: list[int]) -> str:
-    """Identity of a file's content: with equal settings, equal identities mean equal rows."""
-    found = []
-    for i in clips:
-        clip = table.clips[i]
-        done = table.recordings[clip.recording]
-        found.append((done.key, done.stamp, clip.start, clip.end, clip.rows, clip.channel))
-    return json.dumps(found)
+def _part(table: Table, clips: list[int]) -> Table:
+    """The recordings of some clips: the content of a file."""
+    return table.select(list(dict.fromkeys(table.owners[i] for i in clips)))
 
 
-def _conclude(
-    path: Path, table: Table, sizes: dict[str, int], times: Sequence[Sequence[float]]
-) -> None:
+def _layout(table: Table, clips: list[int]) -> tuple[bytes, int]:
+    """Header of the file with these clips, and size of the file in bytes."""
+    rows = sum(table.clips[i].rows for i in clips)
+    whole = table.recordings[table.owners[clips[0]]].key[1:3] == [0.0, None]
+    flat = len(clips) == 1 and whole and not table.timestamps and not table.settings.get("segment")
+    header = npy_header((table.width,) if flat else (rows, table.width), table.dtype)
+    return header, len(header) + rows * table.width * table.dtype.itemsize
+
+
+def _conclude(path: Path, table: Table) -> None:
     """Write the index, then the ledger."""
+    names = [table.recordings[owner].name for owner in table.owners]
+    next_row: Counter[str] = Counter()
+    first_rows = []
+    for name, clip in zip(names, table.clips, strict=True):
+        first_rows.append(next_row[name])
+        next_row[name] += clip.rows
     columns = clip_columns(table)
-    next_row: dict[str, int] = {}
+    places: dict[str, list[Any]] = {
+        "npy": [f"./{x}.npy" if x.startswith(FORMULA) else f"{x}.npy" for x in names],
+        "first_row": first_rows,
+        "rows": [clip.rows for clip in table.clips],
+        "first_timestamp_ms": [clip.first_ms if table.timestamps else "" for clip in table.clips],
+        "hop_ms": [clip.hop_ms if table.timestamps else "" for clip in table.clips],
+    }
     with (
         replaced(path / "index.csv", path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        names = list(map(csv_text, columns))
-        writer.writerow([*names[:3], *_INDEX, *names[3:]])
-        for i, clip in enumerate(table.clips):
-            name = table.recordings[clip.recording].name
-            row = next_row.get(name, 0)
-            next_row[name] = row + clip.rows
-            cells = [csv_cell(values[i]) for values in columns.values()]
-            place = f"./{name}.npy" if name.startswith(FORMULA) else f"{name}.npy"
-            at = times[i] or ("", "")
-            writer.writerow([*cells[:3], csv_text(place), row, clip.rows, *at, *cells[3:]])
+        writer.writerow(map(csv_cell, [*columns, *places]))
+        cells = (map(csv_cell, x) for x in (*columns.values(), *places.values()))
+        writer.writerows(zip(*cells, strict=True))
     with replaced(path / _LEDGER, path) as temporary:
-        temporary.write_text(table.to_json(sizes=sizes, times=times), encoding="utf-8")
+        temporary.write_text(table.to_json(), encoding="utf-8")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...extras import need
-from ..table import Block, Table, from_json
-from .common import Format, block_reader, clip_columns, replaced, require_shape, understood
+from ..table import Table, from_json
+from .common import Format, block_reader, clip_columns, require_shape
 
 _KEY = b"hear_msm_mae"
 # The list of recordings is compressed, because readers refuse metadata above 100 MB by default.
@@ -29,65 +29,46 @@ class Parquet(Format):
     float32 or float16. The schema's metadata holds each setting under "hear_msm_mae.NAME", as text.
     """
 
-    def needs(self) -> None:
-        """Needs pyarrow."""
-        need("pyarrow.parquet", "embed", "Parquet files")
+    packages = ("pyarrow.parquet",)
 
-    def read(self, path: Path) -> Table:
+    def load(self, path: Path) -> Table:
         """See `Format`."""
-        return read_parquet(lambda: path.open("rb"))
+        import pyarrow.parquet as pq
 
-    def write(self, path: Path, table: Table) -> None:
-        """See `Format`."""
-        with replaced(path) as temporary, temporary.open("wb") as file:
-            write_parquet(file, table)
-
-
-def read_parquet(open_: Callable[[], Any]) -> Table:
-    """Read a file that `write_parquet` has written.
-
-    Args:
-        open_: function that opens the file for binary reading; it is called several times.
-
-    Raises:
-        ValueError: `write_parquet` did not write the file, or it is damaged.
-    """
-    import pyarrow.parquet as pq
-
-    with understood():
-        with open_() as source, pq.ParquetFile(source, **_LIMITS) as file:
+        # pyarrow does not open names that are not UTF-8.
+        with path.open("rb") as source, pq.ParquetFile(source, **_LIMITS) as file:
             metadata, schema = file.metadata, file.schema_arrow
         packed = base64.b64decode(schema.metadata[_KEY])
-        table, _ = from_json(zlib.decompressobj().decompress(packed, _MAX_JSON))
+        table = from_json(zlib.decompressobj().decompress(packed, _MAX_JSON))
         field = schema.field("embedding").type
         kind = np.dtype(field.value_type.to_pandas_dtype())
         found = metadata.num_rows, field.list_size, kind
         require_shape(found, (table.total_rows, table.width, table.dtype))
-    columns = ["embedding", *(["timestamp_ms"] if table.timestamps else [])]
-    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
-    def read(number: int) -> Block:
-        with open_() as source, pq.ParquetFile(source, metadata=metadata) as file:
-            group = file.read_row_group(number, columns)
-        rows = group["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        times = group["timestamp_ms"].to_numpy() if table.timestamps else None
-        return Block(rows.reshape(-1, table.width), times)
+        def rows(number: int) -> NDArray[Any]:
+            with path.open("rb") as source, pq.ParquetFile(source, metadata=metadata) as file:
+                group = file.read_row_group(number, ["embedding"])
+            values = group["embedding"].combine_chunks().flatten()
+            return values.to_numpy(zero_copy_only=False).reshape(-1, table.width)
 
-    table.rows_of = block_reader(list(itertools.accumulate(sizes)), read)
-    return table
+        sizes = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        table.read = block_reader(list(itertools.accumulate(sizes)), rows)
+        return table
 
+    def save(self, path: Path, table: Table) -> None:
+        """See `Format`."""
+        import pyarrow.parquet as pq
 
-def write_parquet(file: Any, table: Table) -> None:
-    """Write a table into an open binary file."""
-    import pyarrow.parquet as pq
-
-    batches = arrow_batches(table)
-    first = next(batches)
-    # Dictionary encoding shortens text. For embeddings it would only cost time.
-    text = [field.name for field in first.schema if field.type == "string"]
-    with pq.ParquetWriter(file, first.schema, use_dictionary=text) as writer:
-        for batch in itertools.chain([first], batches):
-            writer.write_table(batch)
+        batches = arrow_batches(table)
+        first = next(batches)
+        # Dictionary encoding shortens text. For embeddings it would only cost time.
+        text = [field.name for field in first.schema if field.type == "string"]
+        with (
+            path.open("wb") as file,
+            pq.ParquetWriter(file, first.schema, use_dictionary=text) as writer,
+        ):
+            for batch in itertools.chain([first], batches):
+                writer.write_table(batch)
 
 
 def arrow_batches(table: Table, plain: bool = False) -> Iterator[Any]:
