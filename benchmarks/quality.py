@@ -13,6 +13,7 @@ speech and notes:
 
     apt-get install fluidsynth timidity flite festival \
         festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
+    pip install opensmile==2.6.0  # its licence allows research only: read it first
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ BASELINES: dict[str, Callable[[], Contestant] | None] = {
     "torchcrepe": published.crepe,
     "resemblyzer": published.resemblyzer,
     "openwakeword": published.openwakeword,
+    "egemaps": published.egemaps,
+    "compare": published.compare,
 }
-GROUPS = {"all": tuple(BASELINES), "fast": ("untrained", "logmel", "mfcc"), "none": ()}
+RESEARCH_ONLY = ("egemaps", "compare")
+ALL = tuple(name for name in BASELINES if name not in RESEARCH_ONLY)
+GROUPS = {"all": ALL, "fast": ("untrained", "logmel", "mfcc"), "none": ()}
 log = logging.getLogger("quality")
 
 
@@ -65,8 +70,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baselines", nargs="+", choices=(*GROUPS, *BASELINES), default=["all"],
                         metavar="NAME",
                         help=f"of {', '.join(BASELINES)}, or {', '.join(GROUPS)} of them (fast: "
-                        "features and the untrained network); torchcrepe takes by far the "
-                        "longest")  # fmt: skip
+                        "features and the untrained network; all: without openSMILE's "
+                        "egemaps and compare); torchcrepe takes by far the longest")  # fmt: skip
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), metavar="TASK",
                         default=list(TASKS), help=f"of {', '.join(TASKS)}")  # fmt: skip
     parser.add_argument("--seeds", type=int, help="splits per task (default 3; --quick: 1)")

@@ -142,6 +142,36 @@ def openwakeword() -> Contestant:
     return Contestant("openwakeword", f"openwakeword-{version('openwakeword')}", prepare)
 
 
+def egemaps() -> Contestant:
+    """OpenSMILE's eGeMAPSv02: 88 statistics of voice features."""
+    return _opensmile("eGeMAPSv02")
+
+
+def compare() -> Contestant:
+    """OpenSMILE's ComParE 2016: 6373 statistics of 65 features and their differences."""
+    return _opensmile("ComParE_2016")
+
+
+def _opensmile(name: str) -> Contestant:
+    """Its licence allows research and evaluations that lead to no product: read it first."""
+    module = needed("opensmile")
+
+    def prepare() -> Embed:
+        smile = module.Smile(
+            feature_set=module.FeatureSet[name], feature_level=module.FeatureLevel.Functionals
+        )
+
+        def embed(audio: Tensor) -> Tensor:
+            vectors = [
+                smile.process_signal(clip, SAMPLE_RATE).to_numpy()[0] for clip in audio.numpy()
+            ]
+            return torch.from_numpy(np.nan_to_num(np.stack(vectors), posinf=0.0, neginf=0.0))
+
+        return embed
+
+    return Contestant(name, f"opensmile-{version('opensmile')}-{name}", prepare)
+
+
 def _louder(clip: np.ndarray, target: float = -30.0) -> np.ndarray:
     """Raise the level to `target` dB of full scale, as resemblyzer does before it embeds."""
     level = 20 * math.log10(max(float(np.sqrt(np.square(clip).mean())), 1e-6))

@@ -190,7 +190,8 @@ def test_missing_published_model_says_how_to_get_it():
 @pytest.mark.parametrize(
     ("make", "package", "size"),
     [("naive", "hearbaseline", 4096), ("crepe", "torchcrepe", 2048),
-     ("resemblyzer", "resemblyzer", 256), ("openwakeword", "openwakeword", 96)],
+     ("resemblyzer", "resemblyzer", 256), ("openwakeword", "openwakeword", 96),
+     ("egemaps", "opensmile", 88), ("compare", "opensmile", 6373)],
 )  # fmt: skip
 @pytest.mark.slow
 def test_published_model(make, package, size):
