@@ -18,9 +18,7 @@ from torch import Tensor
 
 from ..corpus.bank import Bank
 from ..mae import Mask
-from .augmentation import augmented
-from .augmentation import to_log_mel as to_log_mel  # fine-tuning uses it too
-from .augmentation import to_power as to_power
+from .augmentation import augmented, to_log_mel, to_power
 from .randomness import (
     HELD_OUT,
     HELD_OUT_MASK,

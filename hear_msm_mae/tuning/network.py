@@ -15,7 +15,7 @@ from ..encoder import DTYPE
 from ..log_mel import SILENCE
 from ..model import HearModel
 from ..pooling import Sums, moments_of, pooled
-from ..pretrain.sampling import to_log_mel, to_power
+from ..pretrain.augmentation import to_log_mel, to_power
 from .crops import Batch
 
 _BLOCK = re.compile(r"model\.encoder\.blocks\.(\d+)\.")
