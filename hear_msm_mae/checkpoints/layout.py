@@ -1,27 +1,26 @@
 """Check the tensors of a checkpoint against its configuration before a model is built.
 
 A configuration of a few bytes can describe a model of any size, which would fill the memory.
-Therefore the tensors in the file are compared first with those of a model without values.
+Therefore the names and shapes of the tensors in the file are compared with it first.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from ..checks import FLOAT_TYPES
 from ..config import ModelConfig
-from ..encoder import Encoder
-from ..mae import Decoder
 
 ENCODER, DECODER = "encoder.", "decoder."
 
 # Trained weights are below about ten. If all are 1e4, three consecutive matrices and the square in
 # LayerNorm overflow float32, and embeddings are NaN. With 1e3 they are finite.
 MAX_WEIGHT = 1e3
+
+_Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def check_weights(tensors: Mapping[str, Tensor]) -> None:
@@ -81,21 +80,51 @@ def check_layout(part: str, tensors: Mapping[str, Tensor], config: ModelConfig) 
     Raises:
         ValueError: a tensor is missing, unknown or of another shape; the message names it.
     """
+    left: dict[str, object] = {
+        name: tuple(t.shape) for name, t in tensors.items() if name.startswith(part)
+    }
     problem = f"the tensors do not fit the configuration {config.name}"
-    values = sum(tensor.numel() for tensor in tensors.values())
-    sizes = {name: getattr(config, name) for name in ("patch_area", "width", "decoder_width")}
-    for name, size in sizes.items():
-        if size > values:
-            raise ValueError(f"{problem}: {name} is {size}, but the file has {values} values")
-    # If more blocks are named, the first of those that are absent is one of these.
-    most = len(tensors)
-    depths = min(config.depth, most), min(config.decoder_depth, most)
-    config = dataclasses.replace(config, depth=depths[0], decoder_depth=depths[1], layer=None)
-    with torch.device("meta"):  # no memory is allocated
-        module = (Encoder if part == ENCODER else Decoder)(config)
-    expected = {part + name: tuple(t.shape) for name, t in module.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items() if name.startswith(part)}
-    for name in [*expected, *found]:
-        wanted, shape = expected.get(name, "absent"), found.get(name, "absent")
-        if shape != wanted:
-            raise ValueError(f"{problem}: {name} should be {wanted}, is {shape}")
+    for name, shape in expected_shapes(part, config):
+        found = left.pop(part + name, "absent")
+        if found != shape:
+            raise ValueError(f"{problem}: {part}{name} should be {shape}, is {found}")
+    for name, found in left.items():
+        raise ValueError(f"{problem}: {name} should be absent, is {found}")
+
+
+def expected_shapes(part: str, config: ModelConfig) -> _Shapes:
+    """Names (without the prefix) and shapes of the tensors of "encoder." or "decoder."."""
+    if part == ENCODER:
+        width, depth = config.width, config.depth
+        yield "patch_embed.weight", (width, config.patch_area)
+        yield "patch_embed.bias", (width,)
+        if config.cls_token:
+            yield "cls_token", (1, 1, width)
+    else:
+        width, depth = config.decoder_width, config.decoder_depth
+        yield "embed.weight", (width, config.width)
+        yield "embed.bias", (width,)
+        yield "mask_token", (1, 1, width)
+        yield "predict.weight", (config.patch_area, width)
+        yield "predict.bias", (config.patch_area,)
+    yield "norm.weight", (width,)
+    yield "norm.bias", (width,)
+    for block in range(depth):
+        for name, shape in _block(width, int(width * config.mlp_ratio)):
+            yield f"blocks.{block}.{name}", shape
+
+
+def _block(width: int, hidden: int) -> _Shapes:
+    for norm in ("norm1", "norm2"):
+        yield f"{norm}.weight", (width,)
+        yield f"{norm}.bias", (width,)
+    yield "attn.qkv.weight", (3 * width, width)
+    yield "attn.qkv.q_bias", (width,)
+    yield "attn.qkv.v_bias", (width,)
+    for layer, outputs, inputs in (
+        ("attn.proj", width, width),
+        ("mlp.fc1", hidden, width),
+        ("mlp.fc2", width, hidden),
+    ):
+        yield f"{layer}.weight", (outputs, inputs)
+        yield f"{layer}.bias", (outputs,)
