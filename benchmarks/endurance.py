@@ -270,7 +270,9 @@ def race(line: Line, output: Path, words: list[str]) -> bool:
     runs.append(Run(output, words, log="second"))
     ended = [run.ended(0, 2) for run in runs]  # waits for both
     refused = [run for run in runs if run.process.exitcode]
-    told = all("another process is writing" in run.log.read_text() for run in refused)
+    # A CSV file cannot be extended, so it is refused also when the other process has just ended.
+    reasons = ("another process is writing", "a finished CSV file")
+    told = all(any(reason in run.log.read_text() for reason in reasons) for run in refused)
     return all(ended) and len(refused) < 2 and told
 
 
@@ -396,7 +398,7 @@ def main() -> None:
     head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
     minutes = sum(line.minutes for line in done.values())
     header = f"{measure.machine()}, {minutes:.0f} minutes"
-    table = f"{header}\n\n{head}" + "\n".join(map(str, done.values()))
+    table = f"{header}\n\n{head}" + "\n".join(str(done[name]) for name in parts if name in done)
     print(f"\n{table}")
     if not arguments.quick and done.keys() >= parts.keys():
         measure.write_section(RESULTS, "endurance", table)
