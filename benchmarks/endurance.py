@@ -271,7 +271,7 @@ def race(line: Line, output: Path, words: list[str]) -> bool:
     ended = [run.ended(0, 2) for run in runs]  # waits for both
     refused = [run for run in runs if run.process.exitcode]
     # A CSV file cannot be extended, so it is refused also when the other process has just ended.
-    reasons = ("another process is writing", "a finished CSV file")
+    reasons = ("another process is writing", "a CSV file cannot be continued")
     told = all(any(reason in run.log.read_text() for reason in reasons) for run in refused)
     return all(ended) and len(refused) < 2 and told
 
