@@ -47,7 +47,8 @@ def resolve_options(
     """
     known = ("timestamp_hop_ms", "normalization", "precision", "layer", "scene_pooling", "mode")
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"unknown option(s) {unknown}; valid options: {sorted(known)}")
+        valid = sorted((*known, "device"))
+        raise ValueError(f"unknown option(s) {unknown}; valid options: {valid}")
     given = {name: value for name, value in given.items() if value is not None}
     mode = _one_of("mode", given.get("mode", "default"), MODES)
     published = mode != "default"  # a published runtime has no other choice
