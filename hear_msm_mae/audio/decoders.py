@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
-_MOST_TAG_BYTES = 512  # that may follow the samples of an MP3 file without PyAV looking for more
+_MOST_TAG_BYTES = 512  # that may be a tag behind the samples; if more follow, PyAV decodes them
 
 
 class Block(NamedTuple):
