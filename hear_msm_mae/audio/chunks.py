@@ -41,6 +41,7 @@ _LAYOUTS = {
     "rf64": _Layout(12),
     "w64": _Layout(40, name=16, length=8, align=8, counts_itself=True),
     "aiff": _Layout(12, order="big", data=b"SSND", skip=8),
+    "svx": _Layout(12, order="big", data=b"BODY"),
     "caf": _Layout(8, length=8, order="big", align=1, skip=4),
     "au": _Layout(0, order="big"),
 }
@@ -65,6 +66,8 @@ def chunk_link(kind: str, data: Window, warn: Warn) -> Link:
         The file unchanged, or with a corrected size in its header.
     """
     layout = _LAYOUTS[kind]
+    if data.at(0, 4) == b"dns.":  # AU in the other order of bytes
+        layout = layout._replace(order="little")
     found = _find_samples(kind, layout, data)
     there = 0 if found is None else data.size - found.start
     if found is None or there <= 0 or found.size == there:
@@ -75,14 +78,15 @@ def chunk_link(kind: str, data: Window, warn: Warn) -> Link:
         if not piped:
             warn(f"is cut off: it holds {there} of {found.size} bytes of samples")
         return Link()
-    if kind != "au" and _only_chunks(layout, data, found.start + found.size):
+    end = found.start + found.size
+    if kind != "au" and _only_chunks(layout, data, end):
         return Link()
     said = f"says that it holds {found.size} bytes of samples; "
     wrapped = found.length == 4 and (there - found.size) % 2**32 == 0
     # A recorder that lost power leaves the size 0.
     if found.size and not piped and not wrapped:
         warn(f"{said}{there - found.size} bytes follow, which are not read")
-        return Link()
+        return Link(stop=end)
     warn(f"{said}it is read to its end, {there} bytes of samples")
     size = min(found.more + there, 256**found.length - 1).to_bytes(found.length, layout.order)
     head = data.at(0, found.field) + size
@@ -109,7 +113,7 @@ def _find_samples(kind: str, layout: _Layout, data: Window) -> _Samples | None:
         if name == b"ds64":
             wide = begin + 8
         if name[:4] == layout.data:
-            if wide and size == 2**32 - 1:
+            if wide:  # libsndfile, too, uses this size, whatever the chunk says
                 return _Samples(begin, int.from_bytes(data.at(wide, 8), layout.order), wide, 8)
             more = layout.skip + (head if layout.counts_itself else 0)
             field = begin - layout.length
@@ -118,11 +122,19 @@ def _find_samples(kind: str, layout: _Layout, data: Window) -> _Samples | None:
 
 
 def _only_chunks(layout: _Layout, data: Window, end: int) -> bool:
-    """Whether only other chunks follow the samples, such as tags or cue points."""
+    """Whether only other chunks follow the samples, such as tags or cue points.
+
+    A second chunk of samples, or a second file, is audio that is not read.
+    """
+    audio = layout.data, data.at(0, 4)
     position = end + -(end - layout.start) % layout.align
     while data.size - position >= layout.name + layout.length:
         name, _, position = layout.chunk(data, position)
-        if not all(32 <= byte < 127 for byte in name[:4]) or position > data.size + layout.align:
+        if (
+            name[:4] in audio
+            or not all(32 <= byte < 127 for byte in name[:4])
+            or position > data.size + layout.align
+        ):
             return False
     return True
 

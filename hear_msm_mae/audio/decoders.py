@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
-_MOST_TAG_BYTES = 512  # that may be a tag behind the samples; if more follow, PyAV decodes them
+_MOST_MP3_TAIL = 512  # bytes of an unknown tag behind the frames; more are decoded by PyAV
 
 
 class Block(NamedTuple):
@@ -101,7 +101,7 @@ def _inspect(path: str, identity: tuple[int, ...]) -> tuple[str | None, tuple[Li
         if kind == "asf":
             warn_of_cut_asf(data, warn)
         if kind in ("mp3", "flac"):
-            return kind, (Link(data.after_id3()),)
+            return kind, (Link(data.after_id3(), data.before_tags()),)
     return kind, (Link(sndfile=kind not in PYAV_FORMATS),)
 
 
@@ -111,9 +111,9 @@ def _decode_link(
     """Blocks of a link: those that libsndfile decodes, then those that only PyAV does."""
     done, error = 0, None
     repairable = kind in ("flac", "mp3")
-    # A path is read faster than a file object, which can have another header and shows where
-    # libsndfile stops.
-    source = data if link.head or repairable or kind == "ogg" else path
+    # A path is read faster than a file object, which can be a part of the file, can have another
+    # header, and shows where libsndfile stops.
+    source = path if link == Link() else data
     sound = _open_sndfile(source, kind) if link.sndfile else None
     counted = sound is None or not sound.subtype.startswith("MPEG") or _counts_frames(data)
     # libsndfile estimates the length of MPEG streams that do not count their frames.
@@ -123,7 +123,7 @@ def _decode_link(
             end = None if stop is None else round(stop * sound.samplerate)
             done, error = yield from _by_sndfile(path, sound, first, end)
         left = data.size - data.tell() if repairable else 0
-        few = _MOST_TAG_BYTES if kind == "mp3" or _ends_in_tag(data) else 0
+        few = _MOST_MP3_TAIL if kind == "mp3" else 0
         if (end is not None and done >= end) or (error is None and left <= few):
             return
         if error is not None and not (repairable and has_pyav()):
@@ -132,9 +132,9 @@ def _decode_link(
             what = f"{left} bytes at its end need PyAV; run: pip install 'hear_msm_mae[formats]'"
             if not counted:
                 raise Unreadable(what)
-            _warn(path, what)  # they may be a tag
+            _warn(path, what)
             return
-        if error is not None and not _ends_in_tag(data):
+        if error is not None:
             _warn(path, "is cut off or damaged; what can be decoded is read")
     need("av", "formats", f"{printable(path)}: files in this format ({kind})")
     more = done > 0 and error is None
@@ -184,11 +184,6 @@ def _counts_frames(data: Window) -> bool:
     return b"Xing" in head or b"Info" in head
 
 
-def _ends_in_tag(data: Window) -> bool:
-    """Whether an ID3v1 or APE tag, at which the FLAC decoder fails, is at the end."""
-    return data.at(data.size - 128, 3) == b"TAG" or data.at(data.size - 32, 8) == b"APETAGEX"
-
-
 def _by_sndfile(
     path: str | Path, sound: soundfile.SoundFile, start: int, stop: int | None
 ) -> Generator[Decoded, None, tuple[int, Exception | None]]:
@@ -235,6 +230,7 @@ def _errors_named(path: str | Path) -> Iterator[None]:
             raise
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         reason = str(reason)
-        if reason.startswith(("File does not exist", "Invalid data")):  # of text named .mp3
-            reason = "Format not recognised."
+        # libsndfile says of text named .mp3 that it does not exist.
+        if reason.startswith(("File does not exist", "Format not recognised", "Invalid data")):
+            reason = "its format is unknown, or it is damaged"
         raise ValueError(f"{printable(path)}: cannot be read as audio ({reason})") from error

@@ -16,7 +16,7 @@ from .window import Unreadable, Warn, Window
 _TOLERANCE = 0.05  # s
 _AT_ONCE = 64  # frames of a codec, each of about a thousand samples, in a block
 # Containers that store the duration. For others it is estimated.
-_SAY_DURATION = frozenset(("asf", "flac", "matroska", "mp4", "ogg", "wavpack"))
+_SAY_DURATION = frozenset(("asf", "avi", "flac", "flv", "matroska", "mp4", "ogg", "tta", "wavpack"))
 
 # Rate, number of frames of this rate before the block, samples (frames, channels).
 Decoded = tuple[int, int, NDArray[np.float32]]
@@ -37,7 +37,9 @@ def by_pyav(data: Window, kind: str | None, skip: int, warn: Warn) -> Iterator[D
     import av
 
     data.seek(0)
-    with av.open(data, metadata_errors="replace") as container:
+    # Without the option, a text file that names other files would be a playlist, which opens them.
+    alone = {"protocol_whitelist": ""}
+    with av.open(data, metadata_errors="replace", options=alone) as container:
         if not container.streams.audio:
             raise Unreadable("it has no sound")
         stream = container.streams.audio[0]
@@ -84,7 +86,8 @@ def _frames(container: Any, stream: Any, kind: str | None, warn: Warn) -> Iterat
         warn(f"is damaged: {failures} of {packets} frames cannot be decoded")
     elif failures:
         warn("is cut off in its last frame")
-    if packets < stream.frames:  # 0 if the container does not count them
+    # For PCM, MP4 counts samples instead of packets, as its duration does.
+    if kind == "mp4" and packets < stream.frames != stream.duration:
         warn(f"is cut off: {packets} of {stream.frames} packets are there")
 
 

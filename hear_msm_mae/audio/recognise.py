@@ -14,15 +14,14 @@ from ..files import printable
 from .window import Window
 
 # Formats that PyAV reads and libsndfile does not.
-PYAV_FORMATS = frozenset(
-    ("aac", "ac3", "amr", "ape", "asf", "dsf", "flv", "matroska", "mp4", "tta", "wavpack")
-)
+_CONTAINERS = ("asf", "avi", "flv", "matroska", "mp4", "mpeg")
+PYAV_FORMATS = frozenset((*_CONTAINERS, "aac", "ac3", "amr", "ape", "dsf", "dts", "tta", "wavpack"))
 
 # Endings in addition to the names of libsndfile's formats. RAW is left out, because such a file
 # does not contain its sample rate.
 _MORE_ENDINGS = """
-    3gp 8svx aac ac3 aif aifc amr ape bwf dsf flv iff m4a m4b mka mkv mov mp2 mp4 oga opus sf snd
-    sph tta wave webm wma wv
+    3gp 8svx aac ac3 aif aifc amr ape avi bwf dsf dts flv iff m4a m4b mka mkv mov mp2 mp4 mpg oga
+    opus sf snd sph tta wave webm wma wv
 """
 AUDIO_SUFFIXES: frozenset[str] = frozenset(
     f".{name.lower()}" for name in (*soundfile.available_formats(), *_MORE_ENDINGS.split())
@@ -54,10 +53,12 @@ _MAGIC = {
     b"#!AMR": "amr",
     b"DSD ": "dsf",
     b"\x0b\x77": "ac3",
+    b"\x7f\xfe\x80\x01": "dts",
+    b"\0\0\1\xba": "mpeg",
 }
 # Formats by the bytes from 8 on, of files that begin with one of these.
 _FORMS = {
-    b"RIFF": {b"WAVE": "wav"},
+    b"RIFF": {b"WAVE": "wav", b"AVI ": "avi"},
     b"RIFX": {b"WAVE": "rifx"},
     b"RF64": {b"WAVE": "rf64"},
     b"BW64": {b"WAVE": "rf64"},
@@ -170,7 +171,7 @@ def _is_wanted(
     if by_ending and (left_out is None or has_pyav()):
         return True
     try:
-        kind = sniff(file)
+        kind = sniff(file) if file.is_file() else None  # else a pipe or a broken link
     except OSError as error:
         if by_ending:
             return True
@@ -196,6 +197,5 @@ def _walk(folder: Path, on_error: Callable[[OSError], None] | None) -> Iterator[
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.is_file():  # neither a pipe nor a broken link
-                yield path
+            if not name.startswith("."):
+                yield Path(parent, name)

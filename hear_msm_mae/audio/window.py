@@ -121,3 +121,19 @@ class Window(io.RawIOBase):
                 return position
             size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
             position += 10 + size + (10 if head[5] & 0x10 else 0)
+
+    def before_tags(self) -> int:
+        """Start of the ID3v1, APE and Lyrics3 tags at the end; the size if there are none."""
+        end = self.size
+        while True:
+            foot = self.at(end - 32, 32) if end >= 128 else b""
+            size = 0
+            if foot and self.at(end - 128, 3) == b"TAG":
+                size = 128
+            elif foot.startswith(b"APETAGEX"):  # its size has the footer, but not the header
+                size = int.from_bytes(foot[12:16], "little") + (32 if foot[23] & 0x80 else 0)
+            elif foot.endswith(b"LYRICS200") and foot[-15:-9].isdigit():
+                size = int(foot[-15:-9]) + 15
+            if not 0 < size <= end:
+                return end
+            end -= size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_sniffed(tmp_path, name, options, kind):
         b"",
         b"\xff",
         b"text",
-        b"RIFF\0\0\0\0AVI LIST",
+        b"RIFF\0\0\0\0WEBPVP8 ",
         b"\xff\xfb\x90\x00" * 3,  # frames would be longer
         b"\0\0\0\x18ftypheic\0\0\0\0",
         b"\x93NUMPY\1\0v\0" + bytes(100),
@@ -161,12 +162,16 @@ def test_folders_are_searched_by_content(tmp_path, caplog):
     (tmp_path / "no.wav").write_text("text")
     for name in ("notes.txt", "x.npy", "sub/README"):
         (tmp_path / name).write_text("text")
+    (tmp_path / "moved.wav").symlink_to("gone")  # reading it says that it is not there
+    (tmp_path / "moved.txt").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe")
     told: list[tuple[str, str | None]] = []
     found = find_audio([tmp_path], left_out=lambda path, why: told.append((path.name, why)))
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
-        "a.wav", "b.WAVE", "c", "d.txt", "no.wav", "sub/f",
+        "a.wav", "b.WAVE", "c", "d.txt", "moved.wav", "no.wav", "sub/f",
     ]  # fmt: skip
-    assert sorted(told) == [("README", None), ("notes.txt", None), ("x.npy", None)]
+    others = ["README", "moved.txt", "notes.txt", "pipe", "x.npy"]
+    assert sorted(told) == [(name, None) for name in others]
     assert find_audio([tmp_path]) == found
     given = [tmp_path / "notes.txt", tmp_path / "c"]
     assert find_audio([*given, tmp_path / "c"]) == given

@@ -21,6 +21,7 @@ from audio_files import (
 from hear_msm_mae.audio import read_audio
 
 ID3 = b"ID3\x04\0\0\0\0\x28\0" + bytes(40 * 128)
+FRAMES = 50 * (b"\xff\xfb\x90\x64" + bytes(96))  # begin like frames of MP3
 VBR = {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
 
 
@@ -347,3 +348,66 @@ def test_without_pyav_nothing_is_left_out_silently(tmp_path, mp3, flac, warnings
     path.write_bytes(flac[:-10])
     with pytest.raises(ValueError, match=r"b\.flac: cannot be read as audio"):
         read_audio(path)
+
+
+def test_wav_with_a_second_chunk_of_samples_or_a_second_file(tmp_path, wav, warnings):
+    path = tmp_path / "b.wav"
+    for more in (wav, wav[wav.index(b"data") :]):
+        path.write_bytes(wav + more)
+        assert seconds(path) == 10
+        assert f"{len(more)} bytes follow, which are not read" in warnings()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "mark", "size"),
+    [
+        ("a.au", {"endian": "LITTLE"}, 8, struct.pack("<I", 32000)),
+        ("a.w64", {}, b"data\xf3\xac", struct.pack("<Q", 32024)),
+        ("a.svx", {}, b"BODY", struct.pack(">I", 32000)),
+        ("a.rf64", {}, 28, struct.pack("<Q", 32000)),  # in the chunk ds64
+    ],
+)
+def test_other_formats_with_a_size_that_is_too_small(tmp_path, warnings, name, options, mark, size):
+    path = write(tmp_path / name, sound(3), subtype="PCM_16", **options)
+    raw, expected = bytearray(path.read_bytes()), read_audio(path)
+    at = mark if isinstance(mark, int) else raw.index(mark) + (16 if len(mark) > 4 else 4)
+    raw[at : at + len(size)] = size
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(read_audio(path), expected[:16000])
+    assert "64000 bytes follow, which are not read" in warnings()[0]
+
+
+APE = b"APETAGEX" + struct.pack("<4I", 2000, 5032, 1, 2**31) + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        b"TAG" + bytes(125),
+        APE + FRAMES + APE + b"TAG" + bytes(125),
+        b"LYRICSBEGIN" + FRAMES + b"005011LYRICS200" + b"TAG" + bytes(125),
+    ],
+    ids=["id3", "ape", "lyrics"],
+)
+def test_tags_at_the_end_are_no_audio(tmp_path, mp3, flac, warnings, tags):
+    """Their pictures and texts may hold bytes that look like frames."""
+    for name, raw in (("b.mp3", mp3), ("b.flac", flac), ("c.mp3", without_xing(mp3))):
+        path = tmp_path / name
+        path.write_bytes(raw)
+        expected = read_audio(path)
+        path.write_bytes(raw + tags)
+        np.testing.assert_array_equal(read_audio(path), expected)
+    assert warnings() == []
+
+
+def test_a_playlist_opens_no_other_file(tmp_path):
+    write(tmp_path / "secret.wav", sound(1))
+    (tmp_path / "a.mp3").write_text("ffconcat version 1.0\nfile secret.wav\n")
+    with pytest.raises(ValueError, match=r"a\.mp3: cannot be read as audio"):
+        read_audio(tmp_path / "a.mp3")
+
+
+def test_a_whole_file_is_not_called_cut_off(tmp_path, warnings):
+    """The container counts the samples, and not the packets."""
+    assert seconds(write_av(tmp_path / "a.mov", sound(3), 16000, "pcm_s16le")) == 3
+    assert warnings() == []

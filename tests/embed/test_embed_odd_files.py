@@ -103,7 +103,7 @@ def test_files_that_cannot_be_read(tmp_path, tiny_file, run):
     assert (
         errors["text.mp3"]
         == errors["text.ogg"]
-        == "cannot be read as audio (Format not recognised.)"
+        == "cannot be read as audio (its format is unknown, or it is damaged)"
     )
     assert errors["text.au"] == "cannot be read as audio (it has no header)"
     assert f"{len(done)} of {len(done) + len(errors)} files" in result.out
