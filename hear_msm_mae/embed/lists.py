@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
+import io
 import math
 import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..extras import need
@@ -16,6 +20,7 @@ from .remote import is_remote
 
 LIST_SUFFIXES = (".csv", ".tsv", ".parquet")
 KNOWN = ("path", "start", "offset", "end", "duration", "channel")
+CHANNELS = ("mix", "left", "right", "each")
 # Other common names of these columns. Some event lists have `onset` and `offset` for start and end.
 _OTHER_NAMES = {
     **dict.fromkeys(("begin", "onset", "from", "tmin", "xmin"), "start"),
@@ -68,12 +73,12 @@ def read_list(source: str) -> list[Row]:
     for number, row in enumerate(rows):
         cells = {role: row[i] for role, i in roles.items()}
         more = {name: values[number] for name, values in columns.items()}
-        channel = cells.get("channel")
-        if isinstance(channel, float) and channel.is_integer():
-            channel = int(channel)  # pandas writes 1 as 1.0 in a column with missing values
-        channel = None if channel is None else str(channel)
         try:
             start, end = _stretch(cells)
+            if (channel := cells.get("channel")) is not None:
+                # pandas writes 1 as 1.0 in a column with missing values.
+                channel = str(channel).strip().removesuffix(".0")
+                parse_channel(channel)
             found.append(Row(_resolved(cells["path"], source), start, end, channel, more))
         except ValueError as error:
             raise ValueError(f"{printable(source)}, row {number + 1}: {error}") from None
@@ -85,21 +90,26 @@ def read_list(source: str) -> list[Row]:
 # ---------------------------------------------------------------------------------------------
 def _read_csv(source: str) -> tuple[list[str], list[list[Any]]]:
     """Names of the columns, and cells. The delimiter is guessed from the header."""
-    # utf-8-sig skips the byte order mark of spreadsheets. surrogateescape keeps the bytes of file
-    # names that are not UTF-8.
-    with open(source, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        header = file.readline()
+    raw = Path(source).read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # "Unicode text" of spreadsheets
+        text = raw.decode("utf-16", "replace")
+    else:  # surrogateescape keeps the bytes of file names that are not UTF-8
+        text = raw.decode("utf-8-sig", "surrogateescape")
 
-        def fit(delimiter: str) -> tuple[bool, int]:
-            names = next(csv.reader([header], delimiter=delimiter), [])
-            return "path" in map(_folded, names), len(names)
+    def lines(delimiter: str, strict: bool = False) -> Iterator[list[str]]:
+        reader = csv.reader(io.StringIO(text, ""), delimiter=delimiter, strict=strict)
+        return filter(None, reader)
 
-        try:
-            delimiter = max("\t,;" if source.lower().endswith(".tsv") else ",;\t", key=fit)
-            names = next(csv.reader([header], delimiter=delimiter), [])
-            rows = [cells for cells in csv.reader(file, delimiter=delimiter) if cells]
-        except csv.Error as error:
-            raise ValueError(f"{printable(source)} is not a table of text: {error}") from error
+    def fit(delimiter: str) -> tuple[bool, int]:
+        names = next(lines(delimiter), [])
+        return "path" in map(_folded, names), len(names)
+
+    try:
+        delimiter = max("\t,;" if source.lower().endswith(".tsv") else ",;\t", key=fit)
+        # A quote that is not closed would hide rows in a cell, so it is an error.
+        names, *rows = [*lines(delimiter, strict=True)] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{printable(source)} is not a table of text: {error}") from error
     for number, cells in enumerate(rows, 1):
         if any(cell.strip() for cell in cells[len(names) :]):
             raise ValueError(
@@ -116,6 +126,8 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
     import pyarrow.parquet as pq
 
     def plain(value: Any) -> Any:  # dates and other types become text
+        if isinstance(value, bytes):  # as some programs store text
+            return os.fsdecode(value)
         if isinstance(value, float) and not math.isfinite(value):
             return None if math.isnan(value) else str(value)
         return value if isinstance(value, (str, int, float, type(None))) else str(value)
@@ -196,6 +208,25 @@ def _near(name: str) -> str:
     return ""
 
 
+def parse_channel(value: str | int | None) -> str | int | None:
+    """The value of `Recording.channel` for a channel's name or number.
+
+    Raises:
+        ValueError: it is neither.
+
+    >>> parse_channel("mix"), parse_channel(" Left "), parse_channel("2")
+    (None, 'left', 2)
+    """
+    text = str(value).strip().casefold()
+    if value is None or text in ("", "mix"):
+        return None
+    if text in CHANNELS:
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"channel must be one of {list(CHANNELS)} or a number, got {value!r}")
+    return int(text)
+
+
 def _stretch(cells: dict[str, Any]) -> tuple[float, float | None]:
     """Start and end in seconds; the end is None where the file's end is meant."""
     start, offset, end, duration = (
@@ -216,7 +247,7 @@ def _seconds(value: Any, name: str) -> float | None:
     try:
         seconds = math.nan if value is None else float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number of seconds, got {value!r}") from None
+        raise ValueError(f"{name} must be seconds such as 90.5, got {value!r}") from None
     if math.isinf(seconds):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return None if math.isnan(seconds) else seconds  # pandas writes a missing value as NaN
@@ -231,7 +262,9 @@ def _resolved(path: Any, source: str) -> str:
         return plain
     unquoted = re.sub(r"^'(?=[=+@-])", "", plain)  # CSV outputs put this quote before formulas
     unescaped = _ESCAPE.sub(lambda x: x[0].encode().decode("unicode_escape"), unquoted)
-    for text in (path, plain, unescaped):
+    # Some systems write an accent as a character that follows the letter.
+    composed, apart = (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+    for text in (path, plain, unescaped, composed, apart):
         beside = os.path.join(os.path.dirname(source), text)
         found = [candidate for candidate in (text, beside) if os.path.exists(candidate)]
         if len(found) == 2 and not os.path.samefile(*found):

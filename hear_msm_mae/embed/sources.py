@@ -18,10 +18,9 @@ import numpy as np
 
 from ..audio import AUDIO_SUFFIXES, find_audio
 from ..files import printable
-from .lists import LIST_SUFFIXES, read_list
+from .lists import LIST_SUFFIXES, parse_channel, read_list
 from .remote import find_remote, is_remote
 
-CHANNELS = ("mix", "left", "right", "each")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -142,25 +141,6 @@ def iter_recordings(
             yield dataclasses.replace(recording, row=row, occurrence=counts[identity])
             counts[identity] += 1
             row += 1
-
-
-def parse_channel(value: str | int | None) -> str | int | None:
-    """The value of `Recording.channel` for a channel's name or number.
-
-    Raises:
-        ValueError: it is neither.
-
-    >>> parse_channel("mix"), parse_channel(" Left "), parse_channel("2")
-    (None, 'left', 2)
-    """
-    text = str(value).strip().casefold()
-    if value is None or text in ("", "mix"):
-        return None
-    if text in CHANNELS:
-        return text
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"channel must be one of {list(CHANNELS)} or a number, got {value!r}")
-    return int(text)
 
 
 def stamp_of(recording: Recording) -> Any:

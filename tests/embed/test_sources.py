@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import fsspec
@@ -297,7 +298,9 @@ def test_other_columns_are_kept(header):
         ("file,start\na.wav,0\n", r"list\.csv has no column 'path'.*'start'\]; rename 'file' if"),
         ("", r"list\.csv has no column 'path'"),
         ("path,PATH\na,b\n", r"two columns 'PATH'"),
-        ("path,start\na.wav,0\nb.wav,soon\n", r"row 2: start must be a number.*'soon'"),
+        ("path,start\na.wav,0\nb.wav,soon\n", r"row 2: start must be seconds.*'soon'"),
+        ('path,start\na.wav,"1,5"\n', r"row 1: start must be seconds such as 90\.5.*'1,5'"),
+        ('path,label\na.wav,"x\nb.wav,y\n', r"list\.csv is not a table of text: unexpected end"),
         ("path,start,end\na.wav,2,1\n", r"row 1: expected 0 <= start < end, got 2.0 and 1.0"),
         ("path,start\na.wav,-1\n", "row 1: expected 0 <= start"),
         ("path,end\na.wav,inf\n", "row 1: end must be finite"),
@@ -307,7 +310,7 @@ def test_other_columns_are_kept(header):
             "row 1: end 3.0 and duration 1.0 from 0.0 on contradict",
         ),
         ("path,start,offset\na.wav,3,1\n", "row 1: start 3.0 and offset 1.0 contradict each other"),
-        ("path,channel\na.wav,middle\n", r"channel must be one of .* got 'middle'"),
+        ("path,channel\na.wav,middle\n", r"row 1: channel must be one of .* got 'middle'"),
         ("path\na.wav,b.wav\n", "row 1: 2 cells for 1 columns"),
         ("path\n", "no audio files in"),
     ],
@@ -322,6 +325,41 @@ def test_a_list_that_is_no_parquet_file(tree):
     (tree / "list.parquet").write_text("path")
     with pytest.raises(ValueError, match=r"list\.parquet is not a Parquet file"):
         paths(tree / "list.parquet")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("path\tlabel\nin/a.wav\tx\n", "utf-16"),
+        ("path,label\nin/a.wav,x\n", "utf-16"),
+        ('"path";"label"\n"in/a.wav";"x"\n', "utf-8-sig"),
+        ("\n\npath,label\nin/a.wav,x\n", "utf-8"),
+        ("path,label\rin/a.wav,x\r", "utf-8"),
+    ],
+)
+@pytest.mark.usefixtures("tree")
+def test_lists_of_other_programs(content, encoding):
+    Path("list.csv").write_bytes(content.encode(encoding))
+    (found,) = find_recordings("list.csv")
+    assert (found.path, found.columns) == ("in/a.wav", {"label": "x"})
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_header_of_two_lines():
+    (found,) = listed('path,"two\nlines"\nin/a.wav,x\n')
+    assert found.columns == {"two\nlines": "x"}
+
+
+@pytest.mark.usefixtures("tree")
+def test_an_accent_as_another_system_writes_it():
+    Path(unicodedata.normalize("NFD", "in/café.wav")).touch()
+    assert [Path(x.path).exists() for x in listed("path\nin/café.wav\n")] == [True]
+
+
+@pytest.mark.usefixtures("tree")
+def test_paths_as_bytes_in_parquet():
+    pandas.DataFrame({"path": [b"in/a.wav"]}).to_parquet("list.parquet")
+    assert paths("list.parquet") == ["in/a.wav"]
 
 
 @pytest.mark.usefixtures("tree")
@@ -354,7 +392,7 @@ def test_a_path_that_two_folders_have(tree):
 
 @pytest.mark.usefixtures("tree")
 def test_channels():
-    found = listed("path,channel\nin/a.wav,Left\nin/a.wav,2\nin/a.wav,mix\nin/a.wav,\n")
+    found = listed("path,channel\nin/a.wav,Left\nin/a.wav,2.0\nin/a.wav,mix\nin/a.wav,\n")
     assert [x.channel for x in found] == ["left", 2, None, None]
     assert [x.occurrence for x in found] == [0, 0, 0, 1]
     found = find_recordings(["list.csv", "in/b.flac"], channel="right")
