@@ -80,8 +80,6 @@ def local_copy(path: str) -> Iterator[str]:
         try:
             with fs.open(name, "rb") as source:
                 shutil.copyfileobj(source, copy)
-        except (OSError, ValueError):
-            raise
         except Exception as error:  # each back end has another error for a lost connection
             raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
         copy.flush()

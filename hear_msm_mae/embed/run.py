@@ -125,7 +125,7 @@ def embed_to(
             progress.close()
             with _explained(output, folder, overwrite):
                 _write(output, format_, base, store.table(), recordings)
-        with _explained(output, folder, overwrite):
+        with _explained(Path(f"{output}.errors.csv"), folder, overwrite):
             listed = rewrite(output, failures, (recording.where for recording in recordings))
         finished = True
     finally:  # a new run that was refused leaves no folder

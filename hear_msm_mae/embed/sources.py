@@ -152,7 +152,7 @@ def stamp_of(recording: Recording) -> Any:
     if item is None:
         try:
             status = os.stat(recording.where)
-        except OSError:  # also for a URL
+        except (OSError, ValueError):  # also for a URL
             return None
         return [status.st_size, status.st_mtime_ns]
     if hasattr(item, "get_all_samples"):

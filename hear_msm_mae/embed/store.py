@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import time
 import zipfile
@@ -41,6 +42,8 @@ FORMAT = 3
 # synchronise rarely.
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 2**26
+# Names in the folder, with those of temporary files.
+_OURS = re.compile(r"lock|settings\.json|rows\.bin|journal\.jsonl|open\.npz|\.(settings|open)-.*")
 
 Key = tuple[Any, ...]  # `Recording.key`
 
@@ -75,8 +78,8 @@ class Store:
         replaces: the argument `replaces` of the run that made the folder.
 
     Raises:
-        ValueError: another process uses the folder, or it is damaged, of another release, or has
-            other settings.
+        ValueError: another process uses the folder, or it is damaged, of another release, has
+            other settings, or holds other files.
         OSError: the folder cannot be written.
     """
 
@@ -99,6 +102,12 @@ class Store:
         self._next_row = self._journal_bytes = 0  # what the files hold for certain
         self._flushed = time.monotonic()
         try:
+            for file in folder.iterdir() if folder.is_dir() else ():
+                if not _OURS.fullmatch(file.name):  # it would be removed with the folder
+                    raise ValueError(
+                        f"{printable(folder)} holds a file that is not of this release, "
+                        f"{printable(file.name)}; remove it or choose another output"
+                    )
             self._lock = _locked(folder)
             try:
                 self._begin(fresh, replaces)
@@ -106,28 +115,28 @@ class Store:
                 self._lock.release()
                 raise
         except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"{printable(folder)} cannot be written: {reason}") from error
+            why = error.strerror or error
+            raise OSError(f"{printable(folder)} cannot be written: {why}") from error
 
     def _begin(self, fresh: bool, replaces: bool) -> None:
         """Make the files, or read those of an earlier run."""
-        about = self._path("settings.json")
+        about = self.folder / "settings.json"
         # Pieces are stored by their numbers, which are only valid for pieces of the same length.
         form = {"format": FORMAT, "piece_units": self._timeline.piece_units}
         self.new = fresh or not about.exists()
-        if self.new and (fresh or not any(self.folder.glob("batch-*.npz"))):
+        if self.new:
             for file in self.folder.iterdir():
-                if file.name != "lock" and file.is_file():
+                if file.name != "lock":
                     file.unlink()
-            self._path("rows.bin").touch()
-            self._path("journal.jsonl").touch()
+            (self.folder / "rows.bin").touch()
+            (self.folder / "journal.jsonl").touch()
             self.replaces = replaces
             with replacing(about) as temporary:
                 text = json.dumps({**form, "replaces": replaces, "settings": self.settings})
                 temporary.write_text(text, "utf-8")
             return
         try:
-            found = json.loads(about.read_text("utf-8")) if about.exists() else {}
+            found = json.loads(about.read_text("utf-8"))
             if same := {name: found.get(name) for name in form} == form:
                 made_with, self.replaces = dict(found["settings"]), bool(found["replaces"])
                 self._replay()
@@ -142,22 +151,16 @@ class Store:
             )
         require_same(self.folder, made_with, self.settings)
 
-    def _path(self, name: str) -> Path:
-        return self.folder / name
-
-    # -----------------------------------------------------------------------------------------
-    # Reading
-    # -----------------------------------------------------------------------------------------
     def _replay(self) -> None:
         """Read the journal up to the first line that is incomplete or lacks its rows."""
-        rows = self._path("rows.bin").stat().st_size // self._row_bytes
-        with self._path("journal.jsonl").open("rb") as journal:
+        rows = (self.folder / "rows.bin").stat().st_size // self._row_bytes
+        with (self.folder / "journal.jsonl").open("rb") as journal:
             for line in journal:
                 if not line.endswith(b"\n") or not self._take(json.loads(line), rows):
                     break
                 self._journal_bytes += len(line)
         try:
-            with np.load(self._path("open.npz"), allow_pickle=False) as file:
+            with np.load(self.folder / "open.npz", allow_pickle=False) as file:
                 about, row = json.loads(file["about"].tobytes()), torch.from_numpy(file["row"])
             key, stamp, clip, number, weight, powers = about
             self._open = tuple(key), stamp, Resume(clip, number, _sums_of(row, weight, powers))
@@ -228,14 +231,11 @@ class Store:
         return Table(done, clips, *how, read=chained(runs))
 
     def _read(self, first: int, count: int) -> NDArray[Any]:
-        with self._path("rows.bin").open("rb") as file:
+        with (self.folder / "rows.bin").open("rb") as file:
             file.seek(first * self._row_bytes)
             rows = np.fromfile(file, self.dtype, count * self.width)
         return rows.reshape(count, self.width)
 
-    # -----------------------------------------------------------------------------------------
-    # Writing
-    # -----------------------------------------------------------------------------------------
     def add(self, result: Result) -> None:
         """Take the results of a piece; they are written within a second or so.
 
@@ -265,8 +265,8 @@ class Store:
         """Write the results that are not on the disk yet; after an OSError, call it again."""
         text = "".join(json.dumps(line) + "\n" for line, _ in self._pending)
         rows = (rows.data for _, rows in self._pending)
-        append(self._path("rows.bin"), self._next_row * self._row_bytes, rows)
-        append(self._path("journal.jsonl"), self._journal_bytes, [text.encode()])
+        append(self.folder / "rows.bin", self._next_row * self._row_bytes, rows)
+        append(self.folder / "journal.jsonl", self._journal_bytes, [text.encode()])
         self._journal_bytes += len(text)
         for line in text.splitlines():
             self._take(json.loads(line))
@@ -276,7 +276,7 @@ class Store:
             assert sums is not None
             about = key, stamp, clip, number, sums.weight, len(sums.moments)
             header = np.frombuffer(json.dumps(about).encode(), np.uint8)
-            with replacing(self._path("open.npz")) as temporary, temporary.open("wb") as file:
+            with replacing(self.folder / "open.npz") as temporary, temporary.open("wb") as file:
                 np.savez(file, about=header, row=pooled(sums).cpu().numpy())
         self._flushed = time.monotonic()
 
@@ -284,7 +284,7 @@ class Store:
         """Unlock the folder; optionally remove it."""
         if remove:  # before the lock is released
             # The settings go first: without them a folder that is half removed counts as new.
-            self._path("settings.json").unlink(missing_ok=True)
+            (self.folder / "settings.json").unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
@@ -308,8 +308,7 @@ def append(path: Path, end: int, parts: Iterable[Any]) -> None:
     with path.open("r+b") as file:
         file.seek(end)
         file.truncate()
-        for part in parts:
-            file.write(part)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
 

@@ -134,7 +134,10 @@ class Table:
     def columns(self) -> dict[str, list[Any]]:
         """Columns of lists: a value or None for each recording, all of a column of one type."""
         names = dict.fromkeys(itertools.chain.from_iterable(x.columns for x in self.recordings))
-        return {name: _alike([x.columns.get(name) for x in self.recordings]) for name in names}
+        return {
+            printable(name): _alike([x.columns.get(name) for x in self.recordings])
+            for name in names
+        }
 
     def to_json(self) -> str:
         """The table without its rows, for `from_json`."""
@@ -236,7 +239,7 @@ def _alike(values: list[Any]) -> list[Any]:
     """Values of one type: bool, int, float, or text when they differ."""
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} and all(abs(value) < 2**63 for value in values if value is not None):
-        kind: type = float if float in kinds else int
+        kind: Callable[[Any], Any] = float if float in kinds else int
     else:
-        kind = bool if kinds == {bool} else str
+        kind = bool if kinds == {bool} else lambda value: printable(str(value))
     return [None if value is None else kind(value) for value in values]

@@ -103,6 +103,24 @@ def test_one_row_for_each_of_a_list(labels, recordings, tiny_model, tmp_path, su
     assert_same(table(output), expected)
 
 
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])
+def test_texts_that_no_format_can_hold_as_they_are(recordings, tiny_model, tmp_path, suffix):
+    """Bytes that are not UTF-8, NUL, and column names that differ in a slash only."""
+    rows = [b"path,Stra\xdfe,a/b,a\\b", b"%s/0.wav,M\xfcller,1,2", b"%s/1.wav,x\0y,3,4", b"a\0,,,"]
+    folder = str(recordings).encode()
+    (tmp_path / "list.csv").write_bytes(b"\n".join(rows) % (folder, folder))
+    output = tmp_path / f"out{suffix}"
+    summary = embed(output, tmp_path / "list.csv", tiny_model)
+    assert (summary.done, [x.path for x in summary.failures]) == (2, ["a\0"])
+    if suffix == ".npz":
+        columns = {name: x.tolist() for name, x in np.load(output).items() if "column" in name}
+        assert columns == {
+            "column_Stra_udcdfe": ["M\\udcfcller", "x\0y"],
+            "column_a_b": [1, 3],
+            "column_a_b_": [2, 4],
+        }
+
+
 def test_two_files_of_one_relative_name(recordings, tiny_model, tmp_path, monkeypatch):
     """Run in two folders: both are there, and told apart."""
     output = tmp_path / "all.parquet"

@@ -135,6 +135,13 @@ def test_outputs_without_a_place(recordings, tiny_model, output, message):
         embed(output, recordings, tiny_model)
 
 
+def test_a_file_in_place_of_the_folder(recordings, tiny_model, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="out is a file; a name without an ending is a folder"):
+        embed(tmp_path / "out", recordings, tiny_model, overwrite=True)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["out", "recordings"]
+
+
 def test_a_place_where_nothing_can_be_made(recordings, tiny_model, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match=r"out\.npz\.partial cannot be written: Not a directory$"):

@@ -138,15 +138,32 @@ def test_a_damaged_line(recordings, tiny_model, tmp_path, monkeypatch, text, mes
     assert embed(output, recordings, tiny_model, overwrite=True).done == 10
 
 
-@pytest.mark.parametrize("left", ["batch-000000.npz", "settings.json"])
-def test_the_folder_of_another_release(recordings, tiny_model, tmp_path, left):
+def test_the_folder_of_another_release(recordings, tiny_model, tmp_path):
     output, folder = tmp_path / "out.npz", tmp_path / "out.npz.partial"
     folder.mkdir()
-    (folder / left).write_text(json.dumps({"settings": {}, "tasks": 3}))
+    (folder / "settings.json").write_text(json.dumps({"settings": {}, "tasks": 3}))
     with pytest.raises(ValueError, match=r"was left by another release.*remove the folder or"):
         embed(output, recordings, tiny_model)
-    assert (folder / left).exists()
+    assert (folder / "settings.json").exists()
     assert embed(output, recordings, tiny_model, overwrite=True).done == 10
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "batch-000000.npz", "sub/x.npy"])
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebody_else(recordings, tiny_model, tmp_path, name, linked, overwrite):
+    """It has the name of the folder for the results so far, or a link does."""
+    folder = tmp_path / ("mine" if linked else "out.partial")
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("keep")
+    (folder / "settings.json").write_text("{}")  # outputs have such a file, too
+    if linked:
+        (tmp_path / "out.partial").symlink_to(folder)
+    with pytest.raises(ValueError, match=r"out\.partial holds a file that is not of this release"):
+        embed(tmp_path / "out", recordings, tiny_model, overwrite=overwrite)
+    assert sorted(x.name for x in folder.rglob("*") if x.is_file()) == sorted(
+        [Path(name).name, "settings.json"]
+    )
 
 
 def test_pieces_of_another_length(recordings, tiny_model, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def format_of(output: str | Path) -> Format:
     """The format of an output by its ending. A name without an ending is a folder of NPY files.
 
     Raises:
-        ValueError: the ending is unknown, or the output is a URL.
+        ValueError: the ending is unknown, or the output is a URL, or a file in place of a folder.
     """
     text = os.fspath(output)
     if is_remote(text):
@@ -40,6 +40,8 @@ def format_of(output: str | Path) -> Format:
         )
     suffix = Path(text).suffix.lower()
     if text.endswith(("/", os.sep)) or not suffix or os.path.isdir(text):
+        if Path(text).is_file():
+            raise ValueError(f"{printable(text)} is a file; a name without an ending is a folder")
         return NpyFolder()
     if suffix not in _FORMATS:
         raise ValueError(

@@ -69,8 +69,11 @@ class Hdf5(Format):
         _reserve(path, columns, table)
         with told(RuntimeError), h5py.File(path, "w") as file:
             for name, array in columns.items():
-                text = h5py.string_dtype("utf-8") if array.dtype.kind == "U" else None
-                file.create_dataset(name, data=array.astype(object) if text else array, dtype=text)
+                if array.dtype.kind == "U":  # HDF5 cannot store NUL in a text
+                    texts = [text.replace("\0", r"\x00") for text in array.tolist()]
+                    file.create_dataset(name, data=texts, dtype=h5py.string_dtype("utf-8"))
+                else:
+                    file.create_dataset(name, data=array)
             shape = table.total_rows, table.width
             embeddings = file.create_dataset("embeddings", shape, table.dtype)
             row = 0
@@ -89,7 +92,9 @@ def _arrays(table: Table) -> dict[str, NDArray[Any]]:
         "seconds": np.array(end, float) - np.array(start, float),
     }
     for name, values in columns.items():
-        known = name if name == "channel" else "column_" + re.sub(r"[/\\]", "_", name)
+        known = name if name == "channel" else "column_" + re.sub(r"[/\\\0]", "_", name)
+        while known in found:  # two names may differ in these characters only
+            known += "_"
         missing = "" if any(isinstance(value, str) for value in values) else math.nan
         found[known] = np.array([missing if value is None else value for value in values])
     times = table.times_ms(0, table.total_rows)
