@@ -236,6 +236,7 @@ def _explained(output: Path, folder: Path, overwrite: bool) -> Iterator[None]:
     except OSError as error:
         again = "repeat the command without --overwrite" if overwrite else "repeat the command"
         raise OSError(
-            f"{printable(output)} cannot be written: {error.strerror or error}; the results so far "
+            f"{printable(error.filename2 or output)} cannot be written: "
+            f"{error.strerror or error}; the results so far "
             f"are kept in {printable(folder)}, make room and {again}"
         ) from error

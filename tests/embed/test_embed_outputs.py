@@ -200,6 +200,20 @@ def test_a_deleted_file_is_made_again(recordings, tiny_model, tmp_path):
     assert_same(table(output), expected_table(recordings, tiny_model))
 
 
+def test_a_file_and_a_folder_of_one_name(recordings, tiny_model, tmp_path):
+    """One of the two is embedded, and the names that the output itself needs are not taken."""
+    source = tmp_path / "in"
+    for name in ("a.wav", "a.wav.npy/b.wav", "index.csv/c.wav", "settings.json/d.wav", "z.wav"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((recordings / "0.wav").read_bytes())
+    for earlier in (0, 2):
+        summary = embed(tmp_path / "out", source, tiny_model)
+        assert (summary.files, summary.done, summary.earlier) == (5, 2, earlier)
+        assert [Path(x.path).name for x in summary.failures] == ["b.wav", "c.wav", "d.wav"]
+    assert "needs a file and a folder of the same name" in summary.failures[0].reason
+    assert len(table(tmp_path / "out")) == 2
+
+
 def test_one_name_that_is_too_long(recordings, tiny_model, tmp_path):
     """It is named in the errors, the others are done, and the next run says the same."""
     (recordings / "0.wav").rename(recordings / f"{'x' * 251}.wav")

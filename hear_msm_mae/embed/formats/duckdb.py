@@ -29,7 +29,7 @@ class DuckDb(Format):
         def fetch(query: str) -> dict[str, Any]:
             # A view in a hostile file could read any other file.
             safe: Any = {"enable_external_access": "false"}
-            with duckdb.connect(str(path), read_only=True, config=safe) as file:
+            with duckdb.connect(str(path.absolute()), read_only=True, config=safe) as file:
                 return file.sql(query).fetchnumpy()
 
         (text,) = fetch("select value from hear_msm_mae where name = 'recordings'")["value"]

@@ -29,7 +29,7 @@ from .common import (
     understood,
 )
 
-_LEDGER = "settings.json"
+_INDEX, _LEDGER = "index.csv", "settings.json"
 
 
 class NpyFolder(Format):
@@ -105,6 +105,8 @@ class NpyFolder(Format):
         """See `Format`."""
         problems: dict[int, str] = {}
         owners = {done.name: done.key[0] for done in earlier}
+        files = {_INDEX, _LEDGER, *(f"{name}.npy" for name in owners)}
+        folders = {str(folder) for name in owners for folder in PurePosixPath(name).parents}
         longest = _longest_name(path)
         for i, item in enumerate(items):
             where, name = item.key[0], item.name
@@ -113,14 +115,23 @@ class NpyFolder(Format):
                     f"{printable(other)} and {printable(where)} would both become "
                     f"{printable(name)}.npy; embed the folder that holds both, or use two outputs"
                 )
-            parts = PurePosixPath(f"{name}.npy").parts
+            file = PurePosixPath(f"{name}.npy")
+            above = set(map(str, file.parents))
             if _leaves(name):
                 problems[i] = f"{printable(name)}.npy would lie outside of {printable(path)}"
-            elif max(len(os.fsencode(part)) for part in parts) > longest:
+            elif max(len(os.fsencode(part)) for part in file.parts) > longest:
                 problems[i] = (
                     f"the name {printable(name)}.npy is longer than the {longest} bytes that the "
                     "file system allows; rename it or choose a single file as output"
                 )
+            elif str(file) in folders or above & files:
+                problems[i] = (
+                    f"{printable(name)}.npy needs a file and a folder of the same name; rename it "
+                    "or choose a single file as output"
+                )
+            else:
+                files.add(str(file))
+                folders |= above
         return problems
 
 
@@ -204,7 +215,7 @@ def _conclude(path: Path, table: Table) -> None:
         "hop_ms": [clip.hop_ms if table.timestamps else "" for clip in table.clips],
     }
     with (
-        replaced(path / "index.csv", path) as temporary,
+        replaced(path / _INDEX, path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
