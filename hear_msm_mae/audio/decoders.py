@@ -66,6 +66,8 @@ def decode(path: str | Path, start: int = 0, stop: float | None = None) -> Itera
     """
     name = printable(path)
     if not os.path.exists(path):
+        if Path(path).is_symlink():
+            raise FileNotFoundError(f"{name}: is a link to a file that does not exist")
         raise FileNotFoundError(f"no such file: {name}")
     if not os.path.isfile(path):
         raise ValueError(f"{name}: not a regular file")

@@ -28,13 +28,13 @@ def open_remote(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL or a local path, and the path in it.
 
     Raises:
-        ValueError: the scheme is unknown, or the package for it is not installed.
+        ValueError: the scheme is unknown, its package is not installed, or no server answers.
     """
     import fsspec
 
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each back end has others, also for a server that does not answer
         raise ValueError(f"{url} cannot be opened: {error}") from error
     return fs, path
 
@@ -44,22 +44,25 @@ def find_remote(url: str) -> list[str]:
 
     Raises:
         FileNotFoundError: nothing is there.
+        OSError: the place cannot be reached.
     """
     fs, path = open_remote(url)
-    if any(character in path for character in "*?["):
-        found = [name for name in fs.glob(path) if fs.isfile(name)]
-    elif fs.isdir(path):
-        # One listing of an object store is faster than a walk. Hidden files are left out.
-        below = len(path.rstrip("/")) + 1
-        found = [
-            name
-            for name in fs.find(path)
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES
-            and not any(part.startswith(".") for part in Path(name[below:]).parts)
-        ]
-    elif fs.isfile(path):
-        found = [path]
-    else:
+    found: list[str] | None
+    with _errors_named(url):
+        if any(character in path for character in "*?["):
+            found = [name for name in fs.glob(path) if fs.isfile(name)]
+        elif fs.isdir(path):
+            # One listing of an object store is faster than a walk. Hidden files are left out.
+            below = len(path.rstrip("/")) + 1
+            found = [
+                name
+                for name in fs.find(path)
+                if Path(name).suffix.lower() in AUDIO_SUFFIXES
+                and not any(part.startswith(".") for part in Path(name[below:]).parts)
+            ]
+        else:
+            found = [path] if fs.isfile(path) else None
+    if found is None:
         raise FileNotFoundError(f"no such file or folder: {url}")
     return [fs.unstrip_protocol(name) for name in sorted(found)]
 
@@ -77,10 +80,16 @@ def local_copy(path: str) -> Iterator[str]:
     fs, name = open_remote(path)
     ending = Path(name.split("?")[0]).suffix  # the query of a signed URL is too long for a name
     with tempfile.NamedTemporaryFile(suffix=ending) as copy:
-        try:
-            with fs.open(name, "rb") as source:
-                shutil.copyfileobj(source, copy)
-        except Exception as error:  # each back end has another error for a lost connection
-            raise OSError(f"cannot be read: {type(error).__name__}: {error}") from error
+        with _errors_named(path), fs.open(name, "rb") as source:
+            shutil.copyfileobj(source, copy)
         copy.flush()
         yield copy.name
+
+
+@contextmanager
+def _errors_named(url: str) -> Iterator[None]:
+    """Turn all errors into OSErrors with the URL: each back end has others."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error

@@ -262,9 +262,13 @@ class _Source(NamedTuple):
         if not matches:
             raise FileNotFoundError(f"no file matches {printable(pattern)}")
         root = os.path.dirname(_MAGIC.split(pattern)[0])
+        visited: dict[str, str] = {}  # for each folder that ** matches, with links resolved
         any_ending = not glob.has_magic(os.path.splitext(pattern)[1] or "*")
         for match in matches:
-            if os.path.isfile(match):
+            parent = os.path.dirname(match)
+            if "**" in pattern and visited.setdefault(os.path.realpath(parent), parent) != parent:
+                continue  # a link led there again
+            if not os.path.isdir(match):  # also a broken link: reading it says what is wrong
                 if any_ending or os.path.splitext(match)[1].lower() in AUDIO_SUFFIXES:
                     yield Recording(match, name=_below(match, root))
                 elif self.left_out is not None:

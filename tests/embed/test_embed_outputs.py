@@ -179,6 +179,15 @@ def test_the_list_says_what_the_output_lacks(recordings, tiny_model, tmp_path):
     assert not (tmp_path / "out.npz.errors.csv").exists()
 
 
+def test_a_broken_link_is_listed_until_it_is_gone(recordings, tiny_model, tmp_path):
+    link, output = recordings / "moved.wav", tmp_path / "out.parquet"
+    link.symlink_to("nowhere.wav")
+    (failure,) = embed(output, recordings, tiny_model).failures
+    assert failure.reason == "is a link to a file that does not exist"
+    link.unlink()
+    assert embed(output, recordings, tiny_model).failures_file is None
+
+
 def test_two_stretches_of_a_file_that_fails_twice(tiny_model, tmp_path):
     bad, output = tmp_path / "bad.wav", tmp_path / "out.npz"
     bad.write_text("no audio")

@@ -147,6 +147,19 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch):
     assert (Path(path).name, reason) == ("sub", "folder not listed: Permission denied")
 
 
+def test_links_that_a_glob_matches(tree):
+    """A broken one is an item that fails later, and a link to a folder above is not followed."""
+    (tree / "gone.wav").symlink_to("nowhere.wav")
+    (tree / "sub" / "up").symlink_to("..")
+    assert paths("in/*.wav") == ["in/a.wav", "in/gone.wav"]
+    assert paths("in/**/*.wav") == ["in/a.wav", "in/gone.wav", "in/sub/c.wav"]
+
+
+def test_a_server_that_cannot_be_reached():
+    with pytest.raises(ValueError, match=r"ftp://127\.0\.0\.1:1/x cannot be opened: .*refused"):
+        paths("ftp://127.0.0.1:1/x")
+
+
 @pytest.mark.usefixtures("tree")
 def test_a_glob_says_what_it_leaves_out():
     left_out: list[str] = []
