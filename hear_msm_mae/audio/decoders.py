@@ -195,7 +195,8 @@ def _by_sndfile(
     position = start
     try:
         if 0 < start < declared:
-            position = sound.seek(start)
+            # Some codecs cannot seek, such as GSM and G.721.
+            position = sound.seek(start) if soundfile.SoundFile.seekable(sound) else 0
         # The FLAC decoder fails at bytes after the last frame, so no more is asked for.
         end = declared if stop is None else min(stop, declared)
         while position < end:

@@ -46,6 +46,25 @@ def test_compressed(tmp_path, rate, name, options):
     check(path, np.random.default_rng(rate))
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "GSM610"),
+        ("a.wav", "G721_32"),
+        ("a.wav", "NMS_ADPCM_16"),
+        ("a.wav", "MS_ADPCM"),
+        ("a.wav", "IMA_ADPCM"),
+        ("a.xi", "DPCM_16"),
+        ("a.caf", "ALAC_16"),
+    ],
+)
+def test_codecs_of_telephones_and_others(tmp_path, name, codec):
+    """Some of them cannot seek."""
+    rate = 44100 if name == "a.xi" else 8000  # XI has no other rate
+    path = write(tmp_path / name, sound(3.37, rate), rate, subtype=codec)
+    check(path, np.random.default_rng(0))
+
+
 def test_without_a_count(tmp_path):
     rng, samples = np.random.default_rng(0), sound(3.37, 44100)
     mp3 = write(tmp_path / "a.mp3", samples, 44100, **VBR)
