@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .formats.common import csv_text, replaced
 from .remote import is_remote
-from .sources import Failure
+from .sources import FOLDER, Failure
 
 COLUMNS = ("path", "start", "end", "reason", "file")  # file: the absolute path
 
@@ -34,7 +34,7 @@ def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]
         new.append(dict(zip(COLUMNS, map(csv_text, texts), strict=True)))
     # Of this run are also folders that cannot be listed.
     settled = {row["file"] for row in new} | set(map(csv_text, recordings))
-    rows = [x for x in _read(path) if x["file"] not in settled and not _deleted(x)] + new
+    rows = [x for x in _read(path) if x["file"] not in settled and not _outdated(x)] + new
     if not rows:
         path.unlink(missing_ok=True)
         return None
@@ -45,9 +45,11 @@ def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]
     return path
 
 
-def _deleted(row: dict[str, str]) -> bool:
-    """Whether a file that could not be read has been removed while its folder is still there."""
+def _outdated(row: dict[str, str]) -> bool:
+    """Whether a file is gone and its folder still there, or a folder can be listed again."""
     file = row["file"]
+    if row["reason"].startswith(FOLDER):
+        return os.access(file, os.R_OK | os.X_OK) or not os.path.lexists(file)
     # An escaped name cannot be looked up, and a file that never existed was not removed.
     unknown = "\\" in file or row["reason"].startswith("no such file")
     return not unknown and os.path.isdir(os.path.dirname(file)) and not os.path.lexists(file)

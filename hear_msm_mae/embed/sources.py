@@ -21,6 +21,7 @@ from ..files import printable
 from .lists import LIST_SUFFIXES, parse_channel, read_list
 from .remote import find_remote, is_remote
 
+FOLDER = "folder not listed"  # a reason of failures begins like this
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -103,7 +104,8 @@ def find_recordings(
     found = list(iter_recordings(sources, problems, left_out, channel))
     if not found:
         names = ", ".join(printable(str(x)) for x in sources)
-        raise ValueError(f"no audio files in {names or 'an empty list of sources'}")
+        why = "".join(f"; {printable(x.path)}: {x.reason}" for x in (problems or [])[:1])
+        raise ValueError(f"no audio files in {names or 'an empty list of sources'}{why}")
     return found
 
 
@@ -243,7 +245,8 @@ class _Source(NamedTuple):
     def _folder(self, folder: str, root: str) -> list[Recording]:
         def note(error: OSError) -> None:
             if self.problems is not None:
-                reason = f"folder not listed: {error.strerror or error}"
+                what = FOLDER if os.path.isdir(error.filename) else "cannot be read"
+                reason = f"{what}: {error.strerror or error}"
                 self.problems.append(Failure(str(error.filename), 0.0, None, reason))
 
         def leave(path: Path, reason: str | None) -> None:

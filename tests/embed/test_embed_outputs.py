@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,20 @@ def test_a_broken_link_is_listed_until_it_is_gone(recordings, tiny_model, tmp_pa
     (failure,) = embed(output, recordings, tiny_model).failures
     assert failure.reason == "is a link to a file that does not exist"
     link.unlink()
+    assert embed(output, recordings, tiny_model).failures_file is None
+
+
+def test_a_folder_is_listed_until_it_can_be_read(recordings, tiny_model, tmp_path, monkeypatch):
+    output, scandir = tmp_path / "out.parquet", os.scandir
+
+    def failing(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        assert embed(output, recordings, tiny_model).failures_file is not None
     assert embed(output, recordings, tiny_model).failures_file is None
 
 

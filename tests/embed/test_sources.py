@@ -145,6 +145,8 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch):
     assert [x.name for x in find_recordings([tree], problems)] == ["a.wav", "b.flac"]
     ((path, _, _, reason),) = problems
     assert (Path(path).name, reason) == ("sub", "folder not listed: Permission denied")
+    with pytest.raises(ValueError, match=r"no audio files in .*sub: folder not listed: Permission"):
+        find_recordings([tree / "sub"], [])
 
 
 def test_links_that_a_glob_matches(tree):
