@@ -114,8 +114,8 @@ def _decode_link(
     done, error = 0, None
     repairable = kind in ("flac", "mp3")
     # A path is read faster than a file object, which can be a part of the file, can have another
-    # header, and shows where libsndfile stops.
-    source = path if link == Link() else data
+    # header, and shows where libsndfile stops. soundfile opens no path that ends in .raw.
+    source = path if link == Link() and Path(path).suffix.lower() != ".raw" else data
     sound = _open_sndfile(source, kind) if link.sndfile else None
     counted = sound is None or not sound.subtype.startswith("MPEG") or _counts_frames(data)
     # libsndfile estimates the length of MPEG streams that do not count their frames.

@@ -179,6 +179,17 @@ def test_folders_are_searched_by_content(tmp_path, caplog):
         find_audio(["gone"])
 
 
+def test_the_ending_raw_means_nothing(tmp_path):
+    path = write(tmp_path / "a.wav", sound(0.1))
+    expected, raw = read_audio(path), path.rename(tmp_path / "a.raw")
+    np.testing.assert_array_equal(read_audio(raw), expected)
+    raw.write_bytes(raw.read_bytes()[44:])
+    with pytest.raises(
+        ValueError, match=r"a\.raw: cannot be read as audio \(its format is unknown"
+    ):
+        read_audio(raw)
+
+
 def test_files_that_cannot_be_opened_are_told(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("text")
 
