@@ -113,9 +113,11 @@ def _read_ahead(
 
     def work(recording: Recording, items: queue.Queue[Any], begin: Resume) -> None:
         try:
-            for event in _events(recording, plan, begin):
+            for event in cut(recording, plan, begin):
                 if not put(items, event):
                     return
+        except (OSError, ValueError, TypeError) as error:
+            put(items, (recording.failure(error), None))
         finally:
             put(items, None)
 
@@ -141,13 +143,3 @@ def _read_ahead(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-
-
-def _events(
-    recording: Recording, plan: Plan, begin: Resume
-) -> Iterator[tuple[Place | Failure, Piece | None]]:
-    """The pieces of a recording, and a failure at the end if it cannot be read."""
-    try:
-        yield from cut(recording, plan, begin)
-    except (OSError, ValueError, TypeError) as error:
-        yield recording.failure(error), None
