@@ -20,7 +20,9 @@ from .decoders import Block, decode
 # neighbours as in the whole file. soxr's HQ filter is much shorter.
 _FILTER_MARGIN = 0.1  # s
 
-_HIGHEST_RATE = 10_000_000  # Hz; a higher rate means a damaged header
+# Hz; other rates mean a damaged header. Below 100 Hz no sound would reach the lowest mel band, and
+# resampling would make a thousand times more samples than there are.
+RATES = range(100, 10_000_001)
 
 # Each warning about a recording appears once, even if it is read in many parts.
 _warn_once = functools.lru_cache(maxsize=1024)(warn_of_cancellation)
@@ -167,7 +169,7 @@ def _resampled(
     decoded = place = 0  # frames, samples
     for number, (shape, blocks) in enumerate(itertools.groupby(decode(path, origin, end), _shape)):
         _, rate, _ = shape
-        if not 0 < rate <= _HIGHEST_RATE:
+        if rate not in RATES:
             raise ValueError(f"{printable(path)}: its header says {rate} samples per second")
         skip = 0 if number else origin * rate  # frames, left out before resampling
         resampled = _resampler(rate, sample_rate)

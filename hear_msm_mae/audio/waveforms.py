@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
 from .channels import Mixer, warn_of_cancellation
-from .read import read_audio, resample
+from .read import RATES, read_audio, resample
 
 _MOST_CHANNELS = 64  # with more channels than this, the axes are probably exchanged
 
@@ -85,8 +85,10 @@ def _samples_and_rate(item: Any, name: str) -> tuple[Any, int]:
         whole = int(rate)
     except (TypeError, ValueError):
         whole = 0
-    if whole != rate or whole < 1:
-        raise ValueError(f"{name}: the rate must be a positive whole number of Hz, got {rate!r}")
+    if whole != rate or whole not in RATES:
+        raise ValueError(
+            f"{name}: the rate must be a whole number of Hz, from {RATES[0]} on, got {rate!r}"
+        )
     return samples, whole
 
 

@@ -105,3 +105,7 @@ def test_a_rate_that_cannot_be(tmp_path):
     (tmp_path / "a.wav").write_bytes(raw)
     with pytest.raises(ValueError, match=r"a\.wav: its header says 33570432 samples per second"):
         read_audio(tmp_path / "a.wav")
+    raw[24:28] = 7, 0, 0, 0
+    (tmp_path / "a.wav").write_bytes(raw)
+    with pytest.raises(ValueError, match=r"a\.wav: its header says 7 samples per second"):
+        read_audio(tmp_path / "a.wav")
