@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 # Decoded values (frames x channels) held at once: 4 Mi float32 values, 16 MiB.
 _MAX_DECODED_VALUES = 2**22
+_MAX_DECODED_SECONDS = 256  # at once; resampling makes a low rate's block much longer
 _UNKNOWN = 2**62  # frames, as libsndfile says when it does not know
 _MOST_MP3_TAIL = 512  # bytes of an unknown tag behind the frames; more are decoded by PyAV
 
@@ -191,7 +192,8 @@ def _by_sndfile(
 ) -> Generator[Decoded, None, tuple[int, Exception | None]]:
     """Blocks, and then the number of the frame that reading stopped at, and why if it failed."""
     declared, rate = sound.frames, sound.samplerate
-    size = max(1, _MAX_DECODED_VALUES // max(1, sound.channels))
+    size = min(_MAX_DECODED_VALUES // max(1, sound.channels), _MAX_DECODED_SECONDS * rate)
+    size = max(1, size)
     position = start
     try:
         if 0 < start < declared:
