@@ -6,6 +6,7 @@ import codecs
 import csv
 import difflib
 import io
+import json
 import math
 import os
 import re
@@ -30,6 +31,7 @@ _OTHER_NAMES = {
 _PATH_NAMES = re.compile(r"file|audio|wav|path|ur[il]|name|recording")
 # Columns that outputs add. They are skipped, so that an output can be used as a list.
 _OUTPUT_COLUMNS = re.compile(r"timestamp_ms|embedding|e\d+|__index_level_\d+__|")
+_BULKY = re.compile("float|double|binary")  # embeddings or encoded audio in lists and structures
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|[nrt])")  # those of `files.for_terminal`
 _TOLERANCE = 1e-6  # s, between an end and a start with a duration
 
@@ -49,7 +51,8 @@ def read_list(source: str) -> list[Row]:
 
     The columns are `path`; `start` or `offset`, and `end` or `duration`, in seconds; `channel`.
     Case and surrounding spaces of the names do not matter. Other columns are kept. They become
-    numbers if every cell looks the same when the number is written again ("007" stays text).
+    numbers if every cell looks the same when the number is written again ("007" stays text). Lists
+    and structures of Parquet become JSON, but those with floating point or bytes are left out.
     A relative path is looked up in the current folder first, then in the folder of the list.
 
     Args:
@@ -130,17 +133,19 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
             return os.fsdecode(value)
         if isinstance(value, float) and not math.isfinite(value):
             return None if math.isnan(value) else str(value)
+        if isinstance(value, (list, dict)):
+            return json.dumps(value, default=str)
         return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
     try:
         with pq.ParquetFile(source) as file:
-            fields = [x for x in file.schema_arrow if not pa.types.is_nested(x.type)]
-            names = [field.name for field in fields]
-            table = file.read(names)
+            types = {x.name: str(x.type) for x in file.schema_arrow if pa.types.is_nested(x.type)}
+            bulky = {name for name, type_ in types.items() if _BULKY.search(type_)}
+            table = file.read([x for x in file.schema_arrow.names if x not in bulky])
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{printable(source)} is not a Parquet file: {error}") from error
     columns = [map(plain, column.to_pylist()) for column in table.columns]
-    return names, [list(row) for row in zip(*columns, strict=True)]
+    return table.column_names, [list(row) for row in zip(*columns, strict=True)]
 
 
 def _typed(values: Sequence[str | None]) -> list[Any]:

@@ -233,14 +233,11 @@ class _Source(NamedTuple):
         return "search", list(self._glob(path))
 
     def _item(self, source: Any) -> Recording:
-        label = _label(source, self.number)
-        if not isinstance(source, Mapping):
-            return Recording(label, item=source)
-        if source.get("array") is not None or source.get("bytes") is not None:
-            return Recording(label, item=source)
-        if not source.get("path"):
+        known = source if isinstance(source, Mapping) else {"array": source}
+        held = any(known.get(name) is not None for name in ("array", "bytes"))
+        if not held and not known.get("path"):
             raise TypeError(f"source {self.number} has neither 'array', 'bytes' nor 'path'")
-        return Recording(label)
+        return Recording(_label(source, self.number), item=source if held else None)
 
     def _folder(self, folder: str, root: str) -> list[Recording]:
         def note(error: OSError) -> None:

@@ -372,6 +372,21 @@ def test_an_accent_as_another_system_writes_it():
 
 
 @pytest.mark.usefixtures("tree")
+def test_lists_and_structures_in_parquet():
+    columns = {
+        "path": ["in/a.wav", "in/b.flac"],
+        "labels": [["dog", "cat"], None],
+        "box": [{"x": 1}, {"x": 2}],
+        "vector": [[0.5], [1.5]],
+        "audio": [{"bytes": b"x", "path": "a.wav"}] * 2,
+    }
+    pandas.DataFrame(columns).to_parquet("list.parquet")
+    first, second = find_recordings("list.parquet")
+    assert first.columns == {"labels": '["dog", "cat"]', "box": '{"x": 1}'}
+    assert second.columns == {"labels": None, "box": '{"x": 2}'}
+
+
+@pytest.mark.usefixtures("tree")
 def test_paths_as_bytes_in_parquet():
     pandas.DataFrame({"path": [b"in/a.wav"]}).to_parquet("list.parquet")
     assert paths("list.parquet") == ["in/a.wav"]

@@ -169,11 +169,8 @@ def _size(file: Path) -> int | None:
 
 def _longest_name(path: Path) -> int:
     """Longest file name in bytes that the folder's file system allows."""
-    there = next((x for x in (path, *path.absolute().parents) if x.is_dir()), Path())
-    try:
-        return os.pathconf(there, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):
-        return 255
+    there = next(x for x in (path, *path.absolute().parents) if x.is_dir())
+    return os.pathconf(there, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
 
 
 def _clips(table: Table) -> dict[str, list[int]]:
