@@ -167,11 +167,13 @@ def _is_wanted(
     on_error: Callable[[OSError], None] | None,
     left_out: Callable[[Path, str | None], None] | None,
 ) -> bool:
-    by_ending = file.suffix.lower() in AUDIO_SUFFIXES
+    is_file = file.is_file()
+    # A pipe or device would be read without end, but reading a broken link says that it is broken.
+    by_ending = file.suffix.lower() in AUDIO_SUFFIXES and (is_file or not file.exists())
     if by_ending and (left_out is None or has_pyav()):
         return True
     try:
-        kind = sniff(file) if file.is_file() else None  # else a pipe or a broken link
+        kind = sniff(file) if is_file else None
     except OSError as error:
         if by_ending:
             return True

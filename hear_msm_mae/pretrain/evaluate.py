@@ -140,7 +140,7 @@ def _load_probe(folder: str, sample_rate: int) -> tuple[list[NDArray[np.float32]
         for file in find_audio([sub]):
             try:
                 waveforms.append(read_audio(file, stop=PROBE_SECONDS, sample_rate=sample_rate))
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 log.warning("probe: left out: %s", error)
                 continue
             labels.append(sub.name)

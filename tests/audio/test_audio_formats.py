@@ -165,12 +165,13 @@ def test_folders_are_searched_by_content(tmp_path, caplog):
     (tmp_path / "moved.wav").symlink_to("gone")  # reading it says that it is not there
     (tmp_path / "moved.txt").symlink_to("gone")
     os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.wav")
     told: list[tuple[str, str | None]] = []
     found = find_audio([tmp_path], left_out=lambda path, why: told.append((path.name, why)))
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "a.wav", "b.WAVE", "c", "d.txt", "moved.wav", "no.wav", "sub/f",
     ]  # fmt: skip
-    others = ["README", "moved.txt", "notes.txt", "pipe", "x.npy"]
+    others = ["README", "moved.txt", "notes.txt", "pipe", "pipe.wav", "x.npy"]
     assert sorted(told) == [(name, None) for name in others]
     assert find_audio([tmp_path]) == found
     given = [tmp_path / "notes.txt", tmp_path / "c"]
