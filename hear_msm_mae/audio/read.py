@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,6 +143,7 @@ def _stretch(
     if not (start >= 0 and (stop is None or stop > start)):
         raise ValueError(f"start and stop must satisfy 0 <= start < stop, got {start} and {stop}")
     first = round(start * sample_rate)
+    stop = None if stop == math.inf else stop
     last = None if stop is None else round(stop * sample_rate)
     mixer = Mixer(printable(path), channel)
     empty = True

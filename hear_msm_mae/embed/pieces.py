@@ -116,7 +116,7 @@ def _read_ahead(
             for event in cut(recording, plan, begin):
                 if not put(items, event):
                     return
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             put(items, (recording.failure(error), None))
         finally:
             put(items, None)

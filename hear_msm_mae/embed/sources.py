@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -75,16 +76,13 @@ def find_recordings(
     Args:
         sources: one or any mix of
 
-            - files, whatever their ending;
+            - files, whatever their ending, and `Recording`s;
             - folders: searched as `hear_msm_mae.audio.find_audio` does;
             - globs, if no file has that name (`**` matches folders): folders as above, and files
               that have an audio ending or the ending in the glob;
-            - lists: `.csv`, `.tsv` or `.parquet` files, see `hear_msm_mae.embed.lists.read_list`.
-              A missing file of a list is reported later, when it is read;
+            - lists, see `hear_msm_mae.embed.lists.read_list`;
             - URLs of a file, a folder or a glob that fsspec can open, e.g. s3://bucket/folder;
-            - audio in memory: (array, rate), {"array": ..., "sampling_rate": ...},
-              {"bytes": ..., "path": ...}, or an object with `get_all_samples` as torchcodec has;
-            - `Recording`s.
+            - audio in memory, see `hear_msm_mae.audio.waveform_of`.
         problems: if given, folders that could not be listed are appended, and audio files in
             folders that no installed package can decode.
         left_out: if given, other files that a search skips are appended.
@@ -173,7 +171,7 @@ def _completed(recording: Recording, channel: str | int | None) -> Recording:
     return dataclasses.replace(
         recording,
         start=float(recording.start),
-        end=None if recording.end is None else float(recording.end),
+        end=None if recording.end is None or recording.end == math.inf else float(recording.end),
         name=recording.name or _base(path),
         where=recording.where or (path if known else os.path.abspath(path)),
         channel=channel if recording.channel is None else parse_channel(recording.channel),

@@ -42,8 +42,8 @@ FORMAT = 3
 # synchronise rarely.
 FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 2**26
-# Names in the folder, with those of temporary files.
-_OURS = re.compile(r"lock|settings\.json|rows\.bin|journal\.jsonl|open\.npz|\.(settings|open)-.*")
+# Names in the folder, with those of temporary files, and of files that file systems add.
+_OURS = re.compile(r"lock|(settings|open|rows|journal)[.]\w+|[.](settings|open|nfs|DS_).*")
 
 Key = tuple[Any, ...]  # `Recording.key`
 

@@ -180,6 +180,15 @@ def test_the_list_says_what_the_output_lacks(recordings, tiny_model, tmp_path):
     assert not (tmp_path / "out.npz.errors.csv").exists()
 
 
+def test_times_without_end(recordings, tiny_model, tmp_path):
+    """Infinity is the end of the file, and what overflows is the failure of one recording."""
+    path = str(recordings / "1.wav")
+    ends = [Recording(path, end=end) for end in (float("inf"), None, 1e306)]
+    summary = embed(tmp_path / "out.parquet", [*ends, Recording(path, start=1e306)], tiny_model)
+    assert (summary.files, summary.done, len(summary.failures)) == (4, 2, 2)
+    assert len(read_audio(path, 0, float("inf"))) == len(read_audio(path))
+
+
 def test_a_broken_link_is_listed_until_it_is_gone(recordings, tiny_model, tmp_path):
     link, output = recordings / "moved.wav", tmp_path / "out.parquet"
     link.symlink_to("nowhere.wav")
