@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..files import printable
 from .formats.common import csv_text, replaced
 from .remote import is_remote
 from .sources import FOLDER, Failure
@@ -24,8 +25,11 @@ def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]
 
     Returns:
         The path of the list, or None when it would be empty.
+
+    Raises:
+        ValueError: there is a file of that name that is not such a list.
     """
-    path = output.with_name(f"{output.name}.errors.csv")
+    path, old = read_earlier(output)
     new = []
     for failure in failures:
         end = "" if failure.end is None else str(failure.end)
@@ -34,7 +38,7 @@ def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]
         new.append(dict(zip(COLUMNS, map(csv_text, texts), strict=True)))
     # Of this run are also folders that cannot be listed.
     settled = {row["file"] for row in new} | set(map(csv_text, recordings))
-    rows = [x for x in _read(path) if x["file"] not in settled and not _outdated(x)] + new
+    rows = [x for x in old if x["file"] not in settled and not _outdated(x)] + new
     if not rows:
         path.unlink(missing_ok=True)
         return None
@@ -45,6 +49,29 @@ def rewrite(output: Path, failures: Sequence[Failure], recordings: Iterable[str]
     return path
 
 
+def read_earlier(output: Path) -> tuple[Path, list[dict[str, str]]]:
+    """Path and rows of the list that earlier runs left.
+
+    Raises:
+        ValueError: there is a file of that name that is not such a list.
+    """
+    path = output.with_name(f"{output.name}.errors.csv")
+    if not os.path.lexists(path):
+        return path, []
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) == COLUMNS:
+                rows = [x for x in reader if None not in x and None not in x.values()]
+                return path, rows
+    except (OSError, csv.Error):
+        pass
+    raise ValueError(
+        f"{printable(path)}, where the recordings that cannot be read are listed, is another file; "
+        "rename it or choose another output"
+    )
+
+
 def _outdated(row: dict[str, str]) -> bool:
     """Whether a file is gone and its folder still there, or a folder can be listed again."""
     file = row["file"]
@@ -53,14 +80,3 @@ def _outdated(row: dict[str, str]) -> bool:
     # An escaped name cannot be looked up, and a file that never existed was not removed.
     unknown = "\\" in file or row["reason"].startswith("no such file")
     return not unknown and os.path.isdir(os.path.dirname(file)) and not os.path.lexists(file)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                return []
-            return [row for row in reader if None not in row and None not in row.values()]
-    except (OSError, csv.Error):
-        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from ..audio import count_channels
 from ..files import interrupts_held, printable
 from ..model import HearModel
 from .cutting import Plan, Resume, make_plan
-from .failures import rewrite
+from .failures import read_earlier, rewrite
 from .formats import Format, format_of
 from .pieces import Result, embed_recordings
 from .progress import Progress
@@ -77,6 +78,7 @@ def embed_to(
     if output.name in ("", ".."):
         raise ValueError(f"--output must be the name of a file or folder, got {str(output)!r}")
     format_.needs()
+    read_earlier(output)  # a file of the user in its place is refused before any work
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     if embed is None:
 
@@ -86,6 +88,8 @@ def embed_to(
     failures: list[Failure] = []  # of files and folders
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
+    if _is_source(output, sources):
+        raise ValueError(f"{printable(output)} is an input, too; choose another output")
     recordings = _each_channel(recordings, failures)
     recordings = [dataclasses.replace(r, stamp=stamp_of(r)) for r in recordings]
     folder = output.with_name(f"{output.name}.partial")
@@ -140,6 +144,13 @@ def embed_to(
         progress.seconds,
         progress.speed,
     )
+
+
+def _is_source(output: Path, sources: Any) -> bool:
+    """Whether the output is a list among the sources. Audio files have other endings."""
+    several = isinstance(sources, Sequence) and not isinstance(sources, str)
+    paths = [x for x in (sources if several else [sources]) if isinstance(x, (str, os.PathLike))]
+    return output.is_file() and any(os.path.isfile(x) and output.samefile(x) for x in paths)
 
 
 def _existing(output: Path, format_: Format, replaces: bool) -> Table | None:

@@ -146,3 +146,24 @@ def test_a_place_where_nothing_can_be_made(recordings, tiny_model, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match=r"out\.npz\.partial cannot be written: Not a directory$"):
         embed(tmp_path / "file" / "out.npz", recordings, tiny_model)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_list_among_the_sources_is_not_the_output(recordings, tiny_model, tmp_path, overwrite):
+    source = tmp_path / "list.csv"
+    source.write_text(f"path,label\n{recordings}/0.wav,a\n")
+    before = contents(tmp_path)
+    for sources in (source, [str(recordings), str(source)]):
+        with pytest.raises(ValueError, match=r"list\.csv is an input, too; choose another"):
+            embed(source, sources, tiny_model, overwrite=overwrite)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["", "my notes\n1,2\n", "path,reason\na.wav,loud\n"])
+def test_a_file_in_place_of_the_list_of_failures_stays(recordings, tiny_model, tmp_path, content):
+    mine = tmp_path / "out.npz.errors.csv"
+    mine.write_text(content)
+    with pytest.raises(ValueError, match=r"out\.npz\.errors\.csv.* is another file; rename it"):
+        embed(tmp_path / "out.npz", recordings, tiny_model, overwrite=True)
+    assert mine.read_text() == content
+    assert [path.name for path in tmp_path.glob("out*")] == [mine.name]
