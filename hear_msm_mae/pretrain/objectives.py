@@ -33,6 +33,7 @@ class LatentPredictor(MaskedAutoencoder):
             the parameters or the state.
         pixel_weight: weight of the loss on the patch values; with 0 their output layer is frozen.
         pooled_weight: weight of the loss on the mean of the targets over all patches.
+        target_norm: "clip" or "batch", see `latents`.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class LatentPredictor(MaskedAutoencoder):
         teacher: Encoder,
         pixel_weight: float = 0.0,
         pooled_weight: float = 0.0,
+        target_norm: str = "clip",
     ) -> None:
         super().__init__(config)
+        self.target_norm = target_norm
         self.pixel_weight, self.pooled_weight = pixel_weight, pooled_weight
         self._teacher = (teacher.requires_grad_(False).eval(),)  # a tuple: not a sub-module
         width = teacher.config.width
@@ -85,14 +88,17 @@ class LatentPredictor(MaskedAutoencoder):
     def latents(self, spectrogram: Tensor) -> Tensor:
         """Targets for all patches: (b, f, t) -> (b, l, d) float32, d of the teacher.
 
-        Each block's output is normalised per channel over the patches of a clip; their mean is
-        normalised per patch over the channels.
+        Each block's output is normalised per channel over the patches of the clip or of the batch;
+        their mean is normalised per patch over the channels.
         """
         first = int(self.teacher.config.cls_token)
         total = torch.zeros((), device=spectrogram.device)
         for tokens in self.teacher(spectrogram, layers=range(self.teacher.config.depth)):
             patches = tokens[:, first:].float().transpose(1, 2)  # (b, d, l)
-            total = total + F.instance_norm(patches)
+            if self.target_norm == "clip":
+                total = total + F.instance_norm(patches)
+            else:
+                total = total + F.batch_norm(patches, None, None, training=True)
         return F.layer_norm((total / self.teacher.config.depth).transpose(1, 2), (total.shape[1],))
 
     def target(self, spectrogram: Tensor, mask: Mask) -> Tensor:
@@ -118,7 +124,7 @@ def make_model(
         else:
             teacher = load_teacher(settings.teacher, config)
             weights = settings.pixel_weight, settings.pooled_weight
-            model = LatentPredictor(config, teacher, *weights)
+            model = LatentPredictor(config, teacher, *weights, settings.target_norm)
     if resumed is not None:
         model.load_state_dict(resumed)
     elif settings.init_from is not None:

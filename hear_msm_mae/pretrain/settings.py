@@ -76,7 +76,10 @@ class Settings:
     """Targets of the masked patches: their values (pixels), or a teacher's embeddings (latents)."""
     teacher: str | None = None
     """Latents: weights of the teacher, whose frozen encoder sees the whole spectrogram. Targets are
-    the mean over its blocks, each normalised per instance, then normalised per token."""
+    the mean over its blocks, each normalised by `target_norm`, then normalised per token."""
+    target_norm: Literal["clip", "batch"] = "clip"
+    """Latents: patches over which each channel is normalised: of the clip, as in data2vec, or of
+    the batch, which keeps in the targets what is the same throughout a clip."""
     pixel_weight: NonNegativeFloat = 0.0
     """Latents: weight of an additional loss on the patch values."""
     pooled_weight: NonNegativeFloat = 0.0

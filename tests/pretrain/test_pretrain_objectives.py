@@ -40,13 +40,14 @@ def predictor(**weights):
 # ---------------------------------------------------------------------------------------------
 # The losses by their definitions
 # ---------------------------------------------------------------------------------------------
-def test_targets_are_normalised_blocks_of_the_whole_spectrogram():
-    model = predictor()
+@pytest.mark.parametrize(("norm", "axes"), [("clip", 1), ("batch", (0, 1))])
+def test_targets_are_normalised_blocks_of_the_whole_spectrogram(norm, axes):
+    model = predictor(target_norm=norm)
     x = torch.randn(2, 80, 64)
     total = np.zeros((2, 20, 48))
     for tokens in model.teacher(x, layers=[0, 1, 2]):
         block = tokens.detach().double().numpy()  # (b, l, d)
-        mean, std = block.mean(1, keepdims=True), block.std(1, keepdims=True)
+        mean, std = block.mean(axes, keepdims=True), block.std(axes, keepdims=True)
         total += (block - mean) / std / 3
     expected = (total - total.mean(2, keepdims=True)) / total.std(2, keepdims=True)
     np.testing.assert_allclose(model.latents(x).numpy(), expected, rtol=1e-3, atol=1e-3)
