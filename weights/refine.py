@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hear_msm_mae.checkpoints.layout import ENCODER
 from hear_msm_mae.checkpoints.native import Checkpoint, load_checkpoint, save_checkpoint
 from hear_msm_mae.pretrain.export import export
 from hear_msm_mae.pretrain.parsing import load_recipe
@@ -51,13 +52,15 @@ def mean_of(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
     """Weighted mean of weights with a common origin; decoders where a part has one.
 
     Args:
-        parts: checkpoints with the same encoder sizes, and their shares. The configuration is that
-            of the first, so a decoder of other sizes is left out.
+        parts: checkpoints of the same sizes, and their shares. The configuration is that of the
+            first.
 
     Raises:
-        ValueError: the sizes of the encoders differ.
+        ValueError: the sizes differ.
     """
     first = parts[0][0]
+    if len({frozenset(x.part(ENCODER)) for x, _ in parts}) > 1:
+        raise ValueError("the encoders have different numbers of blocks")
     tensors: dict[str, Tensor] = {}
     for name in first.tensors:
         found = [(x.tensors[name], share) for x, share in parts if name in x.tensors]

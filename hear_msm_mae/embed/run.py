@@ -78,7 +78,8 @@ def embed_to(
     if output.name in ("", ".."):
         raise ValueError(f"--output must be the name of a file or folder, got {str(output)!r}")
     format_.needs()
-    read_earlier(output)  # a file of the user in its place is refused before any work
+    # A file of the user in place of the list is refused before any work.
+    failures_file, _ = read_earlier(output)
     plan = make_plan(model, settings.timestamps, settings.segment, settings.overlap)
     if embed is None:
 
@@ -129,7 +130,7 @@ def embed_to(
             progress.close()
             with _explained(output, folder, overwrite):
                 _write(output, format_, base, store.table(), recordings)
-        with _explained(Path(f"{output}.errors.csv"), folder, overwrite):
+        with _explained(failures_file, folder, overwrite):
             listed = rewrite(output, failures, (recording.where for recording in recordings))
         finished = True
     finally:  # a new run that was refused leaves no folder
@@ -246,8 +247,8 @@ def _explained(output: Path, folder: Path, overwrite: bool) -> Iterator[None]:
         yield
     except OSError as error:
         again = "repeat the command without --overwrite" if overwrite else "repeat the command"
+        path = error.filename2 or output  # the first is that of a file which cannot be replaced
         raise OSError(
-            f"{printable(error.filename2 or output)} cannot be written: "
-            f"{error.strerror or error}; the results so far "
+            f"{printable(path)} cannot be written: {error.strerror or error}; the results so far "
             f"are kept in {printable(folder)}, make room and {again}"
         ) from error

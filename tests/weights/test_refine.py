@@ -40,6 +40,11 @@ def test_mean_of_other_sizes_is_refused(finished, tmp_path):
     other.tensors["encoder.norm.weight"] = torch.ones(7)
     with pytest.raises(ValueError, match=r"encoder\.norm\.weight has different shapes"):
         refine.mean_of([(model, 0.5), (other, 0.5)])
+    shallow = filled(model, 1.0)
+    del shallow.tensors["encoder.blocks.1.norm1.weight"]
+    for parts in ((model, shallow), (shallow, model)):
+        with pytest.raises(ValueError, match="different numbers of blocks"):
+            refine.mean_of([(part, 0.5) for part in parts])
 
 
 def test_all_runs_and_their_mean(finished, tmp_path, monkeypatch):
