@@ -17,16 +17,16 @@ from types import FrameType
 _ACTIVE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_ESCAPE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block succeeds.
 
-    If the block fails, the temporary file is removed and the old file stays.
+    If the block fails, the temporary file is removed and the old file stays. Where `path` is a
+    link, the file that it names is replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays, because some writers choose the format by it.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -85,11 +85,6 @@ def for_terminal(line: str) -> str:
     a\x1b[2Jb\u202egnp.wav
     """
     return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
-
-
-def unescaped(path: str) -> str:
-    """Inverse of `printable`."""
-    return _ESCAPE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), path)
 
 
 def available_cpus() -> int:

@@ -126,7 +126,7 @@ def embed(
     clip, embeddings, and with --timestamps also timestamps in ms and clip (the index of the clip)
     for each embedding. A folder gets one .npy file per recording.
 
-    Repeat the command to continue an interrupted run, or to add new files of SRC.
+    Repeat the command to continue an interrupted run, or (but for .csv) to add new files of SRC.
 
     Exit status 3: some files could not be read. OUT.errors.csv lists them; OUT has the others.
     """

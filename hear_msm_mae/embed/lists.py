@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..extras import need
 from ..files import printable
 from .remote import is_remote
@@ -128,15 +130,6 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def plain(value: Any) -> Any:  # dates and other types become text
-        if isinstance(value, bytes):  # as some programs store text
-            return os.fsdecode(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return None if math.isnan(value) else str(value)
-        if isinstance(value, (list, dict)):
-            return json.dumps(value, default=str)
-        return value if isinstance(value, (str, int, float, type(None))) else str(value)
-
     try:
         with pq.ParquetFile(source) as file:
             types = {x.name: str(x.type) for x in file.schema_arrow if pa.types.is_nested(x.type)}
@@ -146,6 +139,19 @@ def _read_parquet(source: str) -> tuple[list[str], list[list[Any]]]:
         raise ValueError(f"{printable(source)} is not a Parquet file: {error}") from error
     columns = [map(plain, column.to_pylist()) for column in table.columns]
     return table.column_names, [list(row) for row in zip(*columns, strict=True)]
+
+
+def plain(value: Any) -> Any:
+    """A cell as text, a number or None, which every output can hold."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):  # as some programs store text
+        return os.fsdecode(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, default=str)
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def _typed(values: Sequence[str | None]) -> list[Any]:

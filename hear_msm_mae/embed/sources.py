@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio import AUDIO_SUFFIXES, find_audio
 from ..files import printable
-from .lists import LIST_SUFFIXES, parse_channel, read_list
+from .lists import LIST_SUFFIXES, parse_channel, plain, read_list
 from .remote import find_remote, is_remote
 
 FOLDER = "folder not listed"  # a reason of failures begins like this
@@ -175,6 +175,7 @@ def _completed(recording: Recording, channel: str | int | None) -> Recording:
         name=recording.name or _base(path),
         where=recording.where or (path if known else os.path.abspath(path)),
         channel=channel if recording.channel is None else parse_channel(recording.channel),
+        columns={str(name): plain(value) for name, value in recording.columns.items()},
     )
 
 

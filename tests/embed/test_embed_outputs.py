@@ -122,6 +122,38 @@ def test_texts_that_no_format_can_hold_as_they_are(recordings, tiny_model, tmp_p
         }
 
 
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".csv"])
+def test_values_of_columns_in_memory(recordings, tiny_model, tmp_path, suffix):
+    """Recordings of a pandas table have NumPy values."""
+    values = {"n": np.int64(3), "x": np.float32(0.5), "b": np.bool_(True), "none": np.nan}
+    output = tmp_path / f"out{suffix}"
+    embed(output, [Recording(str(recordings / "0.wav"), columns=values)], tiny_model)
+    if suffix == ".parquet":
+        row = frame_of(output).iloc[0]
+        assert (row["n"], row["x"], row["b"]) == (3, 0.5, True)
+        assert pandas.isna(row["none"])
+
+
+def test_a_link_in_place_of_the_output_stays(recordings, tiny_model, tmp_path):
+    """The output lies where the link leads: on a larger disk, for instance."""
+    (tmp_path / "large").mkdir()
+    link, target = tmp_path / "out.parquet", tmp_path / "large" / "there.parquet"
+    link.symlink_to(target)
+    for count in (1, 2):
+        embed(link, [recordings / f"{i}.wav" for i in range(count)], tiny_model)
+        assert link.readlink() == target
+        assert len(pandas.read_parquet(target)) == count
+    assert sorted(x.name for x in target.parent.iterdir()) == ["there.parquet"]
+
+
+def test_the_index_of_a_folder_as_a_list(recordings, tiny_model, tmp_path):
+    embed(tmp_path / "first", recordings / "0.wav", tiny_model)
+    embed(tmp_path / "second", tmp_path / "first" / "index.csv", tiny_model)
+    found, index = (pandas.read_csv(tmp_path / x / "index.csv") for x in ("second", "first"))
+    assert sorted(found.columns) == sorted(index.columns)
+    assert found["npy"].tolist() == index["npy"].tolist()
+
+
 def test_two_files_of_one_relative_name(recordings, tiny_model, tmp_path, monkeypatch):
     """Run in two folders: both are there, and told apart."""
     output = tmp_path / "all.parquet"

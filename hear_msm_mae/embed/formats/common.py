@@ -88,12 +88,15 @@ def replaced(path: Path, within: Path | None = None) -> Iterator[Path]:
 
     If the block fails, the temporary file is removed and the old file stays. The name of the
     temporary file is always the same, so that the file of a killed run is overwritten and does not
-    stay. So only one process may write at a time.
+    stay. So only one process may write at a time. Where `path` is a link, the file that it names is
+    replaced.
 
     Args:
         path: the file to replace.
         within: folder of the temporary file, for outputs of many files.
     """
+    if within is None:
+        path = Path(os.path.realpath(path))
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]  # names can be long
     temporary = (within or path.parent) / f"{TEMPORARY}{'file' if within else digest}.tmp"
     path.parent.mkdir(parents=True, exist_ok=True)

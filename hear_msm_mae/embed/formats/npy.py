@@ -203,8 +203,8 @@ def _conclude(path: Path, table: Table) -> None:
     for name, clip in zip(names, table.clips, strict=True):
         first_rows.append(next_row[name])
         next_row[name] += clip.rows
-    columns = clip_columns(table)
-    places: dict[str, list[Any]] = {
+    # A list can be an index of such a folder, whose places are of its own files.
+    columns: dict[str, list[Any]] = clip_columns(table) | {
         "npy": [f"./{x}.npy" if x.startswith(FORMULA) else f"{x}.npy" for x in names],
         "first_row": first_rows,
         "rows": [clip.rows for clip in table.clips],
@@ -216,8 +216,7 @@ def _conclude(path: Path, table: Table) -> None:
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(map(csv_cell, [*columns, *places]))
-        cells = (map(csv_cell, x) for x in (*columns.values(), *places.values()))
-        writer.writerows(zip(*cells, strict=True))
+        writer.writerow(map(csv_cell, columns))
+        writer.writerows(zip(*(map(csv_cell, x) for x in columns.values()), strict=True))
     with replaced(path / _LEDGER, path) as temporary:
         temporary.write_text(table.to_json(), encoding="utf-8")
