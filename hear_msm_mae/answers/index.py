@@ -6,7 +6,7 @@ Embeddings of one model have a large common part, which would hide their differe
 
 from __future__ import annotations
 
-import math
+import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -227,11 +227,15 @@ class Index:
         shared = [clip.start < end and query.start < clip.end for clip in clips]
         return rows[np.array(shared, bool)]
 
-    @property
+    @functools.cached_property
     def crowding(self) -> int:
-        """Number of windows that overlap one window, including itself."""
-        segment, overlap = (self.table.settings.get(name) for name in ("segment", "overlap"))
-        return 1 if not segment else 2 * math.ceil(segment / (segment - (overlap or 0.0))) - 1
+        """Most rows that overlap a row, including itself."""
+        numbers = {file: i for i, file in enumerate(dict.fromkeys(self._files))}
+        starts, ends = np.array([(clip.start, clip.end) for clip in self.table.clips]).T
+        apart = np.array([numbers[file] for file in self._files]) * (1 + ends.max())
+        starts, ends = starts + apart, ends + apart  # of all files on one axis
+        begun = np.searchsorted(np.sort(starts), ends, side="left")
+        return int((begun - np.searchsorted(np.sort(ends), starts, side="right")).max())
 
 
 def _tensor(rows: NDArray[np.floating]) -> Tensor:

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..audio import read_audio
-from ..files import for_terminal, printable
+from ..files import for_terminal
 from ..visualize.media import sound_uri
 from .evaluate import ProbeResult
 from .search import Hit, Pair
@@ -43,22 +43,19 @@ p, h1, h2, .path { overflow-wrap: anywhere; } .path { min-width: 150px; }
 # ---------------------------------------------------------------------------------------------
 # Search
 # ---------------------------------------------------------------------------------------------
-def search_page(
-    title: str, found: Sequence[Hit | Pair], start: float = 0.0, end: float | None = None
-) -> str:
-    """Hits of `search` or pairs of `duplicates` as a page.
-
-    Args:
-        start, end: the part of each query that was searched, in seconds.
-    """
-    queries = dict.fromkeys(row.query for row in found if isinstance(row, Hit))
-    below, short = _shortened([*queries, *(path for row in found for path, *_ in _parts(row))])
+def search_page(title: str, found: Sequence[Hit | Pair]) -> str:
+    """Hits of `search` or pairs of `duplicates` as a page."""
+    names = [row.query for row in found if isinstance(row, Hit)]
+    below, short = _shortened([*names, *(path for row in found for path, *_ in _parts(row))])
     shown = [below]
     players = MOST_PLAYERS
-    for query, group in itertools.groupby(found, lambda x: getattr(x, "query", "")):
-        rows = list(group)
-        if query:
-            shown += [f"<h2>{_text(short[query])}</h2>", _player(query, start, end)]
+    first = [isinstance(row, Hit) and row.rank == 1 for row in found]  # of a query
+    queries = itertools.accumulate(first)
+    for _, group in itertools.groupby(zip(queries, found, strict=True), lambda x: x[0]):
+        rows = [row for _, row in group]
+        if isinstance(hit := rows[0], Hit):
+            player = _player(hit.query_file, hit.query_start, hit.query_end)
+            shown += [f"<h2>{_text(short[hit.query])}</h2>", player]
         cells = []
         for number, row in enumerate(rows, 1):
             cells.append([str(number), f"{row.similarity:.3f}"])
@@ -66,8 +63,8 @@ def search_page(
                 sound = _player(file, first, last) if players > 0 else ""
                 cells[-1] += [_path(short[path]), _stretch(first, last), sound]
                 players -= 1
-        names = ("path", "stretch", "sound") * len(_parts(rows[0]))
-        shown.append(_table(["", "similarity", *names], cells))
+        columns = ("path", "stretch", "sound") * len(_parts(rows[0]))
+        shown.append(_table(["", "similarity", *columns], cells))
     return _page(title, shown)
 
 
@@ -203,7 +200,7 @@ def _shortened(paths: Iterable[str]) -> tuple[str, dict[str, str]]:
 
 def _path(name: str) -> str:
     """A cell with a path, which may be wrapped anywhere."""
-    return f'<td class="path">{_text(printable(name))}</td>'
+    return f'<td class="path">{_text(name)}</td>'
 
 
 def _stretch(start: float, end: float) -> str:
@@ -216,11 +213,10 @@ def _shaded(value: object, share: float) -> str:
     return f'<td class="s{round(share * SHADES)}">{_text(value)}</td>'
 
 
-def _player(file: str, start: float, end: float | None) -> str:
+def _player(file: str, start: float, end: float) -> str:
     """A player of the first 10 s of a part of a file, or the reason why it cannot be read."""
-    stop = start + PLAYED_SECONDS if end is None else min(end, start + PLAYED_SECONDS)
     try:
-        sound = sound_uri(read_audio(file, start, stop))
+        sound = sound_uri(read_audio(file, start, min(end, start + PLAYED_SECONDS)))
     except (OSError, ValueError) as error:
         return f'<span class="quiet">{_text(error)}</span>'
     return f'<audio controls preload="none" src="{sound}"></audio>'

@@ -21,7 +21,10 @@ DUPLICATE = 0.95  # minimum similarity of near-duplicates, see benchmarks/RESULT
 
 
 class Hit(NamedTuple):
-    """A part of a file that is similar to a query. `file` is the absolute path, `rank` from 1."""
+    """A part of a file that is similar to a query, which is a part of a file, too.
+
+    `file` and `query_file` are absolute paths, `rank` counts from 1, times are in seconds.
+    """
 
     query: str
     rank: int
@@ -30,6 +33,9 @@ class Hit(NamedTuple):
     end: float
     similarity: float
     file: str
+    query_file: str
+    query_start: float
+    query_end: float
 
 
 class Pair(NamedTuple):
@@ -98,7 +104,8 @@ def search(
     vectors = np.stack([x.embedding for x in embeddings])
     nearest = (Lists(index) if approximate else index).nearest(vectors, more, hidden, one_per_file)
     hits = []
-    for query, rows in zip(found, nearest, strict=True):
+    for query, embedded, rows in zip(found, embeddings, nearest, strict=True):
+        asked = query.where, embedded.start, embedded.end
         taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for row, similarity in rows:
             path, first, last, file = index.stretch(row)
@@ -106,7 +113,8 @@ def search(
             if rank > count or any(first < b and a < last for a, b in taken[file]):
                 continue
             taken[file].append((first, last))
-            hits.append(Hit(printable(query.path), rank, path, first, last, similarity, file))
+            part = path, first, last, similarity, file
+            hits.append(Hit(printable(query.path), rank, *part, *asked))
     return hits
 
 

@@ -148,7 +148,7 @@ def search(
             say(f"{hit.rank:4d}  {hit.similarity:.3f}  {_stretch(hit[2:5])}")
     say(title)
     if output is not None:
-        _write(output, title, found, start, end)
+        _write(output, title, found)
 
 
 def _stretch(part: Sequence[Any]) -> str:
@@ -156,16 +156,14 @@ def _stretch(part: Sequence[Any]) -> str:
     return f"{path} {start:.2f}-{end:.2f} s"
 
 
-def _write(
-    output: Path, title: str, found: Sequence[Hit | Pair], start: float, end: float | None
-) -> None:
+def _write(output: Path, title: str, found: Sequence[Hit | Pair]) -> None:
     from ..answers.events import csv_lines
     from ..answers.page import search_page
     from ..files import replacing
 
     rows = [row._asdict() for row in found]
     if output.suffix.lower() == ".html":
-        text = search_page(title, found, start, end)
+        text = search_page(title, found)
     elif output.suffix.lower() == ".json":
         text = json.dumps(rows, indent=1)
     else:

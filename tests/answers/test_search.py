@@ -169,6 +169,31 @@ def test_hits_do_not_overlap_each_other_or_the_query(sounds, index):
     assert len(hits) == 8
 
 
+def test_hits_are_as_many_as_asked_for_though_rows_overlap(run, sounds, tiny_file, tmp_path):
+    """Two channels of a file are two rows of the same stretch, of which one is a hit."""
+    for i in range(5):
+        mono, _ = soundfile.read(sounds / f"{i}.wav")
+        soundfile.write(tmp_path / f"{i}.wav", np.stack([mono, 0.5 * mono], 1), 16000)
+    index = tmp_path / "i.parquet"
+    how = ("--channel", "each", "-w", tiny_file)
+    assert run("embed", *tmp_path.glob("*.wav"), "-o", index, *how).status == 0
+    hits = search(index, sounds / "both.wav", count=4)
+    assert len({h.path for h in hits}) == len(hits) == 4
+
+
+def test_two_stretches_of_one_file_are_two_queries(run, sounds, index, tmp_path):
+    (tmp_path / "q.csv").write_text(f"path,start,end\n{sounds}/0.wav,0,1\n{sounds}/0.wav,2,4\n")
+    page = tmp_path / "hits.html"
+    result = run("search", index, tmp_path / "q.csv", "-n", 2, "-o", page)
+    assert result.status == 0, result.err
+    elements = [name for name, _ in Reader(page.read_text()).elements]
+    assert (elements.count("h2"), elements.count("audio")) == (2, 2 * (1 + 2))
+    hits = search(index, tmp_path / "q.csv", count=2)
+    asked = [(h.query_file, h.query_start, h.query_end, h.rank) for h in hits]
+    file = str(sounds / "0.wav")
+    assert asked == [(file, 0, 1, 1), (file, 0, 1, 2), (file, 2, 4, 1), (file, 2, 4, 2)]
+
+
 def test_approximate_lists_find_nearly_the_same(run, sounds, index, tmp_path):
     pytest.importorskip("faiss")
     index = Path(shutil.copy(index, tmp_path))
