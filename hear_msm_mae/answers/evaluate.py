@@ -155,7 +155,8 @@ def _per_label(
     if confusion is not None:
         hits = confusion.diagonal()
         precision = hits / np.maximum(1, confusion.sum(0))
-        recall = hits / np.maximum(1, confusion.sum(1))
+        tested_of = confusion.sum(1)  # none in a split that tests other labels
+        recall = np.where(tested_of > 0, hits / np.maximum(1, tested_of), np.nan)
     rows = []
     for c, label in enumerate(labelled.names):
         count, of = int(y[:, c].sum()), len(np.unique(groups[y[:, c]]))

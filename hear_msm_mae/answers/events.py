@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import SAMPLE_RATE
+from ..config import SAMPLE_RATE, parse_name
 from ..embed.formats.common import csv_cell
 from ..embed.table import Table
 from ..files import replacing
@@ -93,12 +94,12 @@ def audacity_labels(events: Iterable[Event]) -> str:
     return "".join(f"{e.start:.6f}\t{e.end:.6f}\t{_one_line(e.label)}\n" for e in events)
 
 
-def raven_table(events: Iterable[Event]) -> str:
-    """A selection table of Raven; selections cover all frequencies of the model."""
+def raven_table(events: Iterable[Event], sample_rate: int = SAMPLE_RATE) -> str:
+    """A selection table of Raven; selections cover all frequencies of a model of that rate."""
     names = ("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)")
     lines = ["\t".join((*names, "Low Freq (Hz)", "High Freq (Hz)", "Label", "Probability"))]
     for number, e in enumerate(events, 1):
-        cells = (number, "Spectrogram 1", 1, f"{e.start:.6f}", f"{e.end:.6f}", 0, SAMPLE_RATE // 2)
+        cells = (number, "Spectrogram 1", 1, f"{e.start:.6f}", f"{e.end:.6f}", 0, sample_rate // 2)
         lines.append("\t".join(map(str, (*cells, _one_line(e.label), f"{e.probability:.4f}"))))
     return "\n".join(lines) + "\n"
 
@@ -117,16 +118,17 @@ def write_label_files(table: Table, events: Iterable[Event], folder: Path, kind:
     for event in events:
         by_path[event.path].append(event)
     names = dict(zip(table.paths(), (x.name for x in table.recordings), strict=True))
+    rate = (parse_name(table.settings.get("model", "")) or {}).get("sample_rate", SAMPLE_RATE)
     taken: set[str] = set()
     for path, found in by_path.items():
         parts = [part for part in names[path].split("/") if part not in ("", ".", "..")]
-        name = base = "/".join(parts) or "recording"
-        while name in taken:
-            name = f"{base}-{len(taken) + 1}"
+        base = "/".join(parts) or "recording"
+        several = itertools.chain([base], (f"{base}-{i}" for i in itertools.count(2)))
+        name = next(name for name in several if name not in taken)
         taken.add(name)
         found.sort(key=lambda event: (event.start, event.end))
         with replacing(folder / f"{name}.txt") as temporary:
-            text = audacity_labels(found) if kind == "audacity" else raven_table(found)
+            text = audacity_labels(found) if kind == "audacity" else raven_table(found, rate)
             temporary.write_text(text, "utf-8")
     return len(by_path)
 

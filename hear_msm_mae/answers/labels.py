@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..embed.lists import LIST_SUFFIXES
 from ..embed.remote import is_remote
-from ..embed.sources import Recording, find_recordings
+from ..embed.sources import Failure, Recording, find_recordings
 from ..files import printable
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,10 @@ def read_labels(source: str | Path) -> Labelled:
             f"{shown} is neither a folder with a sub-folder for each label nor a table "
             f"({', '.join(LIST_SUFFIXES)}) with the columns path and label"
         )
-    found = find_recordings(path)
+    problems: list[Failure] = []
+    found = find_recordings(path, problems)
+    for problem in problems:
+        logger.warning("left out: %s: %s", printable(problem.path), problem.reason)
     labelled = _of_folder(shown, found) if folder else _of_table(shown, found)
     if not labelled.names:
         raise ValueError(f"{shown} has no labels at all; fill in the column 'labels'")
@@ -145,7 +148,7 @@ def _of_table(shown: str, found: list[Recording]) -> Labelled:
     def cells(name: str) -> list[str]:
         """Texts of a column; missing ones are empty."""
         values = [x.columns.get(columns.get(name, "")) for x in found]
-        texts = ["" if value is None else str(value).strip() for value in values]
+        texts = ["" if value is None else printable(str(value)).strip() for value in values]
         return ["" if text.casefold() == "nan" else text for text in texts]
 
     several = present == ["labels"]

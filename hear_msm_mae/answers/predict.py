@@ -22,7 +22,7 @@ from torch import Tensor
 from ..checkpoints.hub import WEIGHTS_FILE
 from ..embed.formats.common import csv_cell, replaced
 from ..embed.formats.parquet import Parquet, arrow_batches
-from ..embed.run import Summary, embed_to
+from ..embed.run import Summary, embed_to, is_source
 from ..embed.settings import settings_of
 from ..embed.table import Table
 from ..extras import need
@@ -140,6 +140,8 @@ def predict(
     output = Path(output)
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--output must end in one of {list(SUFFIXES)}, got {str(output)!r}")
+    if is_source(output, sources):
+        raise ValueError(f"{printable(output)} is an input, too; choose another output")
     if not isinstance(head, Head):
         folder = Path(head) if Path(head).is_dir() else Path(head).parent
         head = load_head(head)
@@ -178,7 +180,7 @@ def _require_mean(where: str | Path, head: Head) -> None:
     if (pooling := head.settings["scene_pooling"]) != "mean":
         raise ValueError(
             f"{printable(where)} learnt on embeddings with --scene-pooling {pooling}, which "
-            "timestamps do not have; use windows (--segment)"
+            "timestamps do not have; use windows (--segment), or 'probe --scene-pooling mean'"
         )
 
 

@@ -34,6 +34,7 @@ def probe(
     out: str | Path,
     model: Model = "",
     *,
+    scene_pooling: str | None = None,
     device: str = "cpu",
     seed: int = 0,
     workers: int | None = None,
@@ -49,6 +50,8 @@ def probe(
         out: folder for `head.safetensors`, `labels.json`, `probe.html` and the embeddings, which a
             second run reuses.
         model: from `load_model`, or weights for it.
+        scene_pooling: "mean" or "mean+std" of the embeddings over time; by default that of the
+            model. Timestamps can be labelled by a classifier of "mean" only.
         device: device that embeds.
         seed: random seed of the folds.
         workers: number of threads that decode.
@@ -65,7 +68,9 @@ def probe(
     need("pyarrow.parquet", "answers", "probes")
     labelled, out = read_labels(labels), Path(out)
     divided(labelled, seed)  # refuses too few recordings before anything is embedded
-    model, name = loaded(model, device)
+    if scene_pooling is not None and not isinstance(model, (str, Path)):
+        raise ValueError("a model in memory has its own scene_pooling; pass it to load_model")
+    model, name = loaded(model, device, scene_pooling=scene_pooling)
     settings = settings_of(model, name)
     labelled, found = features(labelled, model, settings, out, workers=workers, overwrite=overwrite)
     y, several, x = labelled.targets, labelled.several, found.embeddings
@@ -155,7 +160,8 @@ def crossed(labelled: Labelled, found: Features, divisions: Sequence[Division]) 
     """Scores by the probe and by the methods that it is compared with."""
     y, several = labelled.targets, labelled.several
     methods = {name: np.zeros(y.shape) for name in (PROBE, KNN, LOG_MEL)}
-    methods[CONSTANT] = np.tile(y.mean(0), (len(y), 1))
+    learnt = np.concatenate([learn for learn, _, _ in divisions])
+    methods[CONSTANT] = np.tile(y[learnt].mean(0), (len(y), 1))
     strengths = []
     for learn, check, inner in divisions:
         methods[KNN][check] = fit.neighbours(found.embeddings, y, learn, check)

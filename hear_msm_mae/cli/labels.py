@@ -43,6 +43,13 @@ def probe(
         Path, typer.Option("--out", "-o", help="Folder for classifier, page and embeddings.")
     ] = Path("probe"),
     weights: Weights = "",
+    scene_pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="mean or mean+std of the embeddings over time.",
+            show_default="that of the weights",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the folds.")] = 0,
     device: Device = "cpu",
     workers: Workers = None,
@@ -60,9 +67,16 @@ def probe(
     with starting():
         from ..answers.probe import PAGE
         from ..answers.probe import probe as run
-    with continuable():
+    with continuable(" without --overwrite" if overwrite else ""):
         result = run(
-            labels, out, weights, device=device, seed=seed, workers=workers, overwrite=overwrite
+            labels,
+            out,
+            weights,
+            scene_pooling=scene_pooling,
+            device=device,
+            seed=seed,
+            workers=workers,
+            overwrite=overwrite,
         )
     _tell(result, out / PAGE)
 
@@ -93,7 +107,11 @@ def predict(
     ] = None,
     overlap: Overlap = 0.0,
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Label each timestamp, usually every 40 ms.")
+        bool,
+        typer.Option(
+            "--timestamps",
+            help="Label each timestamp, usually every 40 ms; HEAD of probe --scene-pooling mean.",
+        ),
     ] = False,
     events: Annotated[
         Path | None, typer.Option(help="Also write events (start, end, label), .csv.")
@@ -130,10 +148,14 @@ def predict(
     with starting():
         from ..answers.events import Event, check_events, csv_lines, write_label_files
         from ..answers.predict import predict as run
-        from ..files import replacing
+        from ..embed.run import is_source
+        from ..files import printable, replacing
 
-        check_events(threshold, gap, shortest)  # refuses wrong options before the long run
-    with continuable():
+        # Wrong options are refused before the long run.
+        check_events(threshold, gap, shortest)
+        if events is not None and is_source(events, sources):
+            raise ValueError(f"--events {printable(events)} is an input, too; choose another file")
+    with continuable(" without --overwrite" if overwrite else ""):
         found = run(
             head,
             sources,
@@ -202,7 +224,7 @@ def finetune(
     """Train the encoder together with a classifier, and compare the result with probe.
 
     The recordings are split into training, validation and test by group, by file, or by the
-    column split. OUT can be passed to --weights of every command and, as HEAD, to predict.
+    column split. OUT can be passed to --weights of commands that embed and, as HEAD, to predict.
     finetune.html shows the test scores of the model and of a probe. Repeat the command to
     continue an interrupted run.
 
@@ -211,7 +233,7 @@ def finetune(
     with starting():
         from ..tuning.finetune import finetune as run
         from ..tuning.settings import PAGE
-    with continuable():
+    with continuable(" without --overwrite" if overwrite else ""):
         result = run(
             labels,
             out,

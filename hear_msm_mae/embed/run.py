@@ -89,7 +89,7 @@ def embed_to(
     failures: list[Failure] = []  # of files and folders
     left_out: list[str] = []
     recordings = find_recordings(sources, failures, left_out, channel)
-    if _is_source(output, sources):
+    if is_source(output, sources):
         raise ValueError(f"{printable(output)} is an input, too; choose another output")
     recordings = _each_channel(recordings, failures)
     recordings = [dataclasses.replace(r, stamp=stamp_of(r)) for r in recordings]
@@ -147,7 +147,7 @@ def embed_to(
     )
 
 
-def _is_source(output: Path, sources: Any) -> bool:
+def is_source(output: Path, sources: Any) -> bool:
     """Whether the output is a list among the sources. Audio files have other endings."""
     several = isinstance(sources, Sequence) and not isinstance(sources, str)
     paths = [x for x in (sources if several else [sources]) if isinstance(x, (str, os.PathLike))]

@@ -13,7 +13,7 @@ import soundfile
 from cli_errors import assert_one_line_error
 
 from hear_msm_mae import embed_files, load_model, predict
-from hear_msm_mae.answers.events import Event, events_of, raven_table
+from hear_msm_mae.answers.events import Event, events_of, raven_table, write_label_files
 from hear_msm_mae.answers.head import load_head
 from hear_msm_mae.audio import read_audio
 from hear_msm_mae.embed import run as runs
@@ -146,6 +146,55 @@ def test_bad_input(run, probed, scene, tmp_path):
     assert run("predict", probed.out, scene, "-o", out).status == 0
     refused = run("predict", probed.out, scene, "-o", out, "--segment", 1)
     assert_one_line_error(refused, "another setting of --segment")
+
+
+def test_an_output_that_is_an_input_is_refused(run, probed, scene, tiny_file, tmp_path):
+    listed, index = tmp_path / "list.csv", tmp_path / "index.parquet"
+    listed.write_text(f"path,label\n{scene / 'day.wav'},truth\n")
+    assert run("index", scene, "-o", index, "-w", tiny_file).status == 0
+    before = [path.read_bytes() for path in (listed, index)]
+    for path in (listed, index):
+        refused = run("predict", probed.out, path, "-o", path)
+        assert_one_line_error(refused, f"{path.name} is an input, too")
+    refused = run("predict", probed.out, listed, "-o", tmp_path / "o.csv", "--events", listed)
+    assert_one_line_error(refused, "--events .* is an input, too")
+    assert [path.read_bytes() for path in (listed, index)] == before
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_timestamps_with_the_bundled_weights(run, labelled, scene, tmp_path):
+    """These are read with mean and standard deviation, which a timestamp does not have."""
+    assert run("probe", labelled, "-o", tmp_path / "both").status == 0
+    how = scene / "day.wav", "-o", tmp_path / "o.csv", "--timestamps"
+    assert_one_line_error(run("predict", tmp_path / "both", *how), "probe --scene-pooling mean")
+    mean = tmp_path / "mean"
+    assert run("probe", labelled, "-o", mean, "--scene-pooling", "mean").status == 0
+    assert run("predict", mean, *how).status == 0
+    middle = [x for x in rows_of(tmp_path / "o.csv") if 2800 < float(x["timestamp_ms"]) < 3800]
+    assert sum(x["label"] == "high & <b>" for x in middle) > 0.8 * len(middle)
+
+
+def test_labels_that_are_not_utf_8(run, labelled, scene, tiny_file, tmp_path):
+    """A list of a spreadsheet in a code page of Windows."""
+    rows = [b"%s/low/%d.wav,caf\xe9" % (bytes(labelled), i) for i in range(8)]
+    rows += [b"%s/middle/%d.wav,th\xe9" % (bytes(labelled), i) for i in range(8)]
+    (tmp_path / "l.csv").write_bytes(b"\n".join([b"path,label", *rows]))
+    out = tmp_path / "o.csv"
+    assert run("probe", tmp_path / "l.csv", "-o", tmp_path / "p", "-w", tiny_file).status == 0
+    result = run("predict", tmp_path / "p", scene, "-o", out, "--raven", tmp_path / "raven")
+    assert result.status == 0, result.err
+    assert rows_of(out)[1]["label"] == "caf\\udce9"
+
+
+def test_label_files_of_recordings_with_one_name(tmp_path):
+    names = ["take", "take-3", "take", "take-2", "take"]
+    done = [Done([f"/{i}/{x}", 0.0, None, None, 0], f"/{i}/{x}", x) for i, x in enumerate(names)]
+    table = Table(done, [], {"model": "80x608p16x16p32k"}, 2, np.dtype(np.float32), False)
+    events = [Event(f"/{i}/{x}", 0, i + 1, "a", 1) for i, x in enumerate(names)]
+    assert write_label_files(table, events, tmp_path, "raven") == 5
+    rows = [path.read_text().splitlines()[1].split("\t") for path in tmp_path.iterdir()]
+    assert sorted(float(row[4]) for row in rows) == [1, 2, 3, 4, 5]
+    assert {row[6] for row in rows} == {"16000"}  # of a model at 32 kHz
 
 
 def table_of(rows: np.ndarray, spans: list[tuple[float, float]], recordings: list[int]) -> Table:

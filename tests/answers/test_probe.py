@@ -111,6 +111,18 @@ def test_a_given_split_is_kept_and_labels_that_follow_length_are_told(
     assert any("labels follow the length" in note for note in found.warnings)
 
 
+def test_the_most_frequent_label_is_that_of_the_training(labelled, tiny_file, tmp_path):
+    lines = ["path,label,split"]
+    for label, splits in (("low", "train " * 6), ("middle", "train " * 4 + "test " * 4)):
+        lines += [f"{labelled}/{label}/{i}.wav,{label},{x}" for i, x in enumerate(splits.split())]
+    (tmp_path / "l.csv").write_text("\n".join(lines))
+    found = probe(tmp_path / "l.csv", tmp_path / "out", tiny_file)
+    assert found.scores["always the most frequent label"][0].value == 0.0
+    low, middle = found.per_label
+    assert np.isnan(low.recall)  # it is not in the test
+    assert middle.recall == 1.0
+
+
 def test_several_labels(labelled, tiny_file, tmp_path):
     """Mixtures of two bands have both labels."""
     lines = ["path,labels"]
