@@ -239,9 +239,8 @@ class MsmMaeModel(PreTrainedModel):  # type: ignore[misc]
                 )
             kept = attention_mask.to(waveforms.device).bool()
             clips = [clip[real] for clip, real in zip(clips, kept, strict=True)]
-        output = MsmMaeOutput(pooler_output=scenes(self.hear, clips))
-        if frames:
-            output = MsmMaeOutput(pooler_output=output.pooler_output, **self._frames(clips))
+        more = self._frames(clips) if frames else {}
+        output = MsmMaeOutput(pooler_output=scenes(self.hear, clips), **more)
         return output if return_dict in (None, True) else output.to_tuple()
 
     def _frames(self, clips: Sequence[Tensor]) -> dict[str, Tensor]:

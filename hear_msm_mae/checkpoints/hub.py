@@ -46,7 +46,9 @@ def find_weights(source: str | Path = "") -> Path:
         ValueError: an address of another form.
     """
     text = str(source)
-    if text in ("", "."):  # Path("") is "."
+    # Path("") is Path("."), which may also be meant as the current folder.
+    unnamed = text == "." and isinstance(source, Path) and not Path(WEIGHTS_FILE).is_file()
+    if not text or unnamed:
         return bundled_weights()
     if address := _HUB_ADDRESS.fullmatch(text):
         return _weights_of(_download(address["repo"], address["revision"]), text)

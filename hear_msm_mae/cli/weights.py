@@ -107,7 +107,7 @@ def export(
 ) -> None:
     """Write the weights of a pretraining run as a file for load_model."""
     with starting():
-        for package in ("yaml", "jsonargparse", "lightning.fabric", "tensorboard"):
+        for package in ("yaml", "jsonargparse"):
             need(package, "pretrain", "training runs")
         from ..pretrain.export import export as run
 

@@ -172,6 +172,7 @@ def _copied(model: Model, device: str) -> tuple[HearModel, str]:
         ValueError: trained weights cannot keep one of its options.
     """
     found, name = loaded(model, device)
+    found.checkpoint()  # refuses ONNX files, which can only embed
     options = found.options
     if (
         options.mode != "default"

@@ -53,7 +53,6 @@ class Tuning:
     """Random seed of the splits, the crops and mixup."""
 
     # Fixed settings that a step of `pretrain` needs.
-    accumulation = 1
     beta1 = 0.9
     beta2 = 0.999
     cuda_graph = False  # lengths of units differ from step to step

@@ -97,7 +97,12 @@ def write_report(
             decoder for reconstructions.
         ImportError: matplotlib, pillow or scikit-learn is not installed.
     """
-    files = find_audio(sources)
+    failed: list[tuple[str, str]] = []
+
+    def note(error: OSError) -> None:
+        failed.append((printable(str(error.filename)), error.strerror or str(error)))
+
+    files = find_audio(sources, on_error=note)
     if not files:
         raise ValueError(f"no audio files in {', '.join(map(printable, sources))}")
     chosen = _evenly(files, settings.max_clips)
@@ -105,17 +110,17 @@ def write_report(
     names = dict(zip(chosen, names_and_folders(chosen, sources), strict=True))
     clips: list[dict[str, Any]] = []
     embeddings: list[Tensor] = []
-    failed: list[tuple[str, str]] = []
     for path in progress(chosen):
         try:
             samples = read_audio(path, stop=settings.seconds, sample_rate=model.sample_rate)
+            waveform = torch.from_numpy(samples)
+            with torch.no_grad():
+                embedding = model(waveform[None])[0].cpu()
         except (OSError, ValueError) as error:
             name = printable(path)
             failed.append((name, str(error).removeprefix(f"{name}: ")))
             continue
-        waveform = torch.from_numpy(samples)
-        with torch.no_grad():
-            embeddings.append(model(waveform[None])[0].cpu())
+        embeddings.append(embedding)
         name, folder = names[path]
         clip = {"name": name, "folder": folder} | _look(waveform, model, autoencoder, settings)
         clips.append(clip)

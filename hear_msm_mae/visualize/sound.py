@@ -25,16 +25,16 @@ def to_waveform(log_mel: Tensor, seed: int = 0, sample_rate: int = SAMPLE_RATE) 
         sample_rate: sample rate of the waveform in Hz.
 
     Returns:
-        (hop (t - 1),) float32, hop = 10 ms in samples, not clipped to [-1, 1]; all zero for a
-        single frame.
+        (hop (t - 1),) float32, hop = 10 ms in samples, not clipped to [-1, 1]; all zero for
+        one or two frames.
     """
     need("torchaudio", "visual", "waveforms made from spectrograms")
     from torchaudio.functional import griffinlim
 
     window, hop = WINDOW_MS * sample_rate // 1000, MS_PER_FRAME * sample_rate // 1000
     length = hop * (log_mel.shape[1] - 1)
-    if length == 0:
-        return torch.zeros(hop)
+    if length <= window // 2:  # the spectrogram of a waveform needs more samples
+        return torch.zeros(max(length, hop))
     # The smallest value of the log-mel is the log of LOG_EPS, digital silence.
     mel = (log_mel.cpu().float().exp() - LOG_EPS).clamp(min=0)
     power = linear_power(mel, sample_rate=sample_rate)

@@ -94,6 +94,18 @@ def test_folders_and_files_that_are_no_model(tiny_model, tiny_file, tmp_path):
     assert find_weights(tiny_file) == tiny_file
 
 
+def test_the_current_folder(tiny_checkpoint, tmp_path, monkeypatch):
+    """A "." is a folder; Path("") is written in the same way, and means the bundled weights."""
+    save_folder(tmp_path / "model", tiny_checkpoint)
+    monkeypatch.chdir(tmp_path / "model")
+    for source in (".", Path()):
+        assert find_weights(source).samefile(tmp_path / "model" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert find_weights(Path()) == find_weights("")
+    with pytest.raises(FileNotFoundError):
+        find_weights(".")
+
+
 def test_encoder_only_weights_say_so_on_their_card(tiny_checkpoint, tmp_path):
     encoder = {k: v for k, v in tiny_checkpoint.tensors.items() if k.startswith("encoder.")}
     folder = save_folder(tmp_path / "model", Checkpoint(tiny_checkpoint.config, encoder))

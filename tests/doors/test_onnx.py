@@ -14,7 +14,7 @@ from cli_errors import assert_one_line_error
 from pth_files import plain_tokens
 from reference import audio
 from small_models import SIZES, small_model
-from visual_commands import command
+from visual_commands import command, tone
 
 from hear_msm_mae import (
     embed_files,
@@ -302,3 +302,13 @@ def test_wrong_command_lines(run, tmp_path, monkeypatch, arguments, reason):
 
 def test_commands_that_need_tensors_say_so(run, files):
     assert_one_line_error(run("info", files["float32"]), r"float32\.onnx is an ONNX file")
+
+
+def test_finetune_refuses_it_before_any_work(run, files, tmp_path):
+    for label, hertz in (("low", 200), ("high", 2000)):
+        for i in range(3):
+            tone(tmp_path / "sounds" / label / f"{i}.wav", hertz + i, 0.5)
+    out = tmp_path / "out"
+    refused = run("finetune", tmp_path / "sounds", "-o", out, "-w", files["float32"])
+    assert_one_line_error(refused, "can only embed")
+    assert not out.exists()

@@ -103,6 +103,17 @@ def test_failures_are_listed_on_the_page(report_page):
     assert all(reason.startswith("cannot be read as audio") for reason in failed.values())
 
 
+def test_a_file_that_the_model_refuses_is_listed(tiny_model, tmp_path):
+    tone = np.sin(np.arange(8000) / 9).astype(np.float32)
+    soundfile.write(tmp_path / "good.wav", 0.1 * tone, 16000)
+    soundfile.write(tmp_path / "damaged.wav", 1e13 * tone, 16000, subtype="FLOAT")
+    outcome = write_report(tmp_path / "r.html", [tmp_path], tiny_model, Settings())
+    assert outcome.shown == 1
+    [(name, reason)] = outcome.failed
+    assert name == str(tmp_path / "damaged.wav")
+    assert "1e+13" in reason
+
+
 def test_reports_repeat(report_folder, tiny_model, tmp_path):
     settings = Settings(mask_ratios=(0.6,), max_clips=4, title="T")
     for name in ("a.html", "b.html"):
