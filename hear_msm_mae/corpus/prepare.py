@@ -225,7 +225,7 @@ def _take_all(
             writer.take(task, result, licence)
             writer.commit_if_due()
             decoded += result.seconds
-            speed = decoded / (time.monotonic() - begin)
+            speed = decoded / max(time.monotonic() - begin, 1e-9)  # clocks of Windows tick slowly
             bar.set_postfix_str(
                 f"{decoded / 3600:.2f} h, {speed:.0f}x real time, {len(writer.skipped)} left out",
                 refresh=False,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..audio import find_audio
 from ..files import printable
 from .extract import Task
+
+log = logging.getLogger(__name__)
 
 
 def check_folders(sources: Sequence[str | Path], dest: Path) -> list[Path]:
@@ -61,7 +64,7 @@ def find_files(
     for folder in folders:
         root = _root_name(folder, roots, folders)
         roots[root] = str(folder)
-        files = find_audio([folder])
+        files = find_audio([folder], on_error=lambda error: log.warning("left out: %s", error))
         if not files:
             raise ValueError(
                 f"{folder} holds no audio files; files are recognised by their ending, "

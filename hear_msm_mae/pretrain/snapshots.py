@@ -107,10 +107,15 @@ def save(run_dir: str | Path, snapshot: Snapshot, keep_last: int) -> Path:
 def write(run_dir: str | Path, step: int, content: dict[str, Any], keep_last: int) -> Path:
     """Like `save`, for any kind of run; `content["format"]` names the kind."""
     path = checkpoint_folder(run_dir) / f"step-{step:09d}.pt"
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
-        with temporary.open("rb+") as file:  # syncs before the renaming
-            os.fsync(file.fileno())
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # such as a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
     there = checkpoints(run_dir)
     for newer in there[: there.index(path)]:
         newer.replace(newer.with_suffix(".damaged"))

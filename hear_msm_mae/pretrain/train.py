@@ -212,7 +212,7 @@ class _Run:
                     if reporter and not stop:
                         reporter.checkpoint(progress.step)
         # Another process may have received the signal.
-        number = (self.signals.number or int(signal.SIGTERM)) if stop else None
+        number = (self.signals.number or int(signal.SIGTERM)) if stop and not self.done else None
         return Outcome(progress.step, self.total, number)
 
     def _look(self, reporter: Reporter | None, lr: float, waited: float) -> None:

@@ -146,3 +146,19 @@ def test_global_random_numbers_are_untouched(tmp_path):
     torch.manual_seed(5)
     pretrain(settings, corpus=ToyCorpus())
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_full_disk_is_an_os_error_and_keeps_the_checkpoints(copy):
+    resource = pytest.importorskip("resource")
+    there = snapshots.checkpoints(copy)
+    state = snapshots.load(there[0])
+    state.progress.step += 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            snapshots.save(copy, state, keep_last=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert snapshots.checkpoints(copy) == there
+    assert identical(snapshots.load(there[0]), newest(copy))
