@@ -97,8 +97,8 @@ $(HEAR_ENV)/.installed: benchmarks/hear/requirements.txt setup.cfg
 	$(HEAR_ENV)/bin/pip install --quiet --editable .
 	touch $@
 
-# The corpus of the bundled weights and a short run of their recipe; all of it: weights/README.md.
-# The rendered part needs: apt-get install fluidsynth fluid-soundfont-gm espeak-ng
+# The recordings of the corpus, and a short run of the recipe for CPUs. How the bundled weights are
+# made: weights/README.md.
 WEIGHTS_RUN ?= runs/weights
 SAMPLES ?= 6400
 weights: $(VENV)/.installed
@@ -106,7 +106,7 @@ weights: $(VENV)/.installed
 	$(BIN)/python -m weights.corpus.build $(WEIGHTS_RUN)/audio --kinds speech music sound
 	$(BIN)/hear-msm-mae prepare $(WEIGHTS_RUN)/audio $(WEIGHTS_RUN)/corpus
 	$(BIN)/hear-msm-mae pretrain small-cpu corpus=$(WEIGHTS_RUN)/corpus \
-		run_dir=$(WEIGHTS_RUN)/samples-$(SAMPLES) samples=$(SAMPLES)
+		run_dir=$(WEIGHTS_RUN)/samples-$(SAMPLES) samples=$(SAMPLES) source_weights="{speech: 4, sound: 4}"
 	$(BIN)/hear-msm-mae export $(WEIGHTS_RUN)/samples-$(SAMPLES) \
 		$(WEIGHTS_RUN)/samples-$(SAMPLES).safetensors --half
 
