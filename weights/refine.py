@@ -73,6 +73,13 @@ def mean_of(parts: Sequence[tuple[Checkpoint, float]]) -> Checkpoint:
     return Checkpoint(first.config, tensors)
 
 
+def train(words: Sequence[str]) -> None:
+    """Train to the end of a run with these settings; SystemExit after a signal."""
+    outcome = pretrain(load_recipe("small-gpu", words))
+    if outcome.signal is not None:  # the run is not complete, and the same command continues it
+        raise SystemExit(128 + outcome.signal)
+
+
 def refine(corpus: str, start: Path, out: Path, settings: Sequence[str]) -> Path:
     """Run what is missing, and write the mean. The settings are those of all runs."""
     origin = load_checkpoint(start)
@@ -87,7 +94,7 @@ def refine(corpus: str, start: Path, out: Path, settings: Sequence[str]) -> Path
         folder = out.with_name(f"{out.name}.runs") / name
         teacher = [f"teacher={start}"] if "objective=latents" in own else []
         words = [*common, *own, *teacher, f"run_dir={folder}", *settings]
-        pretrain(load_recipe("small-gpu", words))
+        train(words)
         parts.append((load_checkpoint(export(folder, f"{folder}.safetensors")), PARTS[name]))
     save_checkpoint(out, mean_of(parts), half=True)
     return out

@@ -7,7 +7,8 @@ from toy_corpus import QUICK, ToyCorpus
 from hear_msm_mae import load_model
 from hear_msm_mae.checkpoints.native import Checkpoint, load_checkpoint
 from hear_msm_mae.pretrain.export import export
-from weights import refine
+from hear_msm_mae.pretrain.train import Outcome
+from weights import experiments, refine
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning"),
@@ -64,3 +65,13 @@ def test_all_runs_and_their_mean(finished, tmp_path, monkeypatch):
     found = load_checkpoint(out).tensors[name].float()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)  # float16
     load_model(str(out))
+
+
+def test_a_run_that_a_signal_stopped_is_not_taken_for_complete(finished, tmp_path, monkeypatch):
+    start = export(finished, tmp_path / "start.safetensors")
+    monkeypatch.setattr(refine, "pretrain", lambda settings: Outcome(1, 10, signal=2))
+    with pytest.raises(SystemExit, match="130"):
+        refine.refine("unused", start, tmp_path / "out.safetensors", [])
+    with pytest.raises(SystemExit, match="130"):
+        experiments.run_all("unused", tmp_path, ["base"], [])
+    assert [x.name for x in tmp_path.rglob("*.safetensors")] == ["start.safetensors"]
