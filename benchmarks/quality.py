@@ -5,8 +5,8 @@ r"""Quality of frozen embeddings: linear probes on tasks from the evaluation sou
 
 Every contestant embeds the same clips and is probed on the same group-wise splits; spread is the
 standard deviation over the seeds of the splits (and of the weights, for untrained networks).
-Settings of the weights were never chosen with the tasks marked *. Embeddings and scores are kept
-in --cache, so a column that was computed before costs nothing.
+Settings of the weights were not chosen with the tasks marked *, but for the shares of their mean.
+Embeddings and scores are kept in --cache, so a column that was computed before costs nothing.
 The evaluation sources are Debian packages, fetched into --cache (1.7 GB); see
 evaluation/sources.py. `make quality` installs the published models. These Debian packages render
 speech and notes:

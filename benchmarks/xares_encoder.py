@@ -5,7 +5,7 @@
 
 X-ARES makes the encoder without arguments, so other weights than those of the package are given in
 the environment: MSM_MAE_WEIGHTS=my-model. xares 0.1.3 asks for torch 2.2.1 and torchaudio 2.2.1 or
-later, this package for torch 2.5; checked with torch 2.14.1 and torchaudio 2.11.0.
+later, this package for torch 2.6; checked with torch 2.14.1 and torchaudio 2.11.0.
 """
 
 from __future__ import annotations
