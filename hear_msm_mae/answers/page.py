@@ -49,8 +49,7 @@ def search_page(title: str, found: Sequence[Hit | Pair]) -> str:
     below, short = _shortened([*names, *(path for row in found for path, *_ in _parts(row))])
     shown = [below]
     players = MOST_PLAYERS
-    first = [isinstance(row, Hit) and row.rank == 1 for row in found]  # of a query
-    queries = itertools.accumulate(first)
+    queries = itertools.accumulate(isinstance(row, Hit) and row.rank == 1 for row in found)
     for _, group in itertools.groupby(zip(queries, found, strict=True), lambda x: x[0]):
         rows = [row for _, row in group]
         if isinstance(hit := rows[0], Hit):
