@@ -38,7 +38,6 @@ RUNS: dict[str, tuple[str, ...]] = {
     "procedural-half": ("procedural=0.5",),
     "procedural-all": ("procedural=1",),
     "a-twelfth-of-the-clips": ("holdout=0.917",),
-    "mixed-and-reverberant": ("mix=0.5", "reverb=0.3", "tilt_db=6"),
 }
 
 
