@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hear_msm_mae.checkpoints.native import load_checkpoint
 from hear_msm_mae.pretrain.export import export
 
 from .refine import ALL, train
@@ -44,11 +45,13 @@ RUNS: dict[str, tuple[str, ...]] = {
 def run_all(corpus: str, out: Path, names: Iterable[str], settings: Sequence[str]) -> list[Path]:
     """Run what is missing; the settings are those of all runs. Returns the weights files."""
     files = []
+    teacher = load_checkpoint(BUNDLED).config  # whose statistics are those of all runs
+    norm = f"norm_mean={teacher.norm_mean}", f"norm_std={teacher.norm_std}"
     for name in names:
         path = out / f"{name}.safetensors"
         if not path.exists():
-            words = [f"corpus={corpus}", f"run_dir={out / name}", *COMMON, *settings, *RUNS[name]]
-            train(words)
+            places = f"corpus={corpus}", f"run_dir={out / name}"
+            train([*places, *norm, *COMMON, *settings, *RUNS[name]])
             export(out / name, path, half=True)
         files.append(path)
     return files
