@@ -229,7 +229,7 @@ class Index:
 
     @functools.cached_property
     def crowding(self) -> int:
-        """Most rows that overlap a row, including itself."""
+        """Largest number of rows of a file that overlap one row of it, including that row."""
         numbers = {file: i for i, file in enumerate(dict.fromkeys(self._files))}
         starts, ends = np.array([(clip.start, clip.end) for clip in self.table.clips]).T
         apart = np.array([numbers[file] for file in self._files]) * (1 + ends.max())
